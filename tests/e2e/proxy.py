@@ -15,11 +15,17 @@ CONFIGURATIONS = Path(__file__).parents[2] / "deploy" / "proxy"
 PORT, SERVERS = 50050, (50051, 50052)
 """The ports in the configurations: of the proxy, and of the servers behind it."""
 
-_FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg", "envoy": "envoy.yaml"}
+_FILES = {
+    "nginx": "nginx.conf",
+    "haproxy": "haproxy.cfg",
+    "envoy": "envoy.yaml",
+    "envoy-web": "envoy-web.yaml",
+}
 
 
 def program(name: str) -> Path:
-    """Return the path of a proxy, or skip the test."""
+    """Return the path of a proxy's program, or skip the test."""
+    name = name.removesuffix("-web")
     folders = os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
     )

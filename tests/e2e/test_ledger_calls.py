@@ -140,6 +140,9 @@ READS = (
     "ListHolds",
     "GetForecast",
     "QueryTransactions",
+    "QueryPurchases",
+    "GetBalanceAt",
+    "Summarize",
     "ListAlerts",
     "ListAlertEvents",
     "ListWebhooks",
@@ -169,8 +172,8 @@ async def test_a_transaction_is_found_by_the_key_of_its_request(caller: WireCall
 
 
 def test_every_call_is_made_here() -> None:
-    others = {"SetAppPolicy", "GetTransaction", "BatchWrite", "Write", "SetAlert", "RemoveAlert"}
-    others |= {"SetWebhook", "RemoveWebhook", "ResendDeadLetters"}
+    others = {"SetAppPolicy", "GetTransaction", "Watch", "BatchWrite", "Write"}
+    others |= {"SetAlert", "RemoveAlert", "SetWebhook", "RemoveWebhook", "ResendDeadLetters"}
     assert {*WRITES, *READS, *others} == set(PATHS)
 
 

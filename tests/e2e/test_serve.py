@@ -38,7 +38,7 @@ CALLERS = 16
 @pytest.fixture(scope="module")
 async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServerProcess]:
     """Run a server as `make serve` starts it, on another port."""
-    async with running_server(tmp_path_factory.mktemp("embedded")) as server:
+    async with running_server(tmp_path_factory.mktemp("embedded"), forked=False) as server:
         yield server
 
 

@@ -57,6 +57,8 @@ STEPS = 30
 NO_ID = "0" * 24
 _KEY_LENGTH_MAX = 128
 _PLACES_MAX = 3
+_CAP = 100
+"""What each user may spend in the second app in a day."""
 
 _SCHEMA = Schema.from_file(IMAGE, settings_from(read(CONFIG)).adapters)
 _OPERATION: Descriptor = _SCHEMA.pool.FindMessageTypeByName("credit.v1.Operation")
@@ -203,7 +205,7 @@ class AccountsMachine(RuleBasedStateMachine):
         self.users = [next(FRESH_NUMBERS) for _ in range(3)]
         self.apps = [next(FRESH_NUMBERS) for _ in range(2)]
         self.policies: Mapping[int, AppRules] = {
-            self.apps[1]: AppRules(caps={"day": 100}, allow_negative=True)
+            self.apps[1]: AppRules(caps={"day": _CAP}, allow_negative=True)
         }
         self._key_numbers = itertools.count(1)
         self._calls: list[Call] = []
@@ -211,7 +213,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     async def _prepare(self) -> None:
         app = self.apps[1]
-        caps = SetSpendingCapRequest(app_id=app, created_by=1, caps=SpendingCaps(per_day=100))
+        caps = SetSpendingCapRequest(app_id=app, created_by=1, caps=SpendingCaps(per_day=_CAP))
         policy = SetAppPolicyRequest(app_id=app, created_by=1, allow_negative=True)
         for name, request in (("SetSpendingCap", caps), ("SetAppPolicy", policy)):
             answer = await self.loop.wires[0].call(f"/credit.v1.LedgerService/{name}", request)
@@ -280,6 +282,21 @@ class AccountsMachine(RuleBasedStateMachine):
                 to_user_id=self.users[1 - user],
             )
             self._send(client, Way.CALL, 0, transfer)
+
+    @rule(client=clients, user=whose, created_by=st.integers(1, 9))
+    def exceed_the_cap(self, client: int, user: int, created_by: int) -> None:
+        """Use more credits in a day than the second app allows, which chance does too seldom."""
+        # Any: the fields of requests.
+        common: dict[str, Any] = {
+            "user_id": self.users[user],
+            "app_id": self.apps[1],
+            "created_by": created_by,
+            "credits": _CAP + 1,
+        }
+        report: dict[str, Any] = {"report_id": "r", "report_name": "Report"}
+        self._send(client, Way.CALL, 0, CreditRequest(**common, idempotency_key=self._key("")))
+        use = PurchaseRequest(**common, **report, idempotency_key=self._key(""))
+        self._send(client, Way.CALL, 0, use)
 
     @rule(client=clients, drawn=writes(), place=places, user=whose, app=whose)
     def use_what_is_there(self, client: int, drawn: Drawn, place: int, user: int, app: int) -> None:

@@ -64,8 +64,14 @@ class Calls:
 
     # Any: a field's value has the type that the contract gives it; so has a message's.
     def make(self, token: str, name: str, **fields: Any) -> tuple[Reply, list[Any]]:
-        """Make a call, retry it while the server is busy, and return the reply and its messages."""
-        path = f"/{SERVICE}/{name}"
+        """Make a call, retry it while the server is busy, and return the reply and its messages.
+
+        Args:
+            token: The caller's token.
+            name: The call's name; that of another service begins with the service's.
+            fields: The fields of the request.
+        """
+        path = f"/credit.v1.{name}" if "/" in name else f"/{SERVICE}/{name}"
         method = self._schema.method(path)
         request = self._schema.message_class(method.input)(**fields)
         reply = self.send(token, path, request.SerializeToString())

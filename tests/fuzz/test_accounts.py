@@ -65,6 +65,7 @@ def _loop() -> Iterator[Loop]:
 KINDS = {
     *("ADD or USE", "GRANT", "HOLD", "USE", "REFUND", "replayed", "validated", "unknown"),
     *("HOLD_NOT_FOUND", "TRANSACTION_NOT_FOUND", "INSUFFICIENT_CREDITS", "BATCH_ABORTED"),
+    "CAP_EXCEEDED",
 }
 """Answers that the runs of any seed give; without them they would prove little."""
 

@@ -17,7 +17,13 @@ from tests.fuzz.ledger_model import APPS_MAX, UINT32_MAX, Refused, Write
 
 CLIENTS = 4
 CALLERS = 48
-EXAMPLES = 120
+EXAMPLES, RUNS_MAX = 40, 8
+# A workload without rejected, replayed and cancelled writes would prove little.
+EVERY_ANSWER = {
+    *("new", "replayed", "shown", "unknown"),
+    *("IDEMPOTENCY_KEY_REUSED", "INSUFFICIENT_CREDITS"),
+    *("BALANCE_OVERFLOW", "APP_TOTAL_OVERFLOW"),
+}
 
 
 def _settings(server: ServerProcess) -> ClientSettings:
@@ -41,18 +47,12 @@ def loop(server: ServerProcess) -> Iterator[Loop]:
 
 
 def test_every_answer_to_interleaved_calls_is_one_of_the_allowed(loop: Loop, seed: int) -> None:
-    met = explore(loop, seed=seed, examples=EXAMPLES)
-    # A workload without rejected, replayed and cancelled writes would prove little.
-    assert met.keys() == {
-        "new",
-        "replayed",
-        "shown",
-        "unknown",
-        "IDEMPOTENCY_KEY_REUSED",
-        "INSUFFICIENT_CREDITS",
-        "BALANCE_OVERFLOW",
-        "APP_TOTAL_OVERFLOW",
-    }
+    met: Counter[str] = Counter()
+    for run in range(RUNS_MAX):  # some seeds give one of the answers only in a later run
+        met += explore(loop, seed=seed + run, examples=EXAMPLES)
+        if met.keys() >= EVERY_ANSWER:
+            break
+    assert met.keys() == EVERY_ANSWER
 
 
 @pytest.fixture

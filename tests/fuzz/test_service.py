@@ -30,6 +30,8 @@ CALLS = [
 # sends those of some of them on h2; the seed chooses which.
 CALLS_ON_H2 = 6
 EXAMPLES, WORKERS = 10, 4
+# The seed chooses the values of each field and constraint; `make fuzz` sends all of them.
+COVERAGE_VALUES = 2
 # Every accepted call is made again without permission in four ways, and `make fuzz` goes deeper.
 EXAMPLES_WITH_TOKENS = 4
 
@@ -41,7 +43,8 @@ async def _fuzz(
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("grpc-fuzz"),
         *("run", "--config", CONFIG, "--target", server.address, "--seed", str(seed)),
-        *("--max-examples", str(EXAMPLES), "--workers", str(WORKERS)),
+        *("--max-examples", str(EXAMPLES), "--coverage-values", str(COVERAGE_VALUES)),
+        *("--workers", str(WORKERS)),
         # The test checks the answers, not their speed: other processes use the machine too.
         *("--request-timeout", "120", "--max-response-time", "60"),
         *("--state-directory", state, "--phases", ",".join(phases), *options),

@@ -1,10 +1,11 @@
 """Test that two tenants on one server cannot use or read each other's data, and find holes."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from credit_server.commit.batch import BatchWriter, DedupIndex
 from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.token import make_keys
 from credit_server.settings import AccessSettings
+from credit_server.store.history import Page, PurchaseRow, TransactionQuery, TransactionRow
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import PurchaseRow, TransactionRow
 from credit_testing.server import migrated, running_server
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
@@ -36,7 +37,7 @@ from tests.server.serving import serving
 EXAMPLES, EXAMPLES_MAX = 8, 200
 EVERY_ANSWER = {
     *("OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "INVALID_FIELD"),
-    *("IDEMPOTENCY_KEY_REUSED", "INSUFFICIENT_CREDITS"),
+    *("IDEMPOTENCY_KEY_REUSED", "INSUFFICIENT_CREDITS", "TRANSACTION_NOT_FOUND"),
 }
 EVERY_CHANGE = {"OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "INVALID_FIELD", "REVISION_CHANGED"}
 """Every answer to a call about a policy."""
@@ -85,7 +86,8 @@ async def _guarded(folder: Path) -> AsyncIterator[Guarded]:
     private, public = make_keys(folder)
     settings = AccessSettings(token_keys=public, token_issuer=ISSUER, token_audience=AUDIENCE)
     serve = serving(
-        MemoryStore(),
+        # Its clock is ahead, so that queries of apps have the latest entries too.
+        MemoryStore(clock=lambda: time.time() + 3600),
         authenticator=open_authenticator(settings.identity_files),
         access_limits=AccessLimits(calls_per_second=0),
     )
@@ -177,6 +179,11 @@ def _whole_transactions(
     return _LIST_TRANSACTIONS(store, user_id, apps)
 
 
+async def _pages_of_all_apps(store: MemoryStore, query: TransactionQuery) -> Page[TransactionRow]:
+    apps = query.apps if query.user_id is None else None
+    return await _QUERY_TRANSACTIONS(store, replace(query, apps=apps))
+
+
 def _with_keys_of_all_apps(writer: BatchWriter, commands: Sequence[Command]) -> DedupIndex:
     known = DedupIndex()
     for command in commands:
@@ -188,6 +195,7 @@ def _with_keys_of_all_apps(writer: BatchWriter, commands: Sequence[Command]) -> 
 
 _LIST_PURCHASES = MemoryStore.list_purchases
 _LIST_TRANSACTIONS = MemoryStore.list_transactions
+_QUERY_TRANSACTIONS = MemoryStore.query_transactions
 
 # Each hole: where it is, and the code that replaces the check there.
 HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
@@ -197,6 +205,7 @@ HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
     "purchases of all apps": (MemoryStore, "list_purchases", _all_purchases),
     "balances of all apps": (authorize, "visible_account", lambda account, identity: account),
     "entries from the beginning": (MemoryStore, "list_transactions", _whole_transactions),
+    "pages of all apps": (MemoryStore, "query_transactions", _pages_of_all_apps),
     "keys of all apps": (BatchWriter, "_cached", _with_keys_of_all_apps),
 }
 

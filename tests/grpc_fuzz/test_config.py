@@ -20,6 +20,7 @@ mode = "negative"
 exclude_checks = "max_response_time, always_replies"
 include_methods = ["*/Get"]
 max_examples = 7
+coverage_values = 2
 seed = 3
 workers = 2
 rate_limit = 100
@@ -69,6 +70,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert settings.exclude_checks == ("max_response_time", "always_replies")
     assert settings.include_methods == ("*/Get",)
     assert (settings.max_examples, settings.seed, settings.workers) == (7, 3, 2)
+    assert settings.coverage_values == 2
     assert (settings.rate_limit, settings.max_failures) == (100.0, 1)
     assert settings.metadata == (("authorization", "Bearer x"),)
     assert settings.limits == Limits(request_timeout=2.5)

@@ -11,17 +11,26 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import betterproto2
-from credit_models import BatchWriteRequest, ErrorReason, SpendingCaps
+from credit_models import BatchWriteRequest, ErrorReason, SpendingCaps, WatchRequest
 from credit_models.ledger import ALERTS_MAX, BATCH_SIZE_MAX, GRANTS_MAX, HOLDS_MAX
 from credit_models.reasons import ACCESS_REASONS, method_reasons
 from credit_models.scopes import SCOPED_BY_OPERATION
 from credit_server.access import Credentials, Identity
 from credit_server.access.authorize import AccessLimits
 from credit_server.api.contract import CONTRACT
+from credit_server.api.watch_hub import WatchHub
+from credit_server.api.watch_token import Scope, log_token
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
+from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
-from credit_testing.stores import FailingStore, HeldStore, crowded_store, full_store
+from credit_testing.stores import (
+    FailingStore,
+    HeldStore,
+    LongHistoryStore,
+    crowded_store,
+    full_store,
+)
 
 from tests.server import requests
 from tests.server.clocks import Clocks, skewed_clock
@@ -140,6 +149,11 @@ async def _transaction_not_found(open_: Open, call: str) -> Any:
         request = type(request)(transaction_id=requests.ANY_ID)
     async with open_() as caller:
         return await caller.call(call, request)
+
+
+async def _summary_too_large(open_: Open, call: str) -> Any:
+    async with open_(LongHistoryStore()) as caller:
+        return await caller.call(call, request_of(_inner(call)))
 
 
 async def _hold_expired(open_: Open, call: str) -> Any:
@@ -323,6 +337,11 @@ async def _batch_aborted(open_: Open, _: str) -> Any:
 
 
 async def _overloaded(open_: Open, call: str) -> Any:
+    if call == "Watch":  # it has a limit of its own
+        store = MemoryStore()
+        hub = WatchHub(store, watchers_max=1)
+        async with open_(store, hub=hub) as caller, hub.feed(Scope(7, 0), "another", shared=True):
+            return await caller.call(call, request_of(call))
     call_limits = CallLimits(message_bytes_max=4096, calls_max=1, loop_lag_seconds_max=3600.0)
     return await beside_a_held_write(open_, call, call_limits=call_limits)
 
@@ -344,6 +363,15 @@ async def beside_a_held_write(open_: Open, call: str, **options: Any) -> Any:
         finally:
             store.released.set()
             await running
+
+
+async def _resume_token_expired(open_: Open, call: str) -> Any:
+    store = MemoryStore()
+    async with open_(store) as caller:
+        await caller.write("AddCredits")
+        store.truncate_log()
+        token = log_token(Scope(0, 1), (0).to_bytes(8, "big"))
+        return await caller.call(call, WatchRequest(app_id=1, resume_token=token))
 
 
 async def _clock_skewed(open_: Open, call: str) -> Any:
@@ -380,6 +408,9 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.TRANSACTION_NOT_FOUND: _transaction_not_found,
     ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND: _alone(),
     ErrorReason.PAGE_TOKEN_INVALID: _with(page_token="none"),
+    ErrorReason.SUMMARY_TOO_LARGE: _summary_too_large,
+    ErrorReason.RESUME_TOKEN_INVALID: _with(resume_token="none"),
+    ErrorReason.RESUME_TOKEN_EXPIRED: _resume_token_expired,
     ErrorReason.GRANT_NOT_FOUND: _alone(),
     ErrorReason.HOLD_NOT_FOUND: _alone(),
     ErrorReason.NOT_REVERSIBLE: _not_reversible,

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from credit_models import (
@@ -12,6 +13,7 @@ from credit_models import (
     CreditRequest,
     ExtendHoldRequest,
     GetAppPolicyRequest,
+    GetBalanceAtRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
@@ -24,6 +26,7 @@ from credit_models import (
     ListWebhooksRequest,
     PlaceHoldRequest,
     PurchaseRequest,
+    QueryPurchasesRequest,
     QueryTransactionsRequest,
     Receipt,
     ReleaseHoldRequest,
@@ -36,9 +39,11 @@ from credit_models import (
     SetSpendingCapRequest,
     SetWebhookRequest,
     SpendingCaps,
+    SummarizeRequest,
     TransferCreditsRequest,
     UserId,
     VoidGrantRequest,
+    WatchRequest,
 )
 from credit_models.image import SERVICES, method_path
 
@@ -81,7 +86,16 @@ _SOUND: Mapping[str, Any] = {
     "ListHolds": ListHoldsRequest(user_id=7, app_id=1),
     "GetForecast": GetForecastRequest(user_id=7, app_id=1),
     "QueryTransactions": QueryTransactionsRequest(user_id=7, app_id=1),
+    "QueryPurchases": QueryPurchasesRequest(user_id=7, app_id=1),
+    "GetBalanceAt": GetBalanceAtRequest(user_id=7, app_id=1, sequence=1),
+    "Summarize": SummarizeRequest(
+        user_id=7,
+        app_id=1,
+        created_from=datetime(2026, 1, 1, tzinfo=UTC),
+        created_until=datetime(2027, 1, 1, tzinfo=UTC),
+    ),
     "GetTransaction": GetTransactionRequest(user_id=7, app_id=1, idempotency_key="k"),
+    "Watch": WatchRequest(user_id=7, app_id=1, end_when_current=True),
     "ListAlerts": ListAlertsRequest(user_id=7, app_id=1),
     "ListAlertEvents": ListAlertEventsRequest(user_id=7, app_id=1),
     "SetWebhook": SetWebhookRequest(app_id=1, created_by=9, url="https://example.com/hook"),

@@ -19,6 +19,7 @@ from credit_server.api.contract import CONTRACT
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.service import CreditService
+from credit_server.api.watch_hub import WatchHub
 from credit_server.commit import Clock, CommitLimits, Committer
 from credit_server.grpc.handler import CallHandler, CallLimits
 from credit_server.grpc.server import GrpcServer
@@ -91,6 +92,7 @@ async def serving(
     call_limits: CallLimits | None = None,
     credits_max: int = UINT32_MAX,
     list_slots: ListSlots | None = None,
+    hub: WatchHub | None = None,
     webhook_allow_private: bool = False,
 ) -> AsyncIterator[Serving]:
     """Start a server, and stop it at the end unless the test has stopped it."""
@@ -115,7 +117,7 @@ async def serving(
                         list_slots,
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
-                    HistoryService(store, committer.clock, audit, list_slots),
+                    HistoryService(store, committer.clock, audit, access, list_slots, hub=hub),
                     AlertService(
                         committer,
                         store,

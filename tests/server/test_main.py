@@ -179,7 +179,7 @@ def test_a_server_seldom_runs_the_collector_and_skips_what_was_imported(
     _serve_with(monkeypatch)
     main.run(["serve"])
     assert gc.isenabled()
-    assert gc.get_threshold() == (10_000, 5, 2)
+    assert gc.get_threshold() == (50_000, 10, 10)
     assert gc.get_freeze_count() > 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
@@ -67,6 +68,10 @@ class MongodProcess:
         process.send_signal(signal.SIGCONT)  # a stopped process would not end
         await asyncio.to_thread(process.wait)
 
+    def remove_data(self) -> None:
+        """Remove its data, which take 300 MB, after its end; the log stays."""
+        shutil.rmtree(self._database, ignore_errors=True)
+
     def _launch(self) -> None:
         self._database.mkdir(exist_ok=True)
         set_name = () if self._standalone else ("--replSet", REPLICA_SET, "--oplogSize", "64")
@@ -92,13 +97,14 @@ class MongodProcess:
 async def running_mongod(
     folder: Path, *options: str, standalone: bool = False
 ) -> AsyncIterator[MongodProcess]:
-    """Run a mongod for as long as the context lasts."""
+    """Run a mongod for as long as the context lasts, and remove its data."""
     mongod = MongodProcess(folder, *options, standalone=standalone)
     try:
         await mongod.start()
         yield mongod
     finally:
         await mongod.end()
+        mongod.remove_data()
 
 
 def embedded_mongod_pid(data_dir: Path) -> int:

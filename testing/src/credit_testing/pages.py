@@ -7,10 +7,13 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from credit_testing.template import template
 
 _COLUMNS = 80
 # The shell prints this text after each command. No command prints it.
@@ -55,25 +58,28 @@ def run_commands(
     """Run commands in one shell at a terminal of 80 columns, and return the output of each.
 
     Args:
-        commands: The commands; `credit`, `buf` and `python` are those of this environment.
+        commands: The commands; `credit`, `buf` and `python` are those of this environment. Each
+            `credit` is a fork of the template.
         folder: Where they run.
         environment: Variables besides those of this process.
     """
     script = "".join(f"{command}\nprintf '{_SEPARATOR}'\n" for command in commands)
     own = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     terminal, end_of_shell = pty.openpty()
     fcntl.ioctl(end_of_shell, termios.TIOCSWINSZ, struct.pack("4H", 24, _COLUMNS, 0, 0))
-    with subprocess.Popen(
-        ["/bin/sh", "-c", script],
-        cwd=folder,
-        env={**own, "PATH": path, "TERM": "xterm-256color", "TZ": "UTC", **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=end_of_shell,
-        stderr=end_of_shell,
-    ):
-        os.close(end_of_shell)
-        printed = _read_all(terminal)
+    with tempfile.TemporaryDirectory() as forking:
+        template().write_shell_command(Path(forking), "credit")
+        path = os.pathsep.join([forking, str(Path(sys.executable).parent), os.environ["PATH"]])
+        with subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            cwd=folder,
+            env={**own, "PATH": path, "TERM": "xterm-256color", "TZ": "UTC", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=end_of_shell,
+            stderr=end_of_shell,
+        ):
+            os.close(end_of_shell)
+            printed = _read_all(terminal)
     os.close(terminal)
     return printed.decode().replace("\r\n", "\n").split(_SEPARATOR)[:-1]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -15,17 +15,28 @@ from credit_models.ledger import (
     Grant,
 )
 from credit_server.store.alert_events import MemoryAlertEvents, OrderedEvent
+from credit_server.store.history import (
+    SUMMARIZED_MAX,
+    BalanceAt,
+    GroupBy,
+    HistoryQuery,
+    Page,
+    PurchaseQuery,
+    PurchaseRow,
+    Summary,
+    SummaryRow,
+    TransactionQuery,
+    TransactionRow,
+)
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import (
     AppKey,
     AppPolicy,
     Changes,
     HoldRow,
-    PurchaseRow,
+    LogPage,
+    LogPosition,
     StoreTransaction,
-    TransactionPage,
-    TransactionQuery,
-    TransactionRow,
 )
 
 
@@ -126,8 +137,23 @@ class FailingStore(MemoryStore):
     ) -> Sequence[HoldRow]:
         raise self._error
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
         raise self._error
+
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        raise self._error
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        raise self._error
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        raise self._error
+
+    async def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        raise self._error
+        yield LogPage([], LogPosition(0, b""), at_end=True)
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         raise self._error
@@ -149,6 +175,13 @@ class FailingStore(MemoryStore):
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         raise self._error
         yield []
+
+
+class LongHistoryStore(MemoryStore):
+    """Return a summary of one transaction more than are added up."""
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        return Summary([SummaryRow("", SUMMARIZED_MAX + 1, 0, 0, 0, 0, 0)], None)
 
 
 async def crowded_store() -> MemoryStore:

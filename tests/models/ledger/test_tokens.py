@@ -62,7 +62,7 @@ from tests.models.ledger.tokens import (
     window_end,
 )
 
-EXAMPLES = 100
+EXAMPLES = 50
 STEPS = 60
 
 PLACING = (Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN)

@@ -16,6 +16,9 @@ from credit_models.translation.refusals import (
     error_info,
     key_not_found,
     page_token_invalid,
+    resume_token_expired,
+    resume_token_invalid,
+    summary_too_large,
     too_many_webhooks,
     total_overflow,
     webhook_url_not_allowed,
@@ -49,6 +52,8 @@ def test_a_refusal_has_a_sentence_and_the_metadata_of_its_reason(refusal: type[R
 def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence() -> None:
     answered = [answer_of(made(refusal)).reason for refusal in REFUSALS]
     answered += [total_overflow(5).reason, page_token_invalid().reason, key_not_found("k").reason]
+    answered.append(summary_too_large("groups", 3).reason)
+    answered += [resume_token_invalid().reason, resume_token_expired().reason]
     answered += [too_many_webhooks(4).reason, webhook_url_not_allowed("must be public").reason]
     answered.append(dead_letter_not_found("d").reason)
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}

@@ -16,7 +16,8 @@ from credit_models.ledger import (
     Policy,
 )
 from credit_server.api import convert
-from credit_server.store.port import AppPolicy, PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.history import PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.port import AppPolicy
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 MILLISECONDS = round(NOW.timestamp() * 1000)

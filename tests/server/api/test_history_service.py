@@ -9,10 +9,19 @@ from typing import Any
 import pytest
 from credit_models import (
     CreditTransaction,
+    GetBalanceAtRequest,
+    GetBalanceAtResponse,
     GetTransactionRequest,
     GetTransactionResponse,
+    Purchase,
+    QueryPurchasesRequest,
+    QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
+    SummarizeRequest,
+    SummarizeResponse,
+    Summary,
+    SummaryGroup,
     TransactionType,
     UserId,
 )
@@ -20,8 +29,8 @@ from credit_models.codec import encode
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import history_service
 from credit_server.api.page_token import make_token
+from credit_server.store.history import FIRST_ID, Page, Position, TransactionQuery, TransactionRow
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import TransactionPage, TransactionQuery
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
@@ -43,7 +52,8 @@ def clocks() -> Clocks:
 
 @pytest.fixture
 async def caller(clocks: Clocks) -> AsyncIterator[WireCaller]:
-    async with open_wire(clock=clocks.clock()) as caller:
+    store = MemoryStore(clock=lambda: clocks.store)
+    async with open_wire(store, clock=clocks.clock()) as caller:
         yield caller
 
 
@@ -65,6 +75,17 @@ async def sequences(caller: WireCaller, **changed: Any) -> list[int]:
 async def add(caller: WireCaller, number: int, **changed: Any) -> None:
     for _ in range(number):
         await caller.write("AddCredits", **changed)
+
+
+async def purchase_page(caller: WireCaller, **changed: Any) -> QueryPurchasesResponse:
+    request = replace(QueryPurchasesRequest(user_id=7), **changed)
+    return (await caller.call("QueryPurchases", request)).message(QueryPurchasesResponse)
+
+
+async def bought(caller: WireCaller, **changed: Any) -> list[tuple[int, str]]:
+    """Return the users and the reports of a page of purchases."""
+    page = await purchase_page(caller, **changed)
+    return [(each.user_id, each.report_id) for each in page.purchases]
 
 
 def broken(answer: Any) -> set[str]:
@@ -172,6 +193,153 @@ class TestQueryTransactions:
         assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, {"types"})
 
 
+class TestQueryTransactionsOfAnApp:
+    """Pages of the transactions of all users in an app."""
+
+    @pytest.fixture
+    async def shop(self, caller: WireCaller, clocks: Clocks) -> WireCaller:
+        """Return a caller, after transactions of two users in app 1 and one in app 2."""
+        for user_id, app_id in ((7, 1), (8, 1), (7, 2), (7, 1)):
+            await caller.write("AddCredits", user_id=user_id, app_id=app_id)
+            clocks.advance(1)
+        clocks.advance(600)
+        return caller
+
+    async def places(self, caller: WireCaller, **changed: Any) -> list[tuple[int, int]]:
+        """Return the users and sequences of a page."""
+        found = await page(caller, **{"user_id": None, "app_id": 1} | changed)
+        return [(each.user_id, each.sequence) for each in found.transactions]
+
+    async def test_the_transactions_of_all_users_are_ordered_by_time(
+        self, shop: WireCaller
+    ) -> None:
+        assert await self.places(shop) == [(7, 3), (8, 1), (7, 1)]
+        assert await self.places(shop, oldest_first=True) == [(7, 1), (8, 1), (7, 3)]
+        assert await self.places(shop, app_id=2) == [(7, 2)]
+        assert await self.places(shop, app_id=3) == []
+
+    async def test_times_and_conditions_are_applied(self, shop: WireCaller) -> None:
+        second = timedelta(seconds=1)
+        assert await self.places(shop, created_from=NOON + second) == [(7, 3), (8, 1)]
+        assert await self.places(shop, created_until=NOON + second) == [(7, 1)]
+        assert await self.places(shop, types=[TransactionType.USE]) == []
+
+    async def test_pages_continue_where_the_one_before_ended(self, shop: WireCaller) -> None:
+        every = {"user_id": None, "app_id": 1, "page_size": 2}
+        first = await page(shop, **every)
+        second = await page(shop, page_token=first.next_page_token, **every)
+        assert [each.sequence for each in first.transactions] == [3, 1]
+        assert [each.sequence for each in second.transactions] == [1]
+        assert (second.next_page_token, second.complete_until) == ("", first.complete_until)
+
+    async def test_the_latest_transactions_are_left_out_until_they_are_settled(
+        self, shop: WireCaller, clocks: Clocks
+    ) -> None:
+        written = NOON + timedelta(seconds=604)
+        await shop.write("AddCredits", user_id=9)
+        clocks.advance(84)
+        before = await page(shop, user_id=None, app_id=1)
+        assert (len(before.transactions), before.complete_until) == (3, written)
+        clocks.advance(0.001)
+        assert await self.places(shop, created_from=before.complete_until) == [(9, 1)]
+
+    async def test_a_users_page_has_all_and_no_limit_in_time(self, caller: WireCaller) -> None:
+        await add(caller, 1)
+        found = await page(caller)
+        assert (len(found.transactions), found.complete_until) == (1, None)
+
+    async def test_a_page_has_no_more_bytes_than_clients_accept(
+        self, shop: WireCaller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(history_service, "_PAGE_BYTES_MAX", 1)
+        first = await page(shop, user_id=None, app_id=1)
+        token = first.next_page_token
+        assert await self.places(shop, page_token=token) == [(8, 1)]
+
+    @pytest.mark.parametrize(
+        ("changed", "fields"),
+        [
+            ({"app_id": None}, {"app_id"}),
+            ({"after_sequence": 1}, {"after_sequence"}),
+            ({"before_sequence": 0}, {"before_sequence"}),
+            ({"related_id": ANY_ID}, {"related_id"}),
+        ],
+        ids=str,
+    )
+    async def test_what_belongs_to_a_user_is_rejected(
+        self, caller: WireCaller, changed: dict[str, Any], fields: set[str]
+    ) -> None:
+        request = query(**{"user_id": None, "app_id": 1} | changed)
+        answer = await caller.call("QueryTransactions", request)
+        assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, fields)
+
+    async def test_a_token_of_a_user_is_not_one_of_an_app(self, shop: WireCaller) -> None:
+        token = (await page(shop, app_id=1, page_size=1)).next_page_token
+        answer = await shop.call(
+            "QueryTransactions", query(user_id=None, app_id=1, page_token=token)
+        )
+        assert reason_of(answer) == "PAGE_TOKEN_INVALID"
+
+
+class TestQueryPurchases:
+    """Pages of purchases."""
+
+    @pytest.fixture
+    async def shop(self, caller: WireCaller, clocks: Clocks) -> WireCaller:
+        """Return a caller, after purchases of two users, one of which is refunded."""
+        for user_id, report_id in ((7, "a"), (8, "b"), (7, "b")):
+            await caller.write("AddCredits", user_id=user_id)
+            receipt = await caller.write("UseCredits", user_id=user_id, report_id=report_id)
+            clocks.advance(1)
+        await caller.write("ReverseTransaction", transaction_id=receipt.transaction_id, credits=3)
+        clocks.advance(600)
+        return caller
+
+    async def test_the_purchases_of_a_user_are_found(self, shop: WireCaller) -> None:
+        assert await bought(shop) == [(7, "b"), (7, "a")]
+        assert await bought(shop, oldest_first=True) == [(7, "a"), (7, "b")]
+        assert await bought(shop, report_id="a", app_id=1) == [(7, "a")]
+        assert await bought(shop, app_id=2) == []
+
+    async def test_a_row_is_what_a_list_has(self, shop: WireCaller) -> None:
+        listed = await shop.call("ListUserPurchases", UserId(user_id=7))
+        found = await purchase_page(shop, oldest_first=True)
+        assert found == QueryPurchasesResponse(purchases=listed.messages(Purchase))
+        assert [each.refunded_credits for each in found.purchases] == [0, 3]
+
+    async def test_the_purchases_of_an_app_are_found(self, shop: WireCaller) -> None:
+        app = {"user_id": None, "app_id": 1}
+        assert await bought(shop, **app) == [(7, "b"), (8, "b"), (7, "a")]
+        assert await bought(shop, **app, report_id="b", oldest_first=True) == [(8, "b"), (7, "b")]
+        assert await bought(shop, **app, refunded=True) == [(7, "b")]
+        assert await bought(shop, **app, refunded=False, credits_min=1) == [(8, "b"), (7, "a")]
+        assert (await purchase_page(shop, **app)).complete_until is not None
+
+    async def test_pages_continue_where_the_one_before_ended(self, shop: WireCaller) -> None:
+        for scope in ({"user_id": 7}, {"user_id": None, "app_id": 1}):
+            found: list[str] = []
+            token = ""
+            while not found or token:
+                one = await purchase_page(shop, page_size=1, page_token=token, **scope)
+                found += [each.id for each in one.purchases]
+                token = one.next_page_token
+            whole = await purchase_page(shop, **scope)
+            assert found == [each.id for each in whole.purchases]
+
+    async def test_a_token_of_transactions_is_none_of_purchases(self, shop: WireCaller) -> None:
+        token = (await page(shop, page_size=1)).next_page_token
+        request = QueryPurchasesRequest(user_id=7, page_token=token)
+        assert reason_of(await shop.call("QueryPurchases", request)) == "PAGE_TOKEN_INVALID"
+
+    async def test_what_belongs_to_a_user_is_rejected(self, caller: WireCaller) -> None:
+        request = QueryPurchasesRequest(after_sequence=1)
+        answer = await caller.call("QueryPurchases", request)
+        assert (answer.status, broken(answer)) == (
+            Status.INVALID_ARGUMENT,
+            {"app_id", "after_sequence"},
+        )
+
+
 class GatedQueries(MemoryStore):
     """Answers a query when the test allows it."""
 
@@ -180,7 +348,7 @@ class GatedQueries(MemoryStore):
         self.asked = 0
         self.allowed = asyncio.Semaphore(0)
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
         self.asked += 1
         await self.allowed.acquire()
         return await super().query_transactions(query)
@@ -260,6 +428,12 @@ class TestPageTokens:
         answer = await caller.call("QueryTransactions", query(page_token=token))
         assert reason_of(answer) == "PAGE_TOKEN_INVALID"
 
+    async def test_a_forged_token_past_the_last_time_is_rejected(self, caller: WireCaller) -> None:
+        request = query(user_id=None, app_id=1)
+        token = make_token(request, "", Position(2**63, FIRST_ID))
+        answer = await caller.call("QueryTransactions", replace(request, page_token=token))
+        assert reason_of(answer) == "PAGE_TOKEN_INVALID"
+
     async def test_a_token_works_on_another_server_of_the_database(self) -> None:
         store = MemoryStore()
         async with open_wire(store) as first, open_wire(store) as second:
@@ -324,6 +498,158 @@ class TestGetTransaction:
         assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, fields)
 
 
+class TestGetBalanceAt:
+    """A balance at an earlier time, or after a transaction."""
+
+    async def at(self, caller: WireCaller, **changed: Any) -> tuple[int, int]:
+        """Return a balance, and the sequence of the last transaction that counts."""
+        request = replace(GetBalanceAtRequest(user_id=7, app_id=1), **changed)
+        answer = await caller.call("GetBalanceAt", request)
+        found = answer.message(GetBalanceAtResponse)
+        return found.balance, found.sequence
+
+    async def test_it_is_that_of_the_last_transaction_until_then(
+        self, caller: WireCaller, clocks: Clocks
+    ) -> None:
+        for app_id in (1, 2, 1):
+            await caller.write("AddCredits", app_id=app_id, credits=50)
+            clocks.advance(60)
+        assert await self.at(caller, at=NOON - timedelta(seconds=1)) == (0, 0)
+        assert await self.at(caller, at=NOON) == (50, 1)
+        assert await self.at(caller, at=NOON + timedelta(minutes=1)) == (50, 1)
+        assert await self.at(caller, at=NOON + timedelta(minutes=2)) == (100, 3)
+        assert await self.at(caller, sequence=0) == (0, 0)
+        assert await self.at(caller, sequence=2) == (50, 1)
+        assert await self.at(caller, sequence=2**63 - 1) == (100, 3)
+        assert await self.at(caller, user_id=8, at=NOON) == (0, 0)
+
+    async def test_a_grant_ends_at_its_instant_whenever_its_end_is_written(
+        self, caller: WireCaller, clocks: Clocks
+    ) -> None:
+        await caller.write("AddCredits", credits=50)
+        ends_at = NOON + timedelta(seconds=30)
+        await caller.write("GrantCredits", credits=20, expires_at=ends_at)
+        clocks.advance(60)
+        before = ends_at - timedelta(milliseconds=1)
+        for _ in range(2):
+            assert (await self.at(caller, at=before))[0] == 70
+            assert (await self.at(caller, at=ends_at))[0] == 50
+            await caller.write("AddCredits", credits=1)  # writes the end of the grant
+
+    async def test_a_time_in_the_future_is_the_present(
+        self, caller: WireCaller, clocks: Clocks
+    ) -> None:
+        ends_at = NOON + timedelta(seconds=30)
+        await caller.write("GrantCredits", credits=20, expires_at=ends_at)
+        request = GetBalanceAtRequest(user_id=7, app_id=1, at=ends_at)
+        answer = (await caller.call("GetBalanceAt", request)).message(GetBalanceAtResponse)
+        assert answer == GetBalanceAtResponse(balance=20, sequence=1, as_of=NOON)
+
+    async def test_credits_that_were_owed_are_shown(self, caller: WireCaller) -> None:
+        await caller.read("SetAppPolicy", allow_negative=True)
+        await caller.write("AddCredits", credits=5)
+        await caller.write("AdjustBalance", delta=-20)
+        request = GetBalanceAtRequest(user_id=7, app_id=1, sequence=2)
+        answer = (await caller.call("GetBalanceAt", request)).message(GetBalanceAtResponse)
+        assert answer == GetBalanceAtResponse(owed=15, sequence=2)
+
+    @pytest.mark.parametrize("changed", [{}, {"at": NOON, "sequence": 1}], ids=str)
+    async def test_it_takes_either_a_time_or_a_sequence(
+        self, caller: WireCaller, changed: dict[str, Any]
+    ) -> None:
+        request = replace(GetBalanceAtRequest(user_id=7, app_id=1), **changed)
+        answer = await caller.call("GetBalanceAt", request)
+        assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, {"at"})
+
+
+class TestSummarize:
+    """Sums of transactions."""
+
+    async def sums(self, caller: WireCaller, **changed: Any) -> SummarizeResponse:
+        span: dict[str, Any] = {
+            "created_from": NOON - timedelta(days=1),
+            "created_until": NOON + timedelta(days=9),
+        }
+        request = SummarizeRequest(**{"user_id": 7} | span | changed)
+        return (await caller.call("Summarize", request)).message(SummarizeResponse)
+
+    @pytest.fixture
+    async def shop(self, caller: WireCaller, clocks: Clocks) -> WireCaller:
+        """Return a caller, after transactions of two users on two days."""
+        await caller.write("AddCredits", credits=50)
+        await caller.write("AddCredits", user_id=8, credits=70)
+        await caller.write("AddCredits", app_id=2, credits=9)
+        clocks.advance(86_400)
+        await caller.write("UseCredits", credits=20, report_id="a")
+        clocks.advance(600)
+        return caller
+
+    async def test_they_are_those_of_a_user_or_of_an_app(self, shop: WireCaller) -> None:
+        of_user = await self.sums(shop)
+        assert of_user == SummarizeResponse(
+            summaries=[Summary(transactions=3, credits_in=59, credits_out=20, spent=20)]
+        )
+        of_app = await self.sums(shop, user_id=None, app_id=1)
+        assert [(each.transactions, each.credits_in) for each in of_app.summaries] == [(3, 120)]
+        assert of_app.complete_until == NOON + timedelta(days=1, seconds=600 - 84)
+
+    async def test_each_group_is_named(self, shop: WireCaller) -> None:
+        group = SummaryGroup
+        midnight = NOON - timedelta(hours=12)
+        names = {
+            group.DAY: [midnight, midnight + timedelta(days=1)],
+            group.MONTH: [midnight],
+            group.TYPE: [TransactionType.ADD, TransactionType.USE],
+            group.REPORT: ["", "a"],
+            group.APP: [1, 2],
+        }
+        fields = ["starts_at", "starts_at", "type", "report_id", "app_id"]
+        for (group_by, expected), field in zip(names.items(), fields, strict=True):
+            found = await self.sums(shop, group_by=group_by)
+            assert [getattr(each, field) for each in found.summaries] == expected
+            assert sum(each.transactions for each in found.summaries) == 3
+
+    @pytest.mark.parametrize(
+        ("changed", "field"),
+        [
+            ({"group_by": SummaryGroup(9)}, "group_by"),
+            ({"created_until": NOON - timedelta(days=1)}, "created_until"),
+            ({"created_from": None}, "created_from"),
+            ({"user_id": None}, "app_id"),
+        ],
+        ids=lambda each: each if isinstance(each, str) else "",
+    )
+    async def test_a_wrong_request_is_rejected(
+        self, caller: WireCaller, changed: dict[str, Any], field: str
+    ) -> None:
+        request = replace(
+            SummarizeRequest(
+                user_id=7,
+                created_from=NOON - timedelta(days=1),
+                created_until=NOON,
+            ),
+            **changed,
+        )
+        answer = await caller.call("Summarize", request)
+        assert (answer.status, broken(answer)) == (Status.INVALID_ARGUMENT, {field})
+
+    async def test_too_many_groups_are_rejected(
+        self, shop: WireCaller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(history_service, "GROUPS_MAX", 1)
+        request = SummarizeRequest(
+            user_id=7, created_from=NOON, created_until=NOON + timedelta(days=9)
+        )
+        assert (await shop.call("Summarize", request)).status is Status.OK
+        answer = await shop.call("Summarize", replace(request, group_by=SummaryGroup.TYPE))
+        assert (answer.status, reason_of(answer)) == (
+            Status.RESOURCE_EXHAUSTED,
+            "SUMMARY_TOO_LARGE",
+        )
+        assert isinstance(answer.details[0], ErrorInfo)
+        assert dict(answer.details[0].metadata) == {"counted": "groups", "limit": "1"}
+
+
 class TestTenants:
     """An identity sees its own apps, as if there were no others."""
 
@@ -340,6 +666,13 @@ class TestTenants:
         await one.write("AddCredits")
         assert await sequences(one) == [3, 1]
         assert await sequences(two) == [2]
+        span: dict[str, Any] = {
+            "created_from": NOON - timedelta(days=9000),
+            "created_until": NOON.replace(9999),
+        }
+        answer = await two.call("Summarize", SummarizeRequest(user_id=7, **span))
+        (summed,) = answer.message(SummarizeResponse).summaries
+        assert summed.transactions == 1
 
     async def test_a_user_of_others_looks_like_one_without_history(
         self, tenants: tuple[WireCaller, WireCaller]
@@ -351,8 +684,22 @@ class TestTenants:
         for changed in ({}, {"credits_min": 1}, {"related_id": hold}, {"created_from": NOON}):
             assert await page(two, page_size=1, **changed) == QueryTransactionsResponse()
 
+    async def test_all_users_of_an_app_are_those_of_an_own_app(
+        self, tenants: tuple[WireCaller, WireCaller]
+    ) -> None:
+        one, _ = tenants
+        assert await page(one, user_id=None, app_id=1) != QueryTransactionsResponse()
+        span: dict[str, Any] = {"created_from": NOON, "created_until": NOON + timedelta(days=1)}
+        for request in (
+            query(user_id=None, app_id=2),
+            QueryPurchasesRequest(app_id=2),
+            SummarizeRequest(app_id=2, **span),
+        ):
+            call = type(request).__name__.removesuffix("Request")
+            assert reason_of(await one.call(call, request)) == "APP_NOT_ALLOWED"
+
     async def test_another_app_is_not_allowed(self, tenants: tuple[WireCaller, WireCaller]) -> None:
-        for call in ("QueryTransactions", "GetTransaction"):
+        for call in ("QueryTransactions", "QueryPurchases", "GetTransaction", "GetBalanceAt"):
             answer = await tenants[1].call(call, request_of(call))
             assert (answer.status, reason_of(answer)) == (
                 Status.PERMISSION_DENIED,

@@ -8,8 +8,9 @@ from credit_models import CreditTransaction, UserId
 from credit_models.codec import encode
 from credit_models.ledger import Kind
 from credit_server.admission.list_slots import ListSlots
+from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import StoreUnavailable, TransactionRow
+from credit_server.store.port import StoreUnavailable
 from credit_testing.calls import SERVICE, call_headers, framed
 from credit_testing.http2_client import Connection
 from grpclib.const import Status

@@ -7,16 +7,9 @@ from dataclasses import dataclass, field
 
 from credit_models.ledger import Account, Add, ReportKey, Transaction, Use
 from credit_server.commit import CommitLimits
+from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import (
-    AppKey,
-    Changes,
-    Reference,
-    References,
-    Store,
-    StoreTransaction,
-    TransactionRow,
-)
+from credit_server.store.port import AppKey, Changes, Reference, References, Store, StoreTransaction
 
 LIMITS = CommitLimits(
     shards=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -25,7 +25,9 @@ from credit_server.commit import Clock
 from credit_server.commit.batch import BatchWriter, DedupIndex, plan
 from credit_server.commit.policies import PolicyCache
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import AppKey, Conflict, StoreTransaction
+from credit_server.store.port import AppKey, Conflict, Interrupted, StoreTransaction
+
+from tests.server.clocks import NOON, Clocks
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -336,3 +338,35 @@ async def test_a_failed_attempt_drops_the_accounts_of_its_users_remembered_or_no
         await batches.commit([add(1, user=1, id_="a"), add(1, user=2, id_="b")], verify_first=False)
     await commit(batches, add(1, user=1, id_="c"), add(1, user=2, id_="d"))
     assert store.users == [1, 2, 1, 2]
+
+
+class SlowStore(CountingStore):
+    """Takes a number of seconds to write."""
+
+    def __init__(self, clocks: Clocks, seconds: float) -> None:
+        super().__init__()
+        self.clocks = clocks
+        self.seconds = seconds
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        async with super().begin() as transaction:
+            self.clocks.advance(self.seconds)
+            yield transaction
+
+
+async def test_an_attempt_whose_time_is_too_old_is_not_committed() -> None:
+    """Its entry would appear behind the position of a page that was already read."""
+    clocks = Clocks()
+    store = SlowStore(clocks, 10.1)
+    batches = BatchWriter(
+        store, PolicyCache(store), clock=clocks.clock(), random=Random(7), cache_max=0
+    )
+    with pytest.raises(Interrupted):
+        await commit(batches, add(1, id_="a"))
+    assert await store.account(1) is None
+    store.seconds = 1.0
+    await commit(batches, add(1, id_="a"))
+    account = await store.account(1)
+    assert account is not None
+    assert account.updated_at == NOON + timedelta(seconds=10.1)

@@ -121,3 +121,18 @@ def test_a_clock_without_a_comparison_returns_its_own_time() -> None:
     clocks = Clocks()
     clocks.wall += 3600
     assert clocks.clock().now().now == NOON + timedelta(hours=1)
+
+
+def test_an_entry_can_appear_as_long_as_mongodb_the_store_and_the_clocks_allow() -> None:
+    clock = Clock(skew_seconds_max=2.0, store_seconds_max=10.0)
+    assert clock.settling_seconds == 60 + 2 * 10 + 2 * 2
+
+
+def test_a_moment_is_recent_for_as_long_as_a_read_of_the_store_takes() -> None:
+    clocks = Clocks()
+    clock = _compared(clocks)
+    moment = clock.now()
+    clocks.advance(10)
+    assert clock.is_recent(moment)
+    clocks.advance(0.001)
+    assert not clock.is_recent(moment)

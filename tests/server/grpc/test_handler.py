@@ -13,8 +13,8 @@ from credit_models.scopes import METHOD_SCOPES
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.ports import Unobserved
+from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import TransactionRow
 from credit_testing.calls import SERVICE, Headers, call_headers, framed
 from credit_testing.frames import ErrorCode
 from credit_testing.http2_client import Connection

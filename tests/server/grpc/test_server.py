@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import struct
+import weakref
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -222,6 +223,28 @@ async def test_a_connection_is_forgotten_when_it_is_closed(served: Serving) -> N
     served.server.__gc_collect__()
     gc.collect()
     assert not served.server._handlers
+
+
+@on_both_loops
+async def test_a_closed_connection_is_freed_without_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving() as served:
+            async with Connection.connect(served.port) as wire:
+                await is_served(wire)
+                wire.begin(call_headers("/grpc.health.v1.Health/Watch"), SOUND[:3], end=False)
+                await wire.in_order()
+                (protocol,) = map(weakref.ref, served.server._protocols)
+            await until(lambda: not served.server._protocols)
+            await served.wait_quiet()
+            # grpclib's server keeps the handler of a closed connection until it collects these.
+            served.server.__gc_collect__()
+            for _ in range(100):  # the event loop's last callbacks of the connection
+                await asyncio.sleep(0)
+            assert protocol() is None
+    finally:
+        gc.enable()
 
 
 async def _history(wire: Connection, entries: int) -> None:

@@ -11,8 +11,18 @@ from pymongo import MongoClient
 
 
 @asynccontextmanager
-async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIterator[None]:
-    """Have mongod fail a command of the server's client, `times` times."""
+async def failing(
+    uri: str, command: str, *, times: int, kill_sessions: bool = True, **data: Any
+) -> AsyncIterator[None]:
+    """Have mongod fail a command of the server's client, `times` times.
+
+    Args:
+        uri: The connection string of mongod.
+        command: The name of the command.
+        times: How often it fails.
+        kill_sessions: Whether all sessions end with the context.
+        data: Further data of the fail point.
+    """
     with MongoClient[dict[str, Any]](uri) as client:
         client.admin.command(
             "configureFailPoint",
@@ -24,5 +34,6 @@ async def failing(uri: str, command: str, *, times: int, **data: Any) -> AsyncIt
             yield
         finally:
             client.admin.command("configureFailPoint", "failCommand", mode="off")
-            # The failed transactions are still open in mongod, and would delay the next test.
-            client.admin.command("killAllSessions", [])
+            if kill_sessions:
+                # The failed transactions are open in mongod, and would delay the next test.
+                client.admin.command("killAllSessions", [])

@@ -29,6 +29,7 @@ from credit_models.ledger import (
 )
 from credit_server.store import transaction as transaction_module
 from credit_server.store.driver import Driver
+from credit_server.store.history import RowDetails, TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.pipeline import run_pipelined
@@ -39,9 +40,7 @@ from credit_server.store.port import (
     DueAccount,
     HoldRow,
     References,
-    RowDetails,
     Store,
-    TransactionRow,
 )
 from pymongo import MongoClient
 

@@ -17,6 +17,7 @@ from credit_models.ledger import Account, Add, Receipt, Transaction
 from credit_server.commit import CommitLimits, Committer
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Driver
+from credit_server.store.history import TransactionRow
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
     Changes,
@@ -25,7 +26,6 @@ from credit_server.store.port import (
     Interrupted,
     StoreMisconfigured,
     StoreUnavailable,
-    TransactionRow,
     Writer,
 )
 from pydantic import ValidationError

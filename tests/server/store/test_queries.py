@@ -3,15 +3,23 @@
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from credit_models.ledger import Allocation, Details, Kind, Transaction
-from credit_server.store import memory, queries, schema
+from credit_models.ledger import Allocation, Details, Kind, Purchase, Transaction
+from credit_server.store import memory_queries, queries, schema, sources
 from credit_server.store.driver import Driver
+from credit_server.store.history import (
+    HistoryQuery,
+    Page,
+    Position,
+    PurchaseQuery,
+    TransactionQuery,
+    TransactionRow,
+)
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Changes, Store, TransactionQuery, TransactionRow
+from credit_server.store.port import Changes, Store
 from pymongo import MongoClient
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -20,6 +28,7 @@ EXAMINED = 50
 HOLD = f"{13:024x}"
 GRANT = f"{14:024x}"
 MANY = frozenset(range(1, 1_001))
+QueryT = TypeVar("QueryT", bound=HistoryQuery)
 
 
 def app_of(sequence: int) -> int:
@@ -55,8 +64,29 @@ def entry(sequence: int) -> Transaction:
 HISTORY = [entry(sequence) for sequence in range(1, ENTRIES + 1)]
 
 
+def purchase(sequence: int) -> Purchase:
+    """Return the purchase of an entry: each fifth is refunded in part."""
+    paid = entry(sequence)
+    return Purchase(
+        id=paid.purchase_id,
+        user_id=paid.user_id,
+        app_id=paid.app_id,
+        report_id=paid.report_id,
+        report_name=paid.report_name,
+        credits=paid.credits,
+        created_at=paid.created_at,
+        created_by=paid.created_by,
+        transaction_id=paid.id,
+        sequence=sequence,
+        refunded_credits=1 if sequence % 5 == 0 else 0,
+    )
+
+
 async def write(store: Store, entries: list[Transaction]) -> None:
-    changes = Changes(accounts=[], transactions=entries, purchases=[], totals={}, counter_shard=0)
+    purchases = [purchase(each.sequence) for each in entries if each.kind is Kind.USE]
+    changes = Changes(
+        accounts=[], transactions=entries, purchases=purchases, totals={}, counter_shard=0
+    )
     async with store.writer().begin() as transaction:
         await transaction.write(changes)
         await transaction.commit()
@@ -66,7 +96,7 @@ async def write(store: Store, entries: list[Transaction]) -> None:
 def examined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a page examine few entries, so that the tests need few."""
     monkeypatch.setattr(queries, "EXAMINED_MAX", EXAMINED)
-    monkeypatch.setattr(memory, "EXAMINED_MAX", EXAMINED)
+    monkeypatch.setattr(memory_queries, "EXAMINED_MAX", EXAMINED)
 
 
 @pytest.fixture(params=["memory", *Driver])
@@ -92,14 +122,34 @@ def query(**changed: Any) -> TransactionQuery:
 
 async def pages(store: Store, query: TransactionQuery) -> AsyncIterator[list[TransactionRow]]:
     """Yield all pages, each as the next one of a client would be read."""
-    last: int | None = 0
+    last: int | Position | None = 0
     while last is not None:
-        rows, last = await store.query_transactions(query)
+        rows, last, _ = await store.query_transactions(query)
         yield list(rows)
-        if query.newest_first:
-            query = replace(query, before_sequence=last)
-        else:
-            query = replace(query, after_sequence=last or 0)
+        query = continued(query, last)
+
+
+def continued(query: QueryT, last: int | Position | None) -> QueryT:
+    if isinstance(last, Position):
+        return replace(query, after=last)
+    if query.newest_first:
+        return replace(query, before_sequence=last)
+    return replace(query, after_sequence=last or 0)
+
+
+async def purchases(store: Store, query: PurchaseQuery) -> list[int]:
+    """Return the sequences of all pages."""
+    found: list[int] = []
+    last: int | Position | None = 0
+    while last is not None:
+        rows, last, _ = await store.query_purchases(query)
+        found += [row.sequence for row in rows]
+        query = continued(query, last)
+    return found
+
+
+def _at(first: int, end: int) -> Any:
+    return lambda each: first <= each.sequence < end
 
 
 async def found(store: Store, query: TransactionQuery) -> list[int]:
@@ -212,6 +262,60 @@ async def test_an_unknown_name_finds_nothing(store: Store, name: Any) -> None:
     assert await store.find_transaction(name) is None
 
 
+PURCHASE_CASES: list[tuple[dict[str, Any], Any]] = [
+    ({}, lambda _: True),
+    ({"apps": frozenset({9})}, lambda each: each.app_id == 9),
+    ({"apps": MANY}, lambda _: True),
+    ({"after_sequence": 100, "before_sequence": 150}, lambda each: 100 < each.sequence < 150),
+    ({"created_from": minute(300), "created_until": minute(350)}, _at(300, 350)),
+    ({"created_from": minute(ENTRIES + 1)}, lambda _: False),
+    ({"credits_min": 650}, lambda each: each.credits >= 650),
+    ({"report_id": "r-2"}, lambda each: each.report_id == "r-2"),
+    ({"report_id": "r-2", "apps": frozenset({1})}, lambda each: each.report_id == "r-2"),
+    ({"created_by": 4}, lambda each: each.created_by == 4),
+    ({"refunded": True}, lambda each: each.sequence % 5 == 0),
+    ({"refunded": False, "apps": frozenset({2})}, lambda each: each.sequence % 5 != 0),
+    ({"user_id": 8}, lambda _: False),
+]
+
+
+async def test_pages_have_the_purchases_that_satisfy_the_query(store: Store) -> None:
+    for conditions, satisfies in PURCHASE_CASES:
+        apps = conditions.get("apps")
+        expected = [
+            each.sequence
+            for each in HISTORY
+            if each.kind is Kind.USE and satisfies(each) and (apps is None or each.app_id in apps)
+        ]
+        oldest = PurchaseQuery(**{"user_id": 7, "limit": 150, "newest_first": False} | conditions)
+        assert await purchases(store, oldest) == expected, conditions
+        newest = replace(oldest, newest_first=True)
+        assert await purchases(store, newest) == expected[::-1], conditions
+
+
+async def test_a_purchase_has_its_refunded_credits(store: Store) -> None:
+    (row,) = (
+        await store.query_purchases(PurchaseQuery(user_id=7, limit=1, before_sequence=6))
+    ).rows
+    assert (row.sequence, row.refunded_credits, row.report_id) == (5, 1, "r-0")
+
+
+async def test_an_entry_that_is_written_during_the_search_of_a_time_is_not_in_the_page(
+    mongo: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search ends after the latest entry; one that is written then was not compared."""
+    search = queries._UserReader._first_at
+
+    async def slow(*arguments: Any) -> int:
+        sequence = await search(*arguments)
+        await write(mongo, [entry(ENTRIES + 1)])
+        return sequence
+
+    monkeypatch.setattr(queries._UserReader, "_first_at", slow)
+    page = await mongo.query_transactions(query(created_from=minute(ENTRIES + 9)))
+    assert page == Page([], None)
+
+
 @pytest.fixture
 async def mongo(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
     store = MongoStore(mongod_uri, database=database)
@@ -249,7 +353,7 @@ async def test_a_page_scans_an_index_in_its_order(
             assert "COLLSCAN" not in read["planSummary"], conditions
             assert not read.get("hasSortStage", False), conditions
             # A merge of many apps reads one key of each; a page, an edge or 128 probes the rest.
-            apps = min(len(conditions.get("apps") or ()), queries.SCANS_MAX)
+            apps = min(len(conditions.get("apps") or ()), sources.SCANS_MAX)
             assert read["keysExamined"] <= max(2 * EXAMINED + 2 * apps + 2, 3 * 64), conditions
             assert read["docsExamined"] <= max(EXAMINED, 2 * 64), conditions
 
@@ -275,4 +379,4 @@ async def test_a_transaction_is_read_by_one_key_of_an_index(
 def test_queries_use_indexes_of_the_schema() -> None:
     names = {index.document["name"] for index in schema._INDEXES[schema.CREDIT_TRANSACTIONS]}
     used = {schema.BY_KEY, schema.BY_RELATED_ID, schema.BY_SEQUENCE, schema.BY_APP_AND_SEQUENCE}
-    assert used <= names
+    assert used | {schema.BY_APP_AND_TIME} <= names

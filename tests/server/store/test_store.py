@@ -11,9 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from credit_models.ledger import UINT32_MAX, Account, Kind, Purchase, Transaction
 from credit_server.store.driver import Driver
+from credit_server.store.history import PurchaseRow, TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Changes, Conflict, PurchaseRow, Store, TransactionRow
+from credit_server.store.port import Changes, Conflict, Store
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 

@@ -24,7 +24,7 @@ STEPS = ["create", "collMod", "createIndexes", "dropIndexes", "update"]
 """The commands of a migration that change the database."""
 
 
-NEW_SINCE_2 = [
+NEW_IN_3 = [
     "the validator of user_credits differs",
     "the index due_at_user_id of user_credits is missing",
     "the validator of credit_transactions differs",
@@ -33,12 +33,18 @@ NEW_SINCE_2 = [
     "the validator of purchases differs",
     "the index user_id_app_id_report_id_sequence of purchases is missing",
     "the collection app_policies is missing",
-    "the collection alert_events is missing",
-    "the collection webhooks is missing",
-    "the collection webhook_deliveries is missing",
     "the collection leases is missing",
 ]
 """The differences of a database that was not migrated to schema 3."""
+
+NEW_IN_4 = [
+    "the index app_id_created_at_id of credit_transactions is missing",
+    "the index app_id_created_at_id of purchases is missing",
+    "the collection alert_events is missing",
+    "the collection webhooks is missing",
+    "the collection webhook_deliveries is missing",
+]
+"""The differences of a database that was not migrated to schema 4."""
 
 
 @pytest.fixture
@@ -119,7 +125,8 @@ async def test_a_database_of_0_1_0_is_not_served_before_it_is_migrated(old: Mong
         "the index user_id_app_id_idempotency_key of credit_transactions is missing",
         "the index user_id_idempotency_key of credit_transactions is obsolete",
         "the index user_id_app_id_sequence of purchases is missing",
-        *NEW_SINCE_2,
+        *NEW_IN_3,
+        *NEW_IN_4,
     ):
         assert difference in str(refused.value)
 
@@ -134,8 +141,28 @@ async def test_a_database_of_0_2_0_is_not_served_before_it_is_migrated(
     await store.close()
     differences = str(refused.value).partition("needs: ")[2].partition(". Run:")[0].split("; ")
     assert sorted(differences) == sorted(
-        ["the schema has version 2, this server needs 4", *NEW_SINCE_2]
+        ["the schema has version 2, this server needs 4", *NEW_IN_3, *NEW_IN_4]
     )
+
+
+async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_collections_of_alerts(
+    mongod_uri: str, database: str, client: MongoClient[Document]
+) -> None:
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
+    await store.migrate()
+    # Schema 3 has neither these collections nor these indexes.
+    client[database]["schema_version"].update_one({}, {"$set": {"version": Int64(3)}})
+    for name in ("credit_transactions", "purchases"):
+        client[database][name].drop_index("app_id_created_at_id")
+    for name in ("alert_events", "webhooks", "webhook_deliveries"):
+        client[database].drop_collection(name)
+    with pytest.raises(StoreMisconfigured) as refused:
+        await store.verify_schema()
+    for difference in ("the schema has version 3, this server needs 4", *NEW_IN_4):
+        assert difference in str(refused.value)
+    assert await store.migrate() == 4
+    await store.verify_schema()
+    await store.close()
 
 
 async def test_a_migration_keeps_every_document_as_it_was(

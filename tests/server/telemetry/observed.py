@@ -91,7 +91,7 @@ async def observed(
         contract: list[ICheckable] = [
             CreditService(committer, store, audit, commands=commands),
             LedgerService(committer, store, commands, audit, access, operation_seconds=30.0),
-            HistoryService(store, committer.clock, audit),
+            HistoryService(store, committer.clock, audit, access),
             AlertService(committer, store, audit),
         ]
         services = with_standard_services(contract, status, CONTRACT.files)

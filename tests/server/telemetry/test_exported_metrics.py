@@ -36,6 +36,8 @@ EXPORTED = {
     "credit_webhook_failed": ("counter", ()),
     "credit_webhook_pending_seconds": ("gauge", ()),
     "credit_store_ping_seconds": ("histogram", ("le",)),
+    "credit_watch_delay_seconds": ("histogram", ("le",)),
+    "credit_watchers": ("gauge", ()),
     "grpc_server_handled": ("counter", ("grpc_code", *CALL)),
     "grpc_server_handling_seconds": ("histogram", (*CALL, "le")),
     "grpc_server_msg_received": ("counter", CALL),
@@ -59,6 +61,7 @@ SUFFIXES = {
 SECONDS = "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf"
 BUCKETS = {
     "credit_batch_seconds": SECONDS,
+    "credit_watch_delay_seconds": SECONDS,
     "credit_batch_size": "1.0 2.0 4.0 8.0 16.0 32.0 64.0 128.0 256.0 512.0 1000.0 +Inf",
     "credit_event_loop_lag_seconds": "0.001 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 +Inf",
     "credit_store_ping_seconds": (

@@ -28,14 +28,20 @@ from credit_models import (
     SpendingCaps,
     SpendingCapStatus,
     SpendingPeriod,
+    Summary,
+    SummaryGroup,
     TransactionType,
     UserCredits,
+    WatchEvent,
     Webhook,
 )
+from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import ListAlertsResponse as AlertList
+from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import SummarizeResponse as Summaries
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation
@@ -81,11 +87,14 @@ from credit_client.errors import (
     PageTokenInvalid,
     ProtocolMismatch,
     RateLimited,
+    ResumeTokenExpired,
+    ResumeTokenInvalid,
     ReversalExceeds,
     RevisionChanged,
     ScopeMissing,
     ServerTooOld,
     StoreUnavailable,
+    SummaryTooLarge,
     TlsFailed,
     TokenUnavailable,
     TooManyAlerts,
@@ -97,7 +106,7 @@ from credit_client.errors import (
     UnknownRefusal,
     WebhookUrlNotAllowed,
 )
-from credit_client.history import TransactionQuery
+from credit_client.history import PurchaseQuery, TransactionQuery
 from credit_client.hold_handle import HoldHandle, PendingHold
 from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.request import request_id
@@ -119,6 +128,7 @@ __all__ = [
     "AppTotalOverflow",
     "AvailableTooLow",
     "Balance",
+    "BalanceAt",
     "BalanceOverflow",
     "Batch",
     "BatchAborted",
@@ -171,9 +181,13 @@ __all__ = [
     "PendingHold",
     "ProtocolMismatch",
     "Purchase",
+    "PurchasePage",
+    "PurchaseQuery",
     "RateLimited",
     "Receipt",
     "RejectedRow",
+    "ResumeTokenExpired",
+    "ResumeTokenInvalid",
     "ReversalExceeds",
     "RevisionChanged",
     "ScopeMissing",
@@ -183,6 +197,10 @@ __all__ = [
     "SpendingPeriod",
     "StoreUnavailable",
     "Streams",
+    "Summaries",
+    "Summary",
+    "SummaryGroup",
+    "SummaryTooLarge",
     "TlsFailed",
     "TokenUnavailable",
     "TooManyAlerts",
@@ -198,6 +216,7 @@ __all__ = [
     "UserCredits",
     "UserSpendingCaps",
     "Violation",
+    "WatchEvent",
     "Webhook",
     "WebhookUrlNotAllowed",
     "WriteOptions",

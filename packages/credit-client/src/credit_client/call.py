@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from credit_models import UserId
+from credit_models import UserId, WatchEvent, WatchRequest
 from grpclib.const import Status
 
 from credit_client.bearer import Bearer
@@ -18,7 +18,7 @@ from credit_client.errors import (
     DeadlineExceeded,
 )
 from credit_client.listing import Listing, RowT
-from credit_client.methods import BATCH_WRITE
+from credit_client.methods import BATCH_WRITE, WATCH
 from credit_client.operation import Messages
 from credit_client.refusal import error_of, retry_after_seconds
 from credit_client.request import RequestT, Values, build, current_request_id
@@ -37,6 +37,7 @@ from credit_client.transport import (
     Transport,
 )
 from credit_client.transport import RequestT as SentT
+from credit_client.watching import SilentStream, Watching
 
 
 @dataclass(kw_only=True, slots=True)
@@ -193,6 +194,22 @@ class Caller:
         # The request id is taken here: the generator runs in the context of its reader.
         return self._rows(listing, self._call(method.path, timeout_seconds, ReadEffect()))
 
+    def watch(self, values: Values, *, progress: bool) -> AsyncGenerator[WatchEvent, None]:
+        """Watch until the reader stops, and reconnect forever once the first event has come.
+
+        Before the first event, a failure is treated as that of any other call.
+
+        Args:
+            values: The fields of the request.
+            progress: Whether to yield events with a token alone.
+
+        Raises:
+            CreditError: The request is rejected here; the generator raises what comes later.
+            TypeError: A value has the wrong type.
+        """
+        watching = Watching(build(WatchRequest, values))
+        return self._events(watching, self._call(WATCH.path, None, ReadEffect()), progress=progress)
+
     async def _answer(
         self, call: _Call, method: Method[SentT, ReplyT], request: SentT
     ) -> Answer[ReplyT]:
@@ -275,6 +292,78 @@ class Caller:
             call.span.retried(failure, attempts=1, wait_seconds=0.0)
             return
         await self._failed(call, failure)
+
+    async def _events(
+        self, watching: Watching, call: _Call, *, progress: bool
+    ) -> AsyncGenerator[WatchEvent, None]:
+        with self._under_way(call) as scope:
+            try:
+                while True:
+                    self.home.check()
+                    with scope:
+                        event = await self._next_event(call, watching)
+                    if event is None:
+                        return
+                    if progress or event.transaction is not None or event.snapshot is not None:
+                        yield event
+            finally:
+                self.home.check()  # in another event loop the stream must not be closed
+                await watching.close()
+
+    async def _next_event(self, call: _Call, watching: Watching) -> WatchEvent | None:
+        while True:
+            seconds = watching.silence_seconds if watching.begun else self._time_left(call)
+            try:
+                async with asyncio.timeout(seconds) as limit:
+                    if not watching.is_open:
+                        metadata = await self._begin_attempt(call)
+                        watching.open(
+                            self._transport, request_id=call.request_id, metadata=metadata
+                        )
+                    event = await watching.event()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                if not watching.begun:
+                    raise _too_late(call) from call.failure
+                await watching.close()
+                await self._reconnect(call, watching, SilentStream(seconds))
+            except AttemptFailed as failure:
+                await self._reconnect(call, watching, failure)
+            else:
+                if watching.events == 1:
+                    self._budget.succeeded()
+                call.failure = call.token_rejected = None
+                call.attempts = 0
+                return event
+
+    async def _reconnect(self, call: _Call, watching: Watching, failure: AttemptFailed) -> None:
+        """Return when the next attempt of a watch may begin. Its retries take no retry budget."""
+        if not watching.begun:
+            await self._failed(call, failure)
+            return
+        call.failure = failure
+        if failure.status is Status.DEADLINE_EXCEEDED and watching.events:
+            # The client sends no time limit: this is the server's own, and no failure.
+            call.span.retried(failure, attempts=1, wait_seconds=0.0)
+            return
+        if isinstance(failure, NotConnected):
+            call.span.retried(failure, attempts=call.attempts, wait_seconds=0.0)
+            await asyncio.sleep(0)  # the transport holds the next attempt until it reconnects
+            return
+        call.attempts += 1
+        if self._reject_token(call, failure):
+            call.span.retried(failure, attempts=call.attempts, wait_seconds=0.0)
+            return
+        if not is_retryable(failure):
+            raise _error(call, failure) from failure
+        wait_seconds = self._backoff.wait_seconds(
+            attempts=call.attempts,
+            minimum_seconds=retry_after_seconds(failure),
+            draw=self._draw,
+        )
+        call.span.retried(failure, attempts=call.attempts, wait_seconds=wait_seconds)
+        await self._sleep(wait_seconds)
 
     def _call(self, path: str, timeout_seconds: float | None, effect: Effect) -> _Call:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds

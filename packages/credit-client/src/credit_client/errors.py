@@ -6,6 +6,9 @@
     ├── TransactionNotFound     your request: the user has no such transaction in the app
     ├── IdempotencyKeyNotFound  no fault: no request with this key was applied so far
     ├── PageTokenInvalid        your request: begin with the first page
+    ├── SummaryTooLarge         your request: request shorter spans
+    ├── ResumeTokenInvalid      your request: begin without a token
+    ├── ResumeTokenExpired      your app: read what was missed, and begin without a token
     ├── NotReversible           your request: transactions of this type cannot be reversed
     ├── ReversalExceeds         your request: less of the transaction is left to reverse
     ├── GrantNotFound           your request: the user never had such a grant in the app
@@ -211,6 +214,37 @@ class PageTokenInvalid(_Refusal):
 
     status = Status.INVALID_ARGUMENT
     reason = ErrorReason.PAGE_TOKEN_INVALID
+
+
+@_figures
+class SummaryTooLarge(_Refusal):
+    """The span of a summary has too many transactions or groups. Request shorter spans.
+
+    Attributes:
+        counted: What there are too many of: `transactions` or `groups`.
+        limit: How many one summary has.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.SUMMARY_TOO_LARGE
+    counted: str
+    limit: int
+
+
+@_figures
+class ResumeTokenInvalid(_Refusal):
+    """A resume token was returned for another user or app, or by another database."""
+
+    status = Status.INVALID_ARGUMENT
+    reason = ErrorReason.RESUME_TOKEN_INVALID
+
+
+@_figures
+class ResumeTokenExpired(_Refusal):
+    """The server no longer has the log of the app's transactions after a resume token."""
+
+    status = Status.OUT_OF_RANGE
+    reason = ErrorReason.RESUME_TOKEN_EXPIRED
 
 
 @_figures

@@ -18,6 +18,8 @@ from credit_models import (
     ExtendHoldResponse,
     GetAppPolicyRequest,
     GetAppPolicyResponse,
+    GetBalanceAtRequest,
+    GetBalanceAtResponse,
     GetForecastRequest,
     GetForecastResponse,
     GetSpendingCapRequest,
@@ -42,6 +44,8 @@ from credit_models import (
     PlaceHoldResponse,
     Purchase,
     PurchaseRequest,
+    QueryPurchasesRequest,
+    QueryPurchasesResponse,
     QueryTransactionsRequest,
     QueryTransactionsResponse,
     ReleaseHoldRequest,
@@ -62,12 +66,16 @@ from credit_models import (
     SetSpendingCapResponse,
     SetWebhookRequest,
     SetWebhookResponse,
+    SummarizeRequest,
+    SummarizeResponse,
     TransferCreditsRequest,
     TransferCreditsResponse,
     UserCredits,
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
+    WatchEvent,
+    WatchRequest,
     WriteRequest,
     WriteResponse,
 )
@@ -108,6 +116,11 @@ def _ledger(
     return Method(path=path, request_type=request, reply_type=reply, writes=writes)
 
 
+def _history(name: str, request: type[RequestT], reply: type[ReplyT]) -> Method[RequestT, ReplyT]:
+    path = f"/credit.v1.HistoryService/{name}"
+    return Method(path=path, request_type=request, reply_type=reply, writes=False)
+
+
 def _alert(
     name: str, request: type[RequestT], reply: type[ReplyT], *, writes: bool = False
 ) -> Method[RequestT, ReplyT]:
@@ -145,18 +158,14 @@ FORECAST = _ledger("GetForecast", GetForecastRequest, GetForecastResponse)
 BATCH_WRITE = _ledger("BatchWrite", BatchWriteRequest, BatchWriteResponse, writes=True)
 WRITE = _ledger("Write", WriteRequest, WriteResponse, writes=True)
 
-QUERY_TRANSACTIONS = Method(
-    path="/credit.v1.HistoryService/QueryTransactions",
-    request_type=QueryTransactionsRequest,
-    reply_type=QueryTransactionsResponse,
-    writes=False,
+QUERY_TRANSACTIONS = _history(
+    "QueryTransactions", QueryTransactionsRequest, QueryTransactionsResponse
 )
-TRANSACTION = Method(
-    path="/credit.v1.HistoryService/GetTransaction",
-    request_type=GetTransactionRequest,
-    reply_type=GetTransactionResponse,
-    writes=False,
-)
+QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchasesResponse)
+TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
+BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
+SUMMARIZE = _history("Summarize", SummarizeRequest, SummarizeResponse)
+WATCH = _history("Watch", WatchRequest, WatchEvent)
 
 SET_ALERT = _alert("SetAlert", SetAlertRequest, SetAlertResponse, writes=True)
 REMOVE_ALERT = _alert("RemoveAlert", RemoveAlertRequest, RemoveAlertResponse, writes=True)

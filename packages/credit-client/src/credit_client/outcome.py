@@ -64,7 +64,10 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.AVAILABLE_TOO_LOW
             | ErrorReason.EXPIRES_TOO_EARLY
             | ErrorReason.PAGE_TOKEN_INVALID
+            | ErrorReason.SUMMARY_TOO_LARGE
             | ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND
+            | ErrorReason.RESUME_TOKEN_INVALID
+            | ErrorReason.RESUME_TOKEN_EXPIRED
         ):
             return Outcome.NO_CHANGE
         case ErrorReason.STORE_UNAVAILABLE | ErrorReason.UNSPECIFIED:

@@ -26,6 +26,7 @@ from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
+from credit_server.api.watch_hub import WatchHub
 from credit_server.banner import address_of, banner
 from credit_server.commit import Clock, Committer, EventOrder, Sweeper, SweepLimits
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
@@ -142,7 +143,10 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
         supervised() as supervisor,
     ):
         await opened.store.verify_schema()
-        clock = Clock(skew_seconds_max=settings.clock_skew_seconds_max)
+        clock = Clock(
+            skew_seconds_max=settings.clock_skew_seconds_max,
+            store_seconds_max=2 * settings.store_timeout_seconds,
+        )
         watch = HealthWatch(opened.store, status, observed.telemetry.store, clock)
         await watch.begin()  # the clocks are compared before the first write
         async with (
@@ -160,6 +164,11 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
             access = Access(authenticator, audit=audit, limits=settings.access)
             commands = Commands(opened.store, credits_max=settings.credits_max)
             list_slots = ListSlots()
+            hub = WatchHub(
+                opened.store,
+                watchers_max=settings.call.watchers_max,
+                observer=observed.telemetry.watchers,
+            )
             contract = (
                 CreditService(committer, opened.store, audit, list_slots, commands=commands),
                 LedgerService(
@@ -171,7 +180,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                     list_slots,
                     operation_seconds=settings.call.call_deadline_seconds,
                 ),
-                HistoryService(opened.store, committer.clock, audit, list_slots),
+                HistoryService(opened.store, committer.clock, audit, access, list_slots, hub=hub),
                 AlertService(
                     committer,
                     opened.store,

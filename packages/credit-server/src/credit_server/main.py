@@ -43,10 +43,9 @@ EXIT_FAILED = 1
 
 # The thresholds of the garbage collector's generations. A batch of 1,000 operations makes 30,000
 # objects, which live until its answer. With Python's 700 the collector ran 40 times in each batch,
-# and took a quarter of the server's CPU (2-core machine, medians of 5 runs in turn). A closed
-# connection is garbage that only the collector frees, of 53 objects and 16 to 27 kB: with these
-# thresholds at most about 5,000 wait for it, and with (50000, 10, 10) 43,000 would.
-_COLLECTOR_THRESHOLDS = (10_000, 5, 2)
+# and took a quarter of the server's CPU (2-core machine, medians of 5 runs in turn); with
+# (10000, 5, 2) it still took a fifth. A closed connection and an ended call are freed without it.
+_COLLECTOR_THRESHOLDS = (50_000, 10, 10)
 
 _Settings = TypeVar("_Settings", bound=Settings)
 _Result = TypeVar("_Result")

@@ -64,6 +64,7 @@ _HOT = find(group="writes", callers=128, users=Users.HOT)
 _BATCH = find(group="batches", batch=1000)
 _H2 = find(group="engines", callers=128)
 _CALL = find(group="calls", callers=64)
+_CLIENTS = find(group="clients", callers=128)
 
 BARS: tuple[Bar, ...] = (
     _against_peer("writes, one caller, random users: ours / peer", _ONE, 1.0),
@@ -84,6 +85,21 @@ BARS: tuple[Bar, ...] = (
         ours=(_HOT, _OURS),
         other=(_MANY, _OURS),
         goal=0.9,
+    ),
+    Bar(
+        text="writes, 128 callers: ours through the SDK / the peer through grpcio's client",
+        ours=(_CLIENTS, System.SDK),
+        other=(_CLIENTS, System.PEER_CLIENT),
+        goal=6,
+    ),
+    *(
+        Bar(
+            text=f"{operation}s: the synchronous SDK with 16 threads / the SDK with 16 tasks",
+            ours=(find(group="clients", operation=operation, callers=16), System.SDK_SYNC),
+            other=(find(group="clients", operation=operation, callers=16), System.SDK),
+            goal=0.8,
+        )
+        for operation in (Operation.WRITE, Operation.READ)
     ),
     Bar(
         text="batches of 1,000: ours / `insert_many` of the same documents",

@@ -21,7 +21,8 @@ from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
 from credit_bench.cpu import CpuMeter, watched
-from credit_bench.sample import Sample, percentile
+from credit_bench.sample import Sample
+from credit_bench.window import Window
 
 _Document = dict[str, Any]  # as the driver takes it
 
@@ -79,23 +80,16 @@ class Inserts:
 
 
 async def _run(arguments: argparse.Namespace) -> Sample:
-    begin = time.perf_counter() + arguments.warm_up_seconds
-    end = begin + arguments.seconds
+    window = Window(arguments.warm_up_seconds, arguments.seconds)
     inserts = Inserts(arguments.users, arguments.batch)
-    operations = {"before": 0, "window": 0, "after": 0}
-    latencies_ms: list[float] = []
 
     async def caller() -> None:
-        while (started := time.perf_counter()) < end:
+        while (started := time.perf_counter()) < window.end:
             transactions, purchases = inserts.documents()
             await database["credit_transactions"].insert_many(transactions, ordered=False)
             if purchases:
                 await database["purchases"].insert_many(purchases, ordered=False)
-            ended = time.perf_counter()
-            phase = "before" if ended < begin else "window" if ended < end else "after"
-            operations[phase] += arguments.batch
-            if started >= begin:
-                latencies_ms.append((ended - started) * 1000)
+            window.succeeded(started, arguments.batch)
 
     client: AsyncMongoClient[_Document]
     async with AsyncMongoClient(arguments.uri) as client, asyncio.TaskGroup() as group:
@@ -104,19 +98,11 @@ async def _run(arguments: argparse.Namespace) -> Sample:
         )
         for _ in range(arguments.callers):
             group.create_task(caller())
-        await asyncio.sleep(begin - time.perf_counter())
+        await asyncio.sleep(window.begin - time.perf_counter())
         meter = CpuMeter(watched(arguments.watch))
-        await asyncio.sleep(end - time.perf_counter())
-        cpu_ms = meter.milliseconds_per(operations["window"])
-    return Sample(
-        operations_per_second=operations["window"] / arguments.seconds,
-        warm_up_operations_per_second=operations["before"] / arguments.warm_up_seconds,
-        p50_ms=percentile(latencies_ms, 50),
-        p99_ms=percentile(latencies_ms, 99),
-        acknowledged=sum(operations.values()),
-        errors={},
-        cpu_ms=cpu_ms,
-    )
+        await asyncio.sleep(window.end - time.perf_counter())
+        cpu_ms = meter.milliseconds_per(window.operations)
+    return window.sample(cpu_ms)
 
 
 def main() -> None:

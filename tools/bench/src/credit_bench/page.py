@@ -37,6 +37,7 @@ _TITLES: Mapping[str, str] = {
     "engines": "CPU of a write",
     "grants": "CPU of a write, by the grants of the user",
     "calls": "CPU of a trivial call",
+    "clients": "CPU of a call through a client library",
 }
 
 

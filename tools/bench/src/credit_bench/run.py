@@ -15,6 +15,7 @@ from pymongo import AsyncMongoClient
 
 from credit_bench import medici
 from credit_bench.audit import Audit, audit
+from credit_bench.clients import LIBRARIES
 from credit_bench.facts import facts_at_end, facts_at_start
 from credit_bench.options import Options
 from credit_bench.overload import TIMES, WARM_UP_SECONDS, Overload, busy_loops, measure
@@ -185,9 +186,11 @@ class _Group:
         if system in SERVICES:
             self._progress(f"{system}: write {ledger.transactions:,} transactions")
             await asyncio.to_thread(fill, uri, database, ledger, totals=system not in PEERS)
-        command = module(
-            "credit_bench.generator", f"--target={server.target}", f"--users={ledger.users}"
-        )
+        load = [f"--target={server.target}", f"--users={ledger.users}"]
+        if system in LIBRARIES:
+            command = module("credit_bench.clients", f"--library={LIBRARIES[system]}", *load)
+        else:
+            command = module("credit_bench.generator", *load)
         return Subject(system=system, ledger=ledger, command=command, server=server)
 
     async def _measure(self) -> AsyncIterator[Measurement]:
@@ -226,11 +229,11 @@ class _Group:
         elif system is not System.MEDICI:
             arguments += [
                 f"--operation={workload.operation}",
-                f"--user-set={workload.users}",
-                f"--batch={workload.batch}",
                 # The seed does not depend on the system: all get the same requests.
                 f"--seed={self._options.seed}/{repetition}/{workload.name}",
             ]
+            if system not in LIBRARIES:
+                arguments += [f"--user-set={workload.users}", f"--batch={workload.batch}"]
         return arguments
 
     async def _overload(self) -> AsyncIterator[Overload]:

@@ -26,8 +26,11 @@ SERVICES = (
     System.EARLIER,
     System.PEER,
     System.PEER_WORKERS,
+    System.SDK,
+    System.SDK_SYNC,
+    System.PEER_CLIENT,
 )
-PEERS = (System.PEER, System.PEER_WORKERS)
+PEERS = (System.PEER, System.PEER_WORKERS, System.PEER_CLIENT)
 
 
 class Unavailable(Exception):

@@ -15,6 +15,9 @@ class System(StrEnum):
     EARLIER = "earlier release"
     PEER = "peer"
     PEER_WORKERS = "peer, processes"
+    SDK = "ours, SDK"
+    SDK_SYNC = "ours, synchronous SDK"
+    PEER_CLIENT = "peer, grpcio's client"
     MEDICI = "medici"
     INSERT_MANY = "insert_many"
     LAYERS = "all layers"
@@ -156,6 +159,16 @@ WORKLOADS: tuple[Workload, ...] = (
     *(
         Workload(group="reads", systems=_SERVERS, callers=callers, operation=Operation.READ)
         for callers in (1, 16, 128)
+    ),
+    Workload(group="clients", systems=(System.SDK, System.PEER_CLIENT), callers=128),
+    *(
+        Workload(
+            group="clients",
+            systems=(System.SDK, System.SDK_SYNC),
+            callers=16,
+            operation=operation,
+        )
+        for operation in (Operation.WRITE, Operation.READ)
     ),
     *(
         Workload(

@@ -64,7 +64,7 @@ def compare(contracts: Path, current: Image, against: Path) -> list[Violation]:
         CheckError: The image cannot be read.
     """
     before = Image(against.read_bytes())
-    return [*buf.breaking(contracts, against), *own_violations(before, current)]
+    return [*buf.breaking(contracts, current.data, against), *own_violations(before, current)]
 
 
 def _records(contracts: Path) -> Verdict:

@@ -31,7 +31,7 @@ _FOREIGN = "google/"
 class Image:
     """The output of `buf build` for a contract.
 
-    Args:
+    Attributes:
         data: The image's bytes.
 
     Raises:
@@ -39,6 +39,7 @@ class Image:
     """
 
     def __init__(self, data: bytes) -> None:
+        self.data = data
         self.pool = DescriptorPool()
         try:
             # An image is a FileDescriptorSet with additional fields of buf, which stay unknown.

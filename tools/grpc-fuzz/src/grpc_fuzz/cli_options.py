@@ -113,6 +113,11 @@ _OPTIONS = (
         "--max-examples", type=int, help="Random cases per method and mode. Default: 100."
     ),
     click.option(
+        "--coverage-values",
+        type=int,
+        help="Values per field and per constraint in the coverage phase. Default: all.",
+    ),
+    click.option(
         "--seed", type=int, help="The seed that decides which cases are sent. Default: random."
     ),
     click.option("--workers", type=int, help="Methods that are fuzzed in parallel. Default: 1."),

@@ -90,7 +90,7 @@ def _read(name: str, reader: Callable[[Any], Any], value: Any) -> Any:
         raise ConfigError(f"{name}: {error}") from error
 
 
-_AT_LEAST_ONE = ("max_examples", "workers", "max_failures")
+_AT_LEAST_ONE = ("max_examples", "coverage_values", "workers", "max_failures")
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
@@ -261,6 +261,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "include_methods": _strings,
     "exclude_methods": _strings,
     "max_examples": int,
+    "coverage_values": int,
     "seed": int,
     "workers": int,
     "rate_limit": float,

@@ -88,6 +88,8 @@ class Settings:
         include_methods: Globs. The path or name of a method must match one; empty for all methods.
         exclude_methods: Globs. The path or name of a method must match none.
         max_examples: The cases per method and mode in the fuzzing and stateful phases, at least 1.
+        coverage_values: The limit on values for each field, and for each constraint to break, in
+            the coverage phase, at least 1. None for all; of random values, five.
         seed: Decides which cases are sent.
         workers: The number of methods that are fuzzed at the same time, at least 1.
         rate_limit: The limit on calls per second, or None.
@@ -125,6 +127,7 @@ class Settings:
     include_methods: tuple[str, ...] = ()
     exclude_methods: tuple[str, ...] = ()
     max_examples: int = 100
+    coverage_values: int | None = None
     seed: int = 0
     workers: int = 1
     rate_limit: float | None = None

@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
+from datetime import datetime
 from importlib.metadata import version
 from typing import Annotated
 
@@ -12,19 +13,26 @@ import typer
 from credit_models import CreditTransaction, UserCredits
 
 from credit_client.cli.alerts import alert
-from credit_client.cli.calls import OPTIONAL, Question, make_list, make_reads, make_write
+from credit_client.cli.calls import OPTIONAL, Question, make_reads, make_write
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
 from credit_client.cli.groups import with_groups, words_of
 from credit_client.cli.help import Command, application, help_width
-from credit_client.cli.history import TRANSACTIONS, find, transactions, with_effect
+from credit_client.cli.history import (
+    TRANSACTIONS,
+    day_or_moment,
+    find,
+    purchases,
+    summary,
+    transactions,
+    with_effect,
+)
 from credit_client.cli.hold_writes import capture, extend, hold, release
 from credit_client.cli.importing import import_file
 from credit_client.cli.ledger_reads import caps, filled, forecast, grants, holds, policy
 from credit_client.cli.ledger_writes import adjust, cap, grant, refund, transfer, void
 from credit_client.cli.options import (
     USER,
-    After,
     App,
     By,
     Conditions,
@@ -39,22 +47,12 @@ from credit_client.cli.options import (
     number,
 )
 from credit_client.cli.output import Format, record_of, show, show_json, show_rows
-from credit_client.cli.table import Record
+from credit_client.cli.watching import watch
 from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
 
 _BALANCES = ("app_id", "balance")
 _BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
-_PURCHASES = (
-    "sequence",
-    "created_at",
-    "app_id",
-    "credits",
-    "created_by",
-    "id",
-    "report_id",
-    "report_name",
-)
 _SUMMARY = ("user_id", "last_sequence", "created_at", "updated_at")
 
 _WRITES = (
@@ -169,9 +167,25 @@ def balance(
     connection: Connection,
     app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
     user: Annotated[int | None, number("--user", "The user's id.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at",
+            parser=day_or_moment,
+            metavar="TIME",
+            help="The balance at the beginning of this day (in UTC), or at this time. Needs --user"
+            " and --app.",
+        ),
+    ] = None,
+    utc: Utc = False,
     output: Output = None,
 ) -> None:
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
+
+    async def earlier(client: CreditClient, app_id: int, user_id: int) -> None:
+        found = await client.balance_at(user_id=user_id, app_id=app_id, at=at)
+        whose = {"app_id": app_id, "user_id": user_id}
+        show({**whose, **record_of(found)}, format_of(output), utc=utc)
 
     async def of_app(client: CreditClient, app_id: int) -> None:
         credits_held = await client.balance(app_id=app_id, user_id=user)
@@ -185,7 +199,11 @@ def balance(
         else:
             _show_balances(held)
 
-    if app_id is not None:
+    if at is not None:
+        if app_id is None or user is None:
+            raise typer.BadParameter("--at needs both --user and --app")
+        make_reads(lambda client, _: earlier(client, app_id, user), connection)
+    elif app_id is not None:
         make_reads(lambda client, _: of_app(client, app_id), connection)
     elif user is not None:
         make_reads(lambda client, _: of_user(client, user), connection)
@@ -193,24 +211,7 @@ def balance(
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
-@app.command("purchases", cls=Command)
-@with_groups
-def purchases(
-    user: User, connection: Connection, after: After = 0, utc: Utc = False, output: Output = None
-) -> None:
-    """List all purchases of a user, oldest first."""
-    make_list(
-        lambda client: client.purchases(user_id=user, after_sequence=after),
-        _PURCHASES,
-        "purchases",
-        connection,
-        utc=utc,
-        output=output,
-        row=_with_refund,
-    )
-
-
-for _query in (transactions, find):
+for _query in (transactions, purchases, summary, find, watch):
     app.command(_query.__name__, cls=Command)(_query)
 
 
@@ -227,7 +228,7 @@ def user_summary(
     """Show a user's balances in all apps and last transactions."""
     user_id = _one_user(given, user)
 
-    async def summary(client: CreditClient) -> None:
+    async def shown(client: CreditClient) -> None:
         held = await client.user_credits(user_id=user_id)
         latest = await _latest(client, held, last)
         if format_of(output) is Format.JSON:
@@ -244,7 +245,7 @@ def user_summary(
 
     if last < 0:
         raise typer.BadParameter("--last must be 0 or more")
-    make_reads(lambda client, _: summary(client), connection)
+    make_reads(lambda client, _: shown(client), connection)
 
 
 for _read in (grants, holds, forecast, caps, policy):
@@ -265,14 +266,6 @@ def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
         records.append(record)
     fields = [*_BALANCES, *filled(records, _BALANCES_SELDOM)]
     show_rows(records, fields, "balances", utc=utc)
-
-
-def _with_refund(record: Record) -> Record:
-    """Show the refunded credits after the report's name: a column would mostly contain 0."""
-    refunded = record["refunded_credits"]
-    if not refunded:
-        return record
-    return {**record, "report_name": f"{record['report_name']} ({refunded:,} refunded)"}
 
 
 def _one_user(argument: int | None, option: int | None) -> int:

@@ -7,6 +7,12 @@ Errors, messages and settings are those of `credit_client`. Calls run on an even
 of its own, which all clients of a process share.
 """
 
-from credit_client.sync.client import Batch, CreditClient, HoldHandle, TransactionQuery
+from credit_client.sync.client import (
+    Batch,
+    CreditClient,
+    HoldHandle,
+    PurchaseQuery,
+    TransactionQuery,
+)
 
-__all__ = ["Batch", "CreditClient", "HoldHandle", "TransactionQuery"]
+__all__ = ["Batch", "CreditClient", "HoldHandle", "PurchaseQuery", "TransactionQuery"]

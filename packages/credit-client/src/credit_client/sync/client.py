@@ -18,14 +18,19 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    SummaryGroup,
     TransactionType,
     UserCredits,
+    WatchEvent,
     Webhook,
 )
+from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryTransactionsResponse as TransactionPage
+from credit_models import SummarizeResponse as Summaries
 
 from credit_client import batch as _batch
 from credit_client import client as _client
@@ -713,8 +718,8 @@ class HoldHandle:
 class TransactionQuery:
     """The transactions of `CreditClient.query_transactions`, as an iterable.
 
-    `for transaction in query` reads the pages as they are needed. Each loop starts with the first
-    page. To show one page at a time, use `page` and keep its `next_page_token`.
+    `for row in query` reads the pages as they are needed. Each loop starts with the first page. To
+    show one page at a time, use `page` and keep its `next_page_token`.
     """
 
     def __init__(self, session: Session, query: _history.TransactionQuery) -> None:
@@ -734,8 +739,9 @@ class TransactionQuery:
                 expire. It belongs to this query and to the identity of the client.
 
         Returns:
-            The `transactions`, and the `next_page_token`, which is empty on the last page. A page
-            can have fewer transactions than asked for, or none, although more follow.
+            The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
+            page. A page can have fewer rows than asked for, or none, although more follow. In a
+            query of all users, `complete_until` is the time before which no row is missing.
 
         Raises:
             PageTokenInvalid: The token was returned for another query or another identity.
@@ -743,6 +749,44 @@ class TransactionQuery:
         return self._session.run(self._wrapped.page(token))
 
     def pages(self, token: str = "") -> Generator[TransactionPage, None, None]:
+        """Iterate over the pages from the one with a token; see `page`."""
+        return self._session.rows(self._wrapped.pages(token))
+
+
+class PurchaseQuery:
+    """The purchases of `CreditClient.query_purchases`, as an iterable.
+
+    `for row in query` reads the pages as they are needed. Each loop starts with the first page. To
+    show one page at a time, use `page` and keep its `next_page_token`.
+    """
+
+    def __init__(self, session: Session, query: _history.PurchaseQuery) -> None:
+        """Take the query; `CreditClient.query_purchases` makes one."""
+        self._session = session
+        self._wrapped = query
+
+    def __iter__(self) -> Generator[Purchase, None, None]:
+        """Iterate over the purchases of all pages."""
+        return self._session.rows(aiter(self._wrapped))
+
+    def page(self, token: str = "") -> PurchasePage:
+        """Return one page.
+
+        Args:
+            token: The `next_page_token` of the page before; empty for the first page. It does not
+                expire. It belongs to this query and to the identity of the client.
+
+        Returns:
+            The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
+            page. A page can have fewer rows than asked for, or none, although more follow. In a
+            query of all users, `complete_until` is the time before which no row is missing.
+
+        Raises:
+            PageTokenInvalid: The token was returned for another query or another identity.
+        """
+        return self._session.run(self._wrapped.page(token))
+
+    def pages(self, token: str = "") -> Generator[PurchasePage, None, None]:
         """Iterate over the pages from the one with a token; see `page`."""
         return self._session.rows(self._wrapped.pages(token))
 
@@ -1936,7 +1980,7 @@ class CreditClient:
     def query_transactions(
         self,
         *,
-        user_id: int,
+        user_id: int | None = None,
         app_id: int | None = None,
         types: Sequence[TransactionType] = (),
         created_from: datetime | None = None,
@@ -1954,7 +1998,7 @@ class CreditClient:
         page_size: int = 0,
         timeout_seconds: float | None = None,
     ) -> TransactionQuery:
-        """Return a user's transactions that satisfy all conditions, the newest first.
+        """Return the transactions of a user, or of an app, that satisfy all conditions.
 
             for transaction in credits.query_transactions(user_id=7, app_id=1):
                 ...
@@ -1963,8 +2007,14 @@ class CreditClient:
         transaction is returned once, even if transactions are written meanwhile. The cost of a page
         does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
+        Without a user, the transactions are those of all users in the app, ordered by time. The
+        latest ones, about those of the last 90 seconds, are left out: another one can still appear
+        before them. See `complete_until` of a page.
+
         Args:
-            user_id: The user.
+            user_id: The user; None: all users. Then `app_id` is needed, and no argument may be set
+                that belongs to the history of a user: `after_sequence`, `before_sequence` and
+                `related_id`.
             app_id: Only in this app; None: in all.
             types: Only of these types; empty: of any.
             created_from: Only those created at this time or later, with a time zone.
@@ -1978,7 +2028,7 @@ class CreditClient:
             grant_id: Only those with credits of this grant.
             created_by: Only those that this person or service requested.
             metadata: Only those with all these pairs.
-            oldest_first: Whether the oldest come first.
+            oldest_first: Whether the oldest come first. Otherwise the newest do.
             page_size: The most transactions of a page, up to 1,000; 0 for 100.
             timeout_seconds: The time for each page; None for the client's.
 
@@ -2007,6 +2057,125 @@ class CreditClient:
                 page_size=page_size,
                 timeout_seconds=timeout_seconds,
             ),
+        )
+
+    def query_purchases(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        created_from: datetime | None = None,
+        created_until: datetime | None = None,
+        after_sequence: int = 0,
+        before_sequence: int | None = None,
+        credits_min: int | None = None,
+        credits_max: int | None = None,
+        report_id: str = "",
+        created_by: int | None = None,
+        refunded: bool | None = None,
+        oldest_first: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> PurchaseQuery:
+        """Return the purchases of a user, or of an app, that satisfy all conditions.
+
+            for purchase in credits.query_purchases(app_id=1, report_id="r-81"):
+                ...
+
+        They are read, ordered and completed like the transactions of `query_transactions`. Needs a
+        server of 0.4.0 or later.
+
+        Args:
+            user_id: The user; None: all users. Then `app_id` is needed, and `after_sequence` and
+                `before_sequence` may not be set.
+            app_id: Only in this app; None: in all.
+            created_from: Only those created at this time or later, with a time zone.
+            created_until: Only those created before this time, with a time zone.
+            after_sequence: Only those with a greater `sequence`.
+            before_sequence: Only those with a smaller `sequence`; None: up to the latest.
+            credits_min: Only those of at least so many credits.
+            credits_max: Only those of at most so many credits.
+            report_id: Only those of this report.
+            created_by: Only those that this person or service requested.
+            refunded: Only those with refunded credits, or only those without; None: both.
+            oldest_first: Whether the oldest come first. Otherwise the newest do.
+            page_size: The most purchases of a page, up to 1,000; 0 for 100.
+            timeout_seconds: The time for each page; None for the client's.
+
+        Raises:
+            InvalidField: A page is read, and an argument is out of its range. See also
+                `CreditError`.
+        """
+        return PurchaseQuery(
+            self._session,
+            self._session.client.query_purchases(
+                user_id=user_id,
+                app_id=app_id,
+                created_from=created_from,
+                created_until=created_until,
+                after_sequence=after_sequence,
+                before_sequence=before_sequence,
+                credits_min=credits_min,
+                credits_max=credits_max,
+                report_id=report_id,
+                created_by=created_by,
+                refunded=refunded,
+                oldest_first=oldest_first,
+                page_size=page_size,
+                timeout_seconds=timeout_seconds,
+            ),
+        )
+
+    def watch(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        resume_token: str = "",
+        progress: bool = False,
+        progress_seconds: int = 0,
+        end_when_current: bool = False,
+    ) -> Generator[WatchEvent, None, None]:
+        """Return the transactions of a user or in an app as they are written: `for … in …`.
+
+            for event in credits.watch(user_id=7):
+                if event.transaction is not None:
+                    ...
+
+        Without a token the stream begins now. With a user its first event then has the balances as
+        `event.snapshot`; the transactions after it follow, each once and in order. Store
+        `event.resume_token` with what you do for an event, and pass it to continue after the event.
+
+        Once the first event has come, the stream ends only with the loop that reads it: after a
+        failure that may pass, the SDK continues with the last token. Needs a server of 0.4.0 or
+        later.
+
+        Args:
+            user_id: The user; None: all users of the app.
+            app_id: The app; None: all apps that the caller may read.
+            resume_token: The `resume_token` of the last event that was handled; empty: begin now.
+            progress: Whether to return events with a token alone too. They show that nothing was
+                missed so far. The token of an app expires if it is not renewed for hours.
+            progress_seconds: After how many seconds without an event the server sends one with a
+                token alone, up to 300; 0 for 15.
+            end_when_current: Whether the stream ends when all transactions that were written before
+                the call have been returned.
+
+        Raises:
+            InvalidField: An argument is out of its range, or there is neither a user nor an app.
+            ResumeTokenInvalid: The token was returned for another user or app.
+            ResumeTokenExpired: The server no longer has the app's transactions after the token.
+                See also `CreditError`.
+        """
+        return self._session.rows(
+            self._session.client.watch(
+                user_id=user_id,
+                app_id=app_id,
+                resume_token=resume_token,
+                progress=progress,
+                progress_seconds=progress_seconds,
+                end_when_current=end_when_current,
+            )
         )
 
     def transaction(
@@ -2041,6 +2210,84 @@ class CreditClient:
                 user_id=user_id,
                 app_id=app_id,
                 idempotency_key=idempotency_key,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def summarize(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        created_from: datetime,
+        created_until: datetime,
+        group_by: SummaryGroup = SummaryGroup.UNSPECIFIED,
+        timeout_seconds: float | None = None,
+    ) -> Summaries:
+        """Return sums of the transactions of a user, or of all users in an app, in a span of time.
+
+        Needs a server of 0.4.0 or later.
+
+        Args:
+            user_id: The user; None: all users. Then `app_id` is needed, and the latest transactions
+                are left out; see `query_transactions`.
+            app_id: Only in this app; None: in all.
+            created_from: The beginning of the span, with a time zone.
+            created_until: The time after its end, with a time zone.
+            group_by: By what the transactions are grouped; days and months are those of UTC.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The `summaries`, one for each group that has transactions, and `complete_until` if all
+            users are summarized.
+
+        Raises:
+            SummaryTooLarge: The span has more than 100,000 transactions or 1,000 groups.
+        """
+        return self._session.run(
+            self._session.client.summarize(
+                user_id=user_id,
+                app_id=app_id,
+                created_from=created_from,
+                created_until=created_until,
+                group_by=group_by,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def balance_at(
+        self,
+        *,
+        user_id: int,
+        app_id: int,
+        at: datetime | None = None,
+        sequence: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> BalanceAt:
+        """Return a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time, such as the end of a grant, counts from its exact instant. A write
+        that is in progress can still change the balance of about the last 90 seconds. Needs a
+        server of 0.4.0 or later.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            at: The time, with a time zone; a time in the future is the present. Either this or
+                `sequence` is needed.
+            sequence: The `sequence` of the last transaction that counts.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The `balance`, the credits that the user `owed`, the `sequence` of the last transaction
+            that counts, and the time `as_of` which this is.
+        """
+        return self._session.run(
+            self._session.client.balance_at(
+                user_id=user_id,
+                app_id=app_id,
+                at=at,
+                sequence=sequence,
                 timeout_seconds=timeout_seconds,
             )
         )

@@ -2,7 +2,8 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -181,6 +182,9 @@ class FakeLedger:
         self._timed: set[int] = set()
         # The size of the atomic batch that is being made.
         self._batch: BatchSize | None = None
+        # All entries, in the order in which they were written.
+        self._log: list[Transaction] = []
+        self._log_readers: list[Callable[[], object]] = []
 
     def add(self, request: CreditRequest) -> Receipt:
         """Add credits.
@@ -215,6 +219,7 @@ class FakeLedger:
     def write_all(self, requests: Sequence[AnyWrite]) -> Sequence[Receipt | Refused]:
         """Make all writes, or none: then each has its refusal, if only `BATCH_ABORTED`."""
         self._sweep()
+        logged = len(self._log)
         concerned = set[int]().union(*map(users_of, requests))
         before = {user_id: self._user(user_id).copy() for user_id in concerned}
         events = len(self._alerts)
@@ -223,6 +228,7 @@ class FakeLedger:
         if first is None:
             return results
         self._users |= before
+        del self._log[logged:]
         self._alerts.drop(concerned, events)
         aborted = refused(ledger.BatchAborted(index=first))
         not_decided = [aborted] * (len(requests) - len(results))
@@ -281,6 +287,25 @@ class FakeLedger:
         """Return the transactions of all users, those of each user oldest first."""
         users = sorted(self._users)
         return tuple(each for user in users for each in self.transactions(user_id=user))
+
+    def all_purchases(self) -> tuple[Purchase, ...]:
+        """Return the purchases of all users, those of each user oldest first."""
+        users = sorted(self._users)
+        return tuple(each for user in users for each in self.purchases(user_id=user))
+
+    def written(self, *, after: int) -> tuple[CreditTransaction, ...]:
+        """Return the transactions of all users without the first `after`, as they were written."""
+        self._sweep()
+        return tuple(map(messages.transaction_to_message, self._log[after:]))
+
+    @contextmanager
+    def on_write(self, *, notify: Callable[[], object]) -> Iterator[None]:
+        """Call a function after each write while the context lasts."""
+        self._log_readers.append(notify)
+        try:
+            yield
+        finally:
+            self._log_readers.remove(notify)
 
     def grants(self, *, user_id: int, app_id: int) -> ListGrantsResponse:
         """Return the live grants of a user in an app."""
@@ -470,12 +495,15 @@ class FakeLedger:
             user.entries[entry.id] = entry
             if entry.key:
                 user.by_key[entry.app_id, entry.key] = entry
+            self._log.append(entry)
         purchases = self._users[accepted.main.user_id].purchases
         if accepted.purchase is not None:
             purchases[accepted.purchase.id] = accepted.purchase
         if accepted.refunded is not None:
             id_, credits_ = accepted.refunded.purchase_id, accepted.refunded.refunded_credits
             purchases[id_] = replace(purchases[id_], refunded_credits=credits_)
+        for notify in self._log_readers:
+            notify()
 
     def _sweep(self) -> None:
         """Write what is due by time."""

@@ -25,6 +25,8 @@ from credit_models import (
     SetSpendingCapRequest,
     SetSpendingCapResponse,
     UserId,
+    WatchEvent,
+    WatchRequest,
     WriteRequest,
     WriteResponse,
     ledger,
@@ -44,10 +46,17 @@ from grpclib.server import Stream
 
 from credit_client import methods
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
-from credit_client.methods import BATCH_WRITE, WRITE
+from credit_client.methods import BATCH_WRITE, WATCH, WRITE
 from credit_client.testing.clock import FakeClock
-from credit_client.testing.history import one_of, page_of
+from credit_client.testing.history import (
+    balance_at,
+    one_of,
+    page_of,
+    purchase_page_of,
+    summaries_of,
+)
 from credit_client.testing.ledger import FakeLedger, Refused, refused
+from credit_client.testing.watching import events_of
 from credit_client.testing.webhooks import FakeWebhooks
 from credit_client.transport import Method, ReplyT
 
@@ -138,7 +147,41 @@ class FakeCreditService:
                 self._unary(methods.HOLDS, self._holds),
                 self._unary(
                     methods.QUERY_TRANSACTIONS,
-                    lambda request: page_of(request, ledger.transactions(user_id=request.user_id)),
+                    lambda request: page_of(
+                        request,
+                        ledger.all_transactions()
+                        if request.user_id is None
+                        else ledger.transactions(user_id=request.user_id),
+                        ledger.clock.now(),
+                    ),
+                ),
+                self._unary(
+                    methods.QUERY_PURCHASES,
+                    lambda request: purchase_page_of(
+                        request,
+                        ledger.all_purchases()
+                        if request.user_id is None
+                        else ledger.purchases(user_id=request.user_id),
+                        ledger.clock.now(),
+                    ),
+                ),
+                self._unary(
+                    methods.SUMMARIZE,
+                    lambda request: summaries_of(
+                        request,
+                        ledger.all_transactions()
+                        if request.user_id is None
+                        else ledger.transactions(user_id=request.user_id),
+                        ledger.clock.now(),
+                    ),
+                ),
+                self._unary(
+                    methods.BALANCE_AT,
+                    lambda request: balance_at(
+                        request,
+                        ledger.transactions(user_id=request.user_id),
+                        ledger.clock.now(),
+                    ),
                 ),
                 self._unary(
                     methods.TRANSACTION,
@@ -176,6 +219,7 @@ class FakeCreditService:
                 self._unary(methods.RESEND_DEAD_LETTERS, self._webhooks.resend),
                 self._batch(),
                 self._stream(),
+                self._watch(),
             ]
         )
 
@@ -269,6 +313,28 @@ class FakeCreditService:
 
         types = WRITE.request_type, WRITE.reply_type
         return WRITE.path, Handler(handle, Cardinality.STREAM_STREAM, *types)
+
+    def _watch(self) -> tuple[str, Handler]:
+        async def handle(stream: Stream[WatchRequest, WatchEvent]) -> None:
+            request = await stream.recv_message()
+            if request is None:
+                return
+            echo = _echo(stream)
+            try:
+                self._admit(WATCH, request)
+                events = events_of(request, self.ledger)
+                first = await anext(events)
+            except Refused as refusal:
+                await _refuse(stream, refusal, echo)
+                return
+            await stream.send_initial_metadata(metadata=echo)
+            await stream.send_message(first)
+            async for event in events:
+                await stream.send_message(event)
+            await stream.send_trailing_metadata(metadata=echo)
+
+        types = WATCH.request_type, WATCH.reply_type
+        return WATCH.path, Handler(handle, Cardinality.UNARY_STREAM, *types)
 
     def _each(self, operations: Sequence[Operation]) -> list[Receipt | Refused]:
         results: list[Receipt | Refused] = []

@@ -12,11 +12,13 @@ from credit_models import (
     CaptureHoldRequest,
     CreditRequest,
     ExtendHoldRequest,
+    GetBalanceAtRequest,
     GetTransactionRequest,
     GrantCategory,
     GrantCreditsRequest,
     PlaceHoldRequest,
     PurchaseRequest,
+    QueryPurchasesRequest,
     QueryTransactionsRequest,
     ReleaseHoldRequest,
     RemoveAlertRequest,
@@ -26,9 +28,12 @@ from credit_models import (
     SetSpendingCapRequest,
     SetWebhookRequest,
     SpendingCaps,
+    SummarizeRequest,
+    SummaryGroup,
     TransactionType,
     TransferCreditsRequest,
     VoidGrantRequest,
+    WatchRequest,
     ledger,
 )
 from credit_models.constraints import Violation, violations
@@ -109,9 +114,39 @@ def _app_caps_rule(request: SetSpendingCapRequest) -> Iterator[Violation]:
                 yield Violation(field=name, description="must not be set without user_id")
 
 
-def _types_rule(request: QueryTransactionsRequest) -> Iterator[Violation]:
+def _query_rule(
+    request: QueryTransactionsRequest | QueryPurchasesRequest | SummarizeRequest,
+) -> Iterator[Violation]:
+    """Require an app for all users, and no field that belongs to the history of one user."""
+    if request.user_id is not None:
+        return
+    if request.app_id is None:
+        yield Violation(field="app_id", description="must be set without user_id")
+    for name, unset in (("after_sequence", 0), ("before_sequence", None), ("related_id", "")):
+        if getattr(request, name, unset) != unset:
+            what = "must not be set without user_id: it belongs to the history of a user"
+            yield Violation(field=name, description=what)
+
+
+def _transactions_rule(request: QueryTransactionsRequest) -> Iterator[Violation]:
     if not KINDS.keys() >= set(request.types):
         yield Violation(field="types", description="must be known types of transactions")
+    yield from _query_rule(request)
+
+
+def _summary_rule(request: SummarizeRequest) -> Iterator[Violation]:
+    if request.group_by not in set(SummaryGroup):
+        yield Violation(field="group_by", description="must be a known group")
+    begin, end = request.created_from, request.created_until
+    if begin is not None and end is not None and begin >= end:
+        yield Violation(field="created_until", description="must be after created_from")
+    yield from _query_rule(request)
+
+
+def _balance_rule(request: GetBalanceAtRequest) -> Iterator[Violation]:
+    if (request.at is None) == (request.sequence is None):
+        what = "must be set, or sequence" if request.at is None else "must not be set with sequence"
+        yield Violation(field="at", description=what)
 
 
 def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
@@ -130,6 +165,12 @@ def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
                 yield Violation(field=name, description="must be set without transaction_id")
 
 
+def _scope_rule(request: WatchRequest) -> Iterator[Violation]:
+    """Require a user or an app."""
+    if request.user_id is None and request.app_id is None:
+        yield Violation(field="user_id", description="must be set, or app_id")
+
+
 # The rules that the contract defines in comments and not in options. Any: each takes its request.
 _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Violation]]] = (
     MappingProxyType(
@@ -137,8 +178,12 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             GrantCreditsRequest: _category_rule,
             TransferCreditsRequest: _target_rule,
             SetSpendingCapRequest: _app_caps_rule,
-            QueryTransactionsRequest: _types_rule,
+            QueryTransactionsRequest: _transactions_rule,
+            QueryPurchasesRequest: _query_rule,
             GetTransactionRequest: _name_rule,
+            GetBalanceAtRequest: _balance_rule,
+            SummarizeRequest: _summary_rule,
+            WatchRequest: _scope_rule,
             SetAlertRequest: direction_rule,
             RemoveAlertRequest: direction_rule,
             SetWebhookRequest: webhook_rules,

@@ -235,6 +235,34 @@ def page_token_invalid() -> Answer:
     )
 
 
+def summary_too_large(counted: str, limit: int) -> Answer:
+    """Return the answer to a summary of too many transactions or groups, named by `counted`."""
+    return Answer(
+        ErrorReason.SUMMARY_TOO_LARGE,
+        f"the span has more than {limit} {counted}: request shorter spans, and add their summaries",
+        {"counted": counted, "limit": str(limit)},
+    )
+
+
+def resume_token_invalid() -> Answer:
+    """Return the answer to a resume token that was made for another user or app."""
+    return Answer(
+        ErrorReason.RESUME_TOKEN_INVALID,
+        "the resume_token was returned for another user or app: begin without a token",
+        {},
+    )
+
+
+def resume_token_expired() -> Answer:
+    """Return the answer to a resume token whose position is no longer in the log."""
+    return Answer(
+        ErrorReason.RESUME_TOKEN_EXPIRED,
+        "the log no longer has the transactions after the resume_token: query those that were"
+        " missed, and begin without a token",
+        {},
+    )
+
+
 def transaction_not_found(transaction_id: str) -> Answer:
     """Return the answer to a read of a transaction that does not exist for the caller."""
     return Answer(

@@ -47,6 +47,10 @@ _SCOPES: Mapping[str, str] = MappingProxyType(
 # Load balancers and orchestrators probe without tokens, and learn no more than up or down.
 _PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
+# The streams that last until their clients end them. They have a limit of their own, and do not
+# count as running calls, of which they would leave none.
+WATCHES = frozenset({"/credit.v1.HistoryService/Watch"})
+
 # The lines of the audit log for the rate-limited calls of one caller: a flood of calls that cost
 # their sender nothing must not become a flood of lines, which fills the disk. The metrics count
 # all of them.
@@ -165,7 +169,9 @@ class Access:
             if self._authenticator is not None and call.request.path not in _PUBLIC:
                 identity = self._authenticate(self._authenticator, call, network)
                 self._authorize(identity, call.request.path)
-                caller = Caller(f"identity {identity.name}", identity.name, identity, counted=True)
+                counted = call.request.path not in WATCHES
+                name = f"identity {identity.name}"
+                caller = Caller(name, identity.name, identity, counted=counted)
             else:
                 # All callers without an identity are trusted alike: only probes are counted.
                 caller = Caller(
@@ -184,6 +190,30 @@ class Access:
                 self._audit.denied(call, identity, denial)
             raise
         return caller
+
+    def check_again(self, call: Call[Any, Any], request: "NamesApp") -> Identity | None:
+        """Return the identity of a call that has lasted for long, if it may still make the call.
+
+        Tokens expire, and keys and identities are withdrawn.
+
+        Args:
+            call: The call. Any: a call of any messages.
+            request: Its request.
+
+        Raises:
+            AccessDenied: The call is no longer allowed.
+        """
+        identity = identity_of(call)
+        if self._authenticator is None or identity is None:
+            return identity
+        try:
+            identity = self._authenticator.authenticate(_credentials(call))
+            check_scope(identity, call.request.path)
+            check_app(identity, request)
+        except AccessDenied as denial:
+            self._audit.denied(call, identity, denial)
+            raise
+        return identity
 
     def admit_batch(
         self, call: Call[Any, Any], count: int, *, together: bool
@@ -247,9 +277,7 @@ class Access:
         self, authenticator: Authenticator, call: Call[Any, Any], network: str
     ) -> Identity:
         now = self._clock()
-        credentials = Credentials(
-            authorization=call.request.fields.get("authorization"), certificate=call.certificate
-        )
+        credentials = _credentials(call)
         # Before the signature, whose check takes far longer.
         wait = self._failures.wait_seconds(network, now)
         if wait:
@@ -275,6 +303,13 @@ class Access:
         scope = _SCOPES.get(path)
         if scope is not None and scope not in identity.scopes:
             raise ScopeMissing(scope)
+
+
+# Any: a call of any messages.
+def _credentials(call: Call[Any, Any]) -> Credentials:
+    return Credentials(
+        authorization=call.request.fields.get("authorization"), certificate=call.certificate
+    )
 
 
 def _rate_exceeded(wait_seconds: float) -> NotAdmitted:

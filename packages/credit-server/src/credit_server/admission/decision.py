@@ -6,8 +6,9 @@ from enum import StrEnum
 class Decision(StrEnum):
     """Whether a call is admitted, and the cause if it is not.
 
-    The values are the causes that the metric `credit_shed_total` exports. `RATE`, `RUNNING_CALLS`
-    and `LIST_SLOTS` concern a single caller or a list that was begun, and are not exported.
+    The values are the causes that the metric `credit_shed_total` exports. `RATE`, `RUNNING_CALLS`,
+    `LIST_SLOTS` and `WATCHERS` concern a single caller, or a list or stream that was begun, and are
+    not exported.
     """
 
     ADMIT = "admit"
@@ -27,6 +28,8 @@ class Decision(StrEnum):
     RUNNING_CALLS = "running_calls"
     # A list got no slot in time.
     LIST_SLOTS = "list_slots"
+    # The server has as many streams of Watch as it may have.
+    WATCHERS = "watchers"
 
 
 class NotAdmitted(Exception):

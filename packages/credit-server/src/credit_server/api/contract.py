@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from credit_server.access.authorize import WATCHES
 from credit_server.api import errors
 from credit_server.grpc.ports import Contract
 
@@ -87,5 +88,9 @@ def _by_operation(violations: Sequence[Violation]) -> Mapping[int, Sequence[Viol
 
 
 CONTRACT = Contract(
-    codec=RequestCodec(), translate=errors.translate, writes=WRITES, files=FILE_DESCRIPTOR_SET
+    codec=RequestCodec(),
+    translate=errors.translate,
+    writes=WRITES,
+    watches=WATCHES,
+    files=FILE_DESCRIPTOR_SET,
 )

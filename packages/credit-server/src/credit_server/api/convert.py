@@ -1,22 +1,35 @@
 """Translates the rows and policies of the store into the contract's messages."""
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from credit_models import AppPolicy as AppPolicyMessage
+from credit_models import Summary as SummaryMessage
 from credit_models import TransactionType
 from credit_models.image import message_class
 from credit_models.ledger import Kind
 from credit_models.translation.messages import TYPES, WITH_END, caps_to_message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from credit_server.store.port import AppPolicy, PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.history import (
+    GroupBy,
+    PurchaseRow,
+    RowDetails,
+    SummaryRow,
+    TransactionRow,
+)
+from credit_server.store.port import AppPolicy
 
 # Any: protobuf makes these classes at run time.
 _TRANSACTION: Any = message_class("credit.v1.CreditTransaction")
 _PURCHASE: Any = message_class("credit.v1.Purchase")
-_TRANSACTION_PAGE: Any = message_class("credit.v1.QueryTransactionsResponse")
+_PAGE: Any = message_class("credit.v1.QueryTransactionsResponse")
 _FOUND_TRANSACTION: Any = message_class("credit.v1.GetTransactionResponse")
+_WATCH_EVENT: Any = message_class("credit.v1.WatchEvent")
+
+# The tag of a field with the number 1 whose length follows.
+_FIRST_FIELD = b"\x0a"
 
 _ADD, _USE = Kind.ADD, Kind.USE
 
@@ -78,22 +91,67 @@ def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
         message.Clear()
 
 
-def fitting(rows: Iterable[TransactionRow], bytes_max: int) -> Iterator[bytes]:
-    """Write the first rows as `CreditTransaction`s, as many as fit; the first in any case."""
+def fitting(rows: Iterable[bytes], bytes_max: int) -> Iterator[bytes]:
+    """Return the first messages, as many as fit; the first in any case."""
     size = 0
-    for data in transactions_to_wire(rows):
+    for data in rows:
         size += len(data)
         if size > bytes_max and size > len(data):
             return
         yield data
 
 
-def transaction_page_to_wire(rows: Iterable[bytes], next_page_token: str) -> bytes:
-    """Write `CreditTransaction`s as a `QueryTransactionsResponse`."""
-    page = _TRANSACTION_PAGE(next_page_token=next_page_token)
-    for data in rows:
-        page.transactions.add().MergeFromString(data)
-    return bytes(page.SerializeToString())
+def page_to_wire(rows: Iterable[bytes], next_page_token: str, complete_until: int | None) -> bytes:
+    """Write a page of a query: both kinds of pages have the same fields.
+
+    The rows are the first field. They are not parsed again: a message may be written as the bytes
+    of its fields one after another.
+
+    Args:
+        rows: The `CreditTransaction`s or `Purchase`s.
+        next_page_token: The token; empty: this is the last page.
+        complete_until: In milliseconds since 1970; None: unset.
+    """
+    page = _PAGE(next_page_token=next_page_token)
+    if complete_until is not None:
+        _set_time(page.complete_until, complete_until)
+    parts = [part for row in rows for part in (_FIRST_FIELD, _varint(len(row)), row)]
+    return b"".join(parts) + bytes(page.SerializeToString())
+
+
+def _varint(number: int) -> bytes:
+    """Write a number as https://protobuf.dev/programming-guides/encoding/#varints describes."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(0x80 | (number & 0x7F))
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def summary_to_message(row: SummaryRow, group_by: GroupBy) -> SummaryMessage:
+    """Return the sums of a group."""
+    message = SummaryMessage(
+        transactions=row.entries,
+        credits_in=row.credits_in,
+        credits_out=row.credits_out,
+        spent=row.spent,
+        expired=row.expired,
+        refunded=row.refunded,
+    )
+    match group_by:
+        case GroupBy.DAY | GroupBy.MONTH:
+            day = str(row.group) if group_by is GroupBy.DAY else f"{row.group}-01"
+            message.starts_at = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        case GroupBy.KIND:
+            message.type = TYPES[Kind(row.group)]
+        case GroupBy.REPORT:
+            message.report_id = str(row.group)
+        case GroupBy.APP:
+            message.app_id = int(row.group)
+        case GroupBy.NOTHING:
+            pass
+    return message
 
 
 def found_transaction_to_wire(row: TransactionRow) -> bytes:
@@ -102,6 +160,13 @@ def found_transaction_to_wire(row: TransactionRow) -> bytes:
     answer = _FOUND_TRANSACTION()
     answer.transaction.MergeFromString(data)
     return bytes(answer.SerializeToString())
+
+
+def transaction_event_to_wire(token: str, transaction: bytes) -> bytes:
+    """Write a `CreditTransaction` as a `WatchEvent`."""
+    event = _WATCH_EVENT(resume_token=token)
+    event.transaction.MergeFromString(transaction)
+    return bytes(event.SerializeToString())
 
 
 # Any: see `_TRANSACTION`.

@@ -110,6 +110,17 @@ def drained() -> GRPCError:
     )
 
 
+def watch_drained() -> GRPCError:
+    """Return the status of a stream of `Watch` that the server ends with its connection."""
+    return status_of(
+        ErrorReason.OVERLOADED,
+        "the server closes the connection: continue with the latest resume_token on another"
+        " connection",
+        {},
+        _retry_in(_RETRY_STREAM_SECONDS),
+    )
+
+
 def to_failure(error: GRPCError) -> OperationFailure:
     """Return the failure of an operation from the status that its call would have returned."""
     infos = (detail for detail in error.details or () if isinstance(detail, ErrorInfo))

@@ -1,9 +1,9 @@
 """Page tokens: where the next page of a query begins, bound to the query and its caller.
 
-A token needs no secret. It contains only a `sequence`, and the caller's permissions are checked for
-each page as for the first one: a forged token returns nothing that `after_sequence` would not. The
-hash detects tokens that were sent with another request by mistake. Because there is no secret, a
-token is valid on every server, also after a restart.
+A token needs no secret. It contains only a position, and the caller's permissions are checked for
+each page as for the first one: a forged token returns nothing that a bound in the request would
+not. The hash detects tokens that were sent with another request by mistake. Because there is no
+secret, a token is valid on every server, also after a restart.
 """
 
 import base64
@@ -12,35 +12,40 @@ import hashlib
 import struct
 from dataclasses import replace
 
-from credit_models import QueryTransactionsRequest
+from credit_models import QueryPurchasesRequest, QueryTransactionsRequest
 from credit_models.codec import encode
 
-# The version of the format, the sequence, and the hash of the query.
-_FORMAT = struct.Struct(">BQ16s")
+from credit_server.store.history import FIRST_ID, Position
+
+# The version of the format, a sequence or a time in milliseconds, an id, and the hash of the query.
+_FORMAT = struct.Struct(">BQ12s16s")
 _VERSION = 1
 
-# The largest `sequence` that the store has.
-_SEQUENCE_MAX = 2**63 - 1
+# The largest number that the store has.
+_NUMBER_MAX = 2**63 - 1
+
+HistoryRequest = QueryTransactionsRequest | QueryPurchasesRequest
 
 
 class PageTokenInvalid(Exception):
     """A page token does not belong to the query or to its caller."""
 
 
-def make_token(request: QueryTransactionsRequest, caller: str, sequence: int) -> str:
-    """Return the token of the page that follows a sequence.
+def make_token(request: HistoryRequest, caller: str, last: int | Position) -> str:
+    """Return the token of the page that follows an entry.
 
     Args:
         request: The request of the page before.
         caller: The name of the identity; empty if there is none.
-        sequence: The sequence after which the page begins, 0 to 2**63 - 1.
+        last: The sequence of the entry, 0 to 2**63 - 1; its position if the request has no user.
     """
-    data = _FORMAT.pack(_VERSION, sequence, _hash(request, caller))
+    number, id_ = last if isinstance(last, Position) else (last, FIRST_ID)
+    data = _FORMAT.pack(_VERSION, number, bytes.fromhex(id_), _hash(request, caller))
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def sequence_of(request: QueryTransactionsRequest, caller: str) -> int:
-    """Return the sequence in the token of a request.
+def last_of(request: HistoryRequest, caller: str) -> int | Position:
+    """Return the entry after which the page begins: what `make_token` was given.
 
     Args:
         request: The request; it has a token.
@@ -51,19 +56,21 @@ def sequence_of(request: QueryTransactionsRequest, caller: str) -> int:
     """
     try:
         padded = request.page_token + "=" * (-len(request.page_token) % 4)
-        version, sequence, found = _FORMAT.unpack(base64.urlsafe_b64decode(padded))
+        version, number, id_, found = _FORMAT.unpack(base64.urlsafe_b64decode(padded))
     except (ValueError, binascii.Error, struct.error):
         raise PageTokenInvalid from None
-    if version != _VERSION or found != _hash(request, caller) or sequence > _SEQUENCE_MAX:
+    if version != _VERSION or found != _hash(request, caller) or number > _NUMBER_MAX:
         raise PageTokenInvalid
-    return int(sequence)
+    return int(number) if request.user_id is not None else Position(number, id_.hex())
 
 
-def _hash(request: QueryTransactionsRequest, caller: str) -> bytes:
-    # Protobuf does not define the order of a map's pairs in bytes, so the metadata are added
-    # separately.
-    bare = replace(request, page_size=0, page_token="", metadata={})
-    pairs = repr(sorted(request.metadata.items()))
-    parts = (encode(bare), pairs.encode(), caller.encode())
+def _hash(request: HistoryRequest, caller: str) -> bytes:
+    bare, pairs = replace(request, page_size=0, page_token=""), ""
+    if isinstance(bare, QueryTransactionsRequest):
+        # Protobuf does not define the order of a map's pairs in bytes, so the metadata are added
+        # separately.
+        pairs = repr(sorted(bare.metadata.items()))
+        bare = replace(bare, metadata={})
+    parts = (type(bare).__name__.encode(), encode(bare), pairs.encode(), caller.encode())
     lengths = b"".join(len(part).to_bytes(4, "big") for part in parts)
     return hashlib.sha256(lengths + b"".join(parts)).digest()[:16]

@@ -6,6 +6,7 @@ from typing import TypeVar
 from credit_models import (
     AppId,
     GetAppPolicyRequest,
+    GetBalanceAtRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
@@ -15,7 +16,10 @@ from credit_models import (
     ListGrantsRequest,
     ListHoldsRequest,
     ListWebhooksRequest,
+    QueryPurchasesRequest,
     QueryTransactionsRequest,
+    SummarizeRequest,
+    WatchRequest,
 )
 from credit_models.ledger import Account, Settled, settle
 
@@ -37,6 +41,10 @@ _Request = TypeVar(
     GetForecastRequest,
     QueryTransactionsRequest,
     GetTransactionRequest,
+    QueryPurchasesRequest,
+    GetBalanceAtRequest,
+    SummarizeRequest,
+    WatchRequest,
     ListAlertsRequest,
     ListAlertEventsRequest,
     ListWebhooksRequest,

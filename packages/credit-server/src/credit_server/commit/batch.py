@@ -348,6 +348,8 @@ class BatchWriter:
                 # An answer that rests on what was read needs the commit too: only the commit proves
                 # that a majority of the nodes has what was read.
                 if verify_first or batch.transactions or batch.depends_on_reads:
+                    if batch.transactions and not self._clock.is_recent(moment):
+                        raise Interrupted("the attempt took too long; nothing was committed")
                     committing = True
                     await transaction.commit()
             self._cache(batch)

@@ -14,6 +14,9 @@ from credit_server.store.port import ClockReading
 
 SKEW_SECONDS_MAX = 2.0
 
+# MongoDB aborts a transaction that is older: its parameter `transactionLifetimeLimitSeconds`.
+_TRANSACTION_SECONDS_MAX = 60.0
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -25,10 +28,12 @@ class Moment:
         now: The time.
         latest: The latest time that an entry may have, at least `now`. No correct server's clock is
             ahead of it.
+        read_at: The monotonic clock at the time.
     """
 
     now: datetime
     latest: datetime
+    read_at: float
 
 
 class Clock:
@@ -38,6 +43,7 @@ class Clock:
         self,
         *,
         skew_seconds_max: float = SKEW_SECONDS_MAX,
+        store_seconds_max: float = 10.0,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -45,10 +51,12 @@ class Clock:
 
         Args:
             skew_seconds_max: The largest difference that is allowed.
+            store_seconds_max: How long a read of the store can take.
             wall: This machine's clock, in seconds since 1970. It may be wrong, and may jump.
             monotonic: A clock that never jumps, with which the readings are made.
         """
         self._skew_seconds_max = skew_seconds_max
+        self._store_seconds_max = store_seconds_max
         self._wall = wall
         self._monotonic = monotonic
         self._reading: ClockReading | None = None
@@ -84,4 +92,24 @@ class Clock:
         return Moment(
             now=_EPOCH + timedelta(milliseconds=int(wall * 1000)),
             latest=_EPOCH + timedelta(milliseconds=int(latest * 1000)),
+            read_at=before,
         )
+
+    def is_recent(self, moment: Moment) -> bool:
+        """Return whether a transaction with the time of a moment may still be committed.
+
+        So the time of a transaction is at most `store_seconds_max` before its first command, even
+        if this process was suspended in between.
+        """
+        return self._monotonic() - moment.read_at <= self._store_seconds_max
+
+    @property
+    def settling_seconds(self) -> float:
+        """For how long after its `created_at` an entry can appear, by the store's clock.
+
+        All servers of a database must have the same limits. The time of a read counts twice: as the
+        age of a transaction before its first command, and as the inexactness of a reading of the
+        store's clock. The skew counts twice: that of the server that commits the entry, and that
+        between the nodes of the store.
+        """
+        return _TRANSACTION_SECONDS_MAX + 2 * self._store_seconds_max + 2 * self._skew_seconds_max

@@ -70,6 +70,10 @@ class CallLimits:
     """Longest deadline, above 0. A client's longer deadline is shortened to it, so that every call
     ends. It is also the longest `stream_deadline_seconds` that can be set."""
 
+    watchers_max: Count = 2048
+    """Streams of Watch that may run at once, over all connections; one identity may have half of
+    them. They do not count as calls."""
+
     loop_lag_seconds_max: Seconds = 1.0
     """Delay of the server's event loop beyond which new calls are rejected as OVERLOADED."""
 
@@ -85,8 +89,10 @@ class Method:
     Attributes:
         served: grpclib's entry for the method.
         is_served: Whether there is such a method; otherwise the entry stands for the unknown path.
-        standard: Whether it belongs to one of gRPC's own services. These are served whatever the
-            load: an orchestrator kills a server that does not answer its health check.
+        standard: Whether it belongs to one of gRPC's own services.
+        counted: Whether its calls are admitted by the load and count as running calls. gRPC's own
+            services are served whatever the load: an orchestrator kills a server that does not
+            answer its health check. Streams without an end have a limit of their own.
         write: Whether it changes something.
         queued: Whether each of its calls waits for the commit of a write. The operations of a
             stream are admitted by themselves.
@@ -100,6 +106,7 @@ class Method:
     served: const.Handler
     is_served: bool
     standard: bool
+    counted: bool
     write: bool
     queued: bool
     deadline_seconds: float | None
@@ -108,7 +115,7 @@ class Method:
 
     @classmethod
     def of(
-        cls, path: str, served: const.Handler | None, limits: CallLimits, writes: frozenset[str]
+        cls, path: str, served: const.Handler | None, limits: CallLimits, contract: Contract
     ) -> "Method":
         """Describe the method with a path; `served` is None for a path that is not served."""
         entry = served or const.Handler(lambda _: None, Cardinality.UNARY_UNARY, object, object)
@@ -119,8 +126,9 @@ class Method:
             served=entry,
             is_served=served is not None,
             standard=standard,
-            write=path in writes,
-            queued=path in writes and not entry.cardinality.client_streaming,
+            counted=not standard and path not in contract.watches,
+            write=path in contract.writes,
+            queued=path in contract.writes and not entry.cardinality.client_streaming,
             deadline_seconds=None if standard else min(deadline, limits.deadline_seconds_max),
             awaited=not (standard and streams),
             lasting=standard or streams,
@@ -163,10 +171,9 @@ class CallServing:
         self.contract = contract
         self.observer = observer
         self.methods = {
-            path: Method.of(path, served, limits, contract.writes)
-            for path, served in mapping.items()
+            path: Method.of(path, served, limits, contract) for path, served in mapping.items()
         }
-        self.unknown = Method.of("", None, limits, contract.writes)
+        self.unknown = Method.of("", None, limits, contract)
         self._shed_headers: dict[int, list[tuple[str, str]]] = {}
 
     def shed_headers(self, cause: Decision, retry_seconds: float) -> list[tuple[str, str]]:
@@ -232,7 +239,7 @@ class CallHandler(Handler, StreamHandler):
         request = RequestHead.of(headers, opened.too_long)
         method = serving.methods.get(request.path, serving.unknown)
         opened.takes_messages = method.served.cardinality.client_streaming
-        if not method.standard:
+        if method.counted:
             decision = serving.admission.admit(write=method.queued)
             if decision is not Decision.ADMIT:
                 self._shed(stream, request, decision)
@@ -244,7 +251,7 @@ class CallHandler(Handler, StreamHandler):
 
         # Not in the task: one that is cancelled before its first step runs none of its own code.
         def ended(_: "asyncio.Task[None]") -> None:
-            if not method.standard:
+            if method.counted:
                 serving.admission.leave(write=method.queued)
             self.awaited -= method.awaited
             self.lasting -= method.lasting

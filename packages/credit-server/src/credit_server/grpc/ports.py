@@ -30,6 +30,8 @@ class Contract:
             be decoded.
         translate: Returns the status for what a method, `Access`, admission or a `CutOff` raises.
         writes: The paths of the methods that change something.
+        watches: The paths of streams that last until their clients end them. Their service limits
+            their number, so that they take no places of calls.
         files: The files that define the services.
     """
 
@@ -37,6 +39,7 @@ class Contract:
     translate: Translate
     writes: frozenset[str]
     files: FileDescriptorSet
+    watches: frozenset[str] = frozenset()
 
 
 class Caller(Protocol):

@@ -15,7 +15,7 @@ from h2.events import Event as H2Event
 
 from credit_server.http2.drain import DrainableProtocol
 from credit_server.http2.frames import OversizedRequest, RequestReset, ServerFrames
-from credit_server.http2.stream import MESSAGE_PREFIX_BYTES, server_stream
+from credit_server.http2.stream import MESSAGE_PREFIX_BYTES, ignore_read, server_stream
 
 
 class ServerProcessor(EventsProcessor):
@@ -36,6 +36,7 @@ class ServerProcessor(EventsProcessor):
         self.processors[RequestReset] = self.process_request_reset
         self._protocol = protocol
         self._frames = frames
+        self._closed = False
         protocol.connection.note_read = self._note_read
         self._request_bytes_max = request_bytes_max
         self._request_bytes = 0
@@ -49,6 +50,16 @@ class ServerProcessor(EventsProcessor):
         process = getattr(self, "processors", {}).get(type(event))
         if process is not None:
             process(event)
+
+    def close(self, reason: str = "Connection closed") -> None:
+        """End all streams, and remove the cyclic references, as grpclib removes its own.
+
+        A closed connection is then freed without the garbage collector, which runs seldom.
+        """
+        super().close(reason)
+        self._closed = True
+        self._protocol.connection.note_read = ignore_read
+        del self._protocol
 
     def process_request_reset(self, event: RequestReset) -> None:
         """Note why a request was reset, and end its stream if it has begun."""
@@ -69,7 +80,8 @@ class ServerProcessor(EventsProcessor):
         def release_and_count() -> None:
             release()
             self._request_bytes -= stream.data_received
-            self._protocol.stream_closed()
+            if not self._closed:
+                self._protocol.stream_closed()
 
         return release_and_count
 

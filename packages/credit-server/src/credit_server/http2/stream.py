@@ -75,7 +75,7 @@ class ServerConnection(Connection):
         self.clock = clock
         self.draining = False
         self._on_drain: set[Callable[[], None]] = set()
-        self.note_read: Callable[[Stream, int], None] = lambda _stream, _size: None
+        self.note_read: Callable[[Stream, int], None] = ignore_read
 
     def drain(self) -> None:
         """Note that the connection is being drained, and notify its long calls."""
@@ -134,6 +134,10 @@ class ServerConnection(Connection):
     def create_stream(self, *, stream_id: int | None = None, wrapper: object = None) -> Stream:
         """Create a stream that records its progress."""
         return ServerStream(self, self._connection, self._transport, stream_id=stream_id)
+
+
+def ignore_read(_stream: Stream, _size: int) -> None:
+    """Do nothing: nobody counts what the streams of a connection hold."""
 
 
 class ServerStream(Stream):

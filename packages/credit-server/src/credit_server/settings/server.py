@@ -28,6 +28,7 @@ _CALLS = Group(
     names={
         "message_bytes_max": "message_bytes_max",
         "calls_max": "calls_max",
+        "watchers_max": "watchers_max",
         "stream_deadline_seconds": "stream_deadline_seconds",
         "loop_lag_seconds_max": "loop_lag_seconds_max",
     },

@@ -4,8 +4,8 @@ Only this module imports motor, which gets critical fixes only. Its objects are 
 PyMongo's client: they have the same methods, and the differences end here.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from inspect import isawaitable
 from typing import Any, cast
@@ -61,10 +61,21 @@ class Clients:
             self.reading = AsyncMongoClient(uri, **options)
             self.writing = MongoClient(uri, connect=False, **options)
 
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Session]:
+    def snapshot(self) -> AbstractAsyncContextManager[Session]:
         """Open a session whose reads see one snapshot."""
-        opening: object = self.reading.start_session(snapshot=True)
+        return self._session(snapshot=True)
+
+    def causal(self) -> AbstractAsyncContextManager[Session]:
+        """Open a session whose reads see at least what its earlier reads could see."""
+        return self._session(causal_consistency=True)
+
+    @asynccontextmanager
+    async def _session(
+        self, *, causal_consistency: bool | None = None, snapshot: bool | None = None
+    ) -> AsyncIterator[Session]:
+        opening: object = self.reading.start_session(
+            causal_consistency=causal_consistency, snapshot=snapshot
+        )
         session = cast(Session, await opening if isawaitable(opening) else opening)
         async with session:
             yield session
@@ -75,3 +86,20 @@ class Clients:
         if isawaitable(closing):
             await closing
         self.writing.close()
+
+
+async def aggregate(
+    collection: Collection, stages: Sequence[Document], *, hint: str, session: Session | None
+) -> list[Document]:
+    """Return all documents of an aggregation.
+
+    Args:
+        collection: The collection.
+        stages: The stages of the aggregation.
+        hint: The name of the index that the first stage uses.
+        session: The session; None: none.
+    """
+    opening: object = collection.aggregate(stages, hint=hint, session=session)
+    # Any: motor's cursor has the methods of PyMongo's.
+    cursor: Any = await opening if isawaitable(opening) else opening
+    return cast(list[Document], await cursor.to_list(None))

@@ -1,9 +1,11 @@
 """The memory twin of the MongoDB store: the same port and the same guarantees, for tests."""
 
+import asyncio
 import itertools
 import math
 import time
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Callable,
     Collection,
@@ -14,12 +16,11 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from credit_models.ledger import (
-    NO_DETAILS,
-    UINT32_MAX,
     Account,
     AppAccount,
     Kind,
@@ -30,8 +31,25 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.alert_events import MemoryAlertEvents
+from credit_server.store.history import (
+    BalanceAt,
+    GroupBy,
+    HistoryQuery,
+    Page,
+    PurchaseQuery,
+    PurchaseRow,
+    Summary,
+    TransactionQuery,
+    TransactionRow,
+)
+from credit_server.store.memory_queries import (
+    effective_at,
+    find_page,
+    purchase_row,
+    summary_of,
+    transaction_row,
+)
 from credit_server.store.port import (
-    EXAMINED_MAX,
     PAGE_SIZE,
     AppKey,
     AppPolicy,
@@ -40,22 +58,18 @@ from credit_server.store.port import (
     Conflict,
     DueAccount,
     HoldRow,
-    PurchaseRow,
+    LogEntry,
+    LogPage,
+    LogPosition,
+    LogTruncated,
     Reference,
     References,
-    RowDetails,
     StoreTransaction,
-    TransactionPage,
-    TransactionQuery,
-    TransactionRow,
     Writer,
-    milliseconds_up,
 )
 from credit_server.store.webhooks import MemoryWebhooks
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,6 +84,8 @@ class _Tables:
     totals: dict[tuple[int, int], int] = field(default_factory=dict)
     policies: dict[int, AppPolicy] = field(default_factory=dict)
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
+    # All entries in the order of their commits. The position of an entry is its index plus 1.
+    log: list[Transaction] = field(default_factory=list)
     # The ids of the entries that refer to an entry of the same user.
     related: dict[Reference, list[str]] = field(default_factory=dict)
 
@@ -99,6 +115,8 @@ class MemoryStore:
         self._tables = _Tables()
         self._ids = itertools.count(1)
         self._page_size = page_size
+        self._log_start = 0
+        self._log_readers: set[asyncio.Event] = set()
 
     def new_id(self) -> str:
         """Return a new id: see the port."""
@@ -181,14 +199,14 @@ class MemoryStore:
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of transactions: see the port."""
         for page in self._pages(self._tables.transactions, user_id, apps, after_sequence):
-            yield [_transaction_row(entry) for entry in page]
+            yield [transaction_row(entry) for entry in page]
 
     async def list_purchases(
         self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of purchases: see the port."""
         for page in self._pages(self._tables.purchases, user_id, apps, after_sequence):
-            yield [_purchase_row(purchase) for purchase in page]
+            yield [purchase_row(purchase) for purchase in page]
 
     def _pages(
         self, table: Mapping[str, _Entry], user_id: int, apps: frozenset[int] | None, last: int
@@ -210,26 +228,84 @@ class MemoryStore:
                 last = page[-1].sequence
                 yield page
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
-        """Return a page of a user's transactions: see the port."""
-        # These are the steps of the MongoDB store: take the entries of the index, then those that
-        # may be examined, then those that satisfy the conditions.
-        entries = [entry for entry in self._tables.transactions.values() if _in_scan(query, entry)]
-        entries.sort(key=lambda entry: entry.sequence, reverse=query.newest_first)
-        satisfies = _conditions(query)
-        examined = entries[:EXAMINED_MAX] if satisfies else entries
-        found = [entry for entry in examined if all(one(entry) for one in satisfies)]
-        rows = [_transaction_row(entry) for entry in found[: query.limit]]
-        if len(found) > query.limit:
-            return TransactionPage(rows, rows[-1].sequence)
-        full = bool(satisfies) and len(examined) == EXAMINED_MAX
-        return TransactionPage(rows, examined[-1].sequence if full else None)
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        """Return a page of transactions: see the port."""
+        return find_page(query, self._tables.transactions.values(), self._clock(), transaction_row)
+
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        """Return a page of purchases: see the port."""
+        return find_page(query, self._tables.purchases.values(), self._clock(), purchase_row)
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         """Return the transaction with an id or with a key: see the port."""
         id_ = name if isinstance(name, str) else self._tables.keys.get(name, "")
         entry = self._tables.transactions.get(id_)
-        return None if entry is None else _transaction_row(entry)
+        return None if entry is None else transaction_row(entry)
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time: see the port."""
+        return summary_of(query, self._tables.transactions.values(), self._clock(), group_by)
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        """Return a user's balance in an app at some point: see the port."""
+        entries = sorted(
+            (
+                entry
+                for entry in self._tables.transactions.values()
+                if (entry.user_id, entry.app_id) == (user_id, app_id) and entry.sequence < end
+            ),
+            key=lambda entry: entry.sequence,
+        )
+        counted = [entry for entry in entries if at is None or effective_at(entry) <= at]
+        last = counted[-1] if counted else None
+        return BalanceAt(
+            sequence=0 if last is None else last.sequence,
+            balance=0 if last is None else last.balance_after,
+            is_latest=len(counted) == len(entries),
+        )
+
+    async def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        """Iterate over what is committed from now on: see the port."""
+        committed = asyncio.Event()
+        self._log_readers.add(committed)
+        try:
+            after = len(self._tables.log)
+            yield LogPage([], _position(after), at_end=True)
+            while True:
+                await committed.wait()
+                committed.clear()
+                page = self._log_page(after, None, len(self._tables.log))
+                after = page.end.time
+                yield page
+        finally:
+            self._log_readers.discard(committed)
+
+    async def read_log(self, after: bytes, app_id: int, *, limit: int) -> LogPage:
+        """Return the transactions in an app after a position: see the port."""
+        start = int.from_bytes(after, "big")
+        if not self._log_start <= start <= len(self._tables.log):
+            raise LogTruncated("the log does not have the position")
+        return self._log_page(start, app_id, limit)
+
+    def truncate_log(self) -> None:
+        """Drop the log so far, as a database does when its log is full."""
+        self._log_start = len(self._tables.log)
+
+    def _log_page(self, after: int, app_id: int | None, limit: int) -> LogPage:
+        entries = [
+            LogEntry(_position(place), each.user_id, each.app_id, partial(transaction_row, each))
+            for place, each in enumerate(self._tables.log[after:], after + 1)
+            if app_id in (None, each.app_id)
+        ]
+        if len(entries) > limit:
+            return LogPage(entries[:limit], entries[limit - 1].position, at_end=False)
+        return LogPage(entries, _position(len(self._tables.log)), at_end=True)
+
+    def _notify_log_readers(self) -> None:
+        for committed in self._log_readers:
+            committed.set()
 
     async def ping(self) -> ClockReading:
         """Return the time at once: memory is always available."""
@@ -320,6 +396,7 @@ class _MemoryTransaction:
             self._check(changes)
         for changes in self._changes:
             self._apply(changes)
+        self._store._notify_log_readers()  # noqa: SLF001
 
     def _check(self, changes: Changes) -> None:
         tables = self._store._tables  # noqa: SLF001
@@ -355,6 +432,7 @@ class _MemoryTransaction:
             tables.accounts[account.user_id] = replace(account, id=id_)
         for entry in changes.transactions:
             tables.transactions[entry.id] = entry
+            tables.log.append(entry)
             tables.sequences[entry.user_id, entry.sequence] = entry.id
             if entry.key:
                 tables.keys[entry.user_id, entry.app_id, entry.key] = entry.id
@@ -373,6 +451,10 @@ class _MemoryTransaction:
         self._store.alert_events.add(changes.events)
 
 
+def _position(place: int) -> LogPosition:
+    return LogPosition(place, place.to_bytes(8, "big"))
+
+
 def _count_due(app: AppAccount, before: datetime) -> int:
     times = [
         *(grant.ends_at for grant in app.grants),
@@ -380,95 +462,3 @@ def _count_due(app: AppAccount, before: datetime) -> int:
         *(hold.ends_at for hold in app.holds),
     ]
     return sum(time is not None and time <= before for time in times)
-
-
-def _in_scan(query: TransactionQuery, entry: Transaction) -> bool:
-    """Return whether an entry is in the part of an index that a query scans in MongoDB."""
-    before, created_at = query.before_sequence, _milliseconds(entry.created_at)
-    return (
-        entry.user_id == query.user_id
-        and entry.sequence > query.after_sequence
-        and (before is None or entry.sequence < before)
-        and (query.created_from is None or created_at >= milliseconds_up(query.created_from))
-        and (query.created_until is None or created_at < milliseconds_up(query.created_until))
-        and query.related_id in ("", entry.details.related_id)
-        and (bool(query.related_id) or query.apps is None or entry.app_id in query.apps)
-    )
-
-
-def _conditions(query: TransactionQuery) -> list[Callable[[Transaction], bool]]:
-    """Return the conditions of a query that no index serves."""
-    conditions: list[Callable[[Transaction], bool]] = []
-    apps = query.apps
-    if query.related_id and apps is not None:
-        conditions.append(lambda entry: entry.app_id in apps)
-    if query.kinds:
-        conditions.append(lambda entry: entry.kind in query.kinds)
-    if query.credits_min > 0 or query.credits_max < UINT32_MAX:
-        conditions.append(lambda entry: query.credits_min <= entry.credits <= query.credits_max)
-    if query.report_id:
-        conditions.append(lambda entry: entry.report_id == query.report_id)
-    if query.created_by is not None:
-        conditions.append(lambda entry: entry.created_by == query.created_by)
-    if query.metadata:
-        conditions.append(lambda entry: set(query.metadata) <= set(entry.details.metadata))
-    if query.grant_id:
-        conditions.append(
-            lambda entry: query.grant_id in (part.grant_id for part in entry.details.allocations)
-        )
-    return conditions
-
-
-def _transaction_row(entry: Transaction) -> TransactionRow:
-    return TransactionRow(
-        id=entry.id,
-        user_id=entry.user_id,
-        app_id=entry.app_id,
-        credits=entry.credits,
-        created_at=_milliseconds(entry.created_at),
-        created_by=entry.created_by,
-        kind=entry.kind,
-        balance_after=entry.balance_after,
-        sequence=entry.sequence,
-        purchase_id=entry.purchase_id,
-        key=entry.key,
-        report_id=entry.report_id,
-        report_name=entry.report_name,
-        details=_row_details(entry),
-    )
-
-
-def _row_details(entry: Transaction) -> RowDetails | None:
-    details = entry.details
-    # A list does not contain the recorded request.
-    if entry.kind in (Kind.ADD, Kind.USE) and replace(details, request=()) == NO_DETAILS:
-        return None
-    return RowDetails(
-        effect=entry.effect,
-        related_id=details.related_id,
-        effective_at=None if details.effective_at is None else _milliseconds(details.effective_at),
-        ends_at=None if details.ends_at is None else _milliseconds(details.ends_at),
-        allocations=tuple((part.grant_id, part.credits) for part in details.allocations),
-        metadata=details.metadata,
-        note=details.note,
-    )
-
-
-def _purchase_row(purchase: Purchase) -> PurchaseRow:
-    return PurchaseRow(
-        id=purchase.id,
-        user_id=purchase.user_id,
-        app_id=purchase.app_id,
-        report_id=purchase.report_id,
-        report_name=purchase.report_name,
-        credits=purchase.credits,
-        created_at=_milliseconds(purchase.created_at),
-        created_by=purchase.created_by,
-        transaction_id=purchase.transaction_id,
-        sequence=purchase.sequence,
-        refunded_credits=purchase.refunded_credits,
-    )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -11,7 +11,7 @@ from itertools import count
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from credit_models.ledger import Account, Kind, Transaction
@@ -21,12 +21,24 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.store import schema
+from credit_server.store import schema, sources
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.connection import open_clients
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
+from credit_server.store.history import (
+    BalanceAt,
+    GroupBy,
+    HistoryQuery,
+    Page,
+    PurchaseQuery,
+    PurchaseRow,
+    Summary,
+    TransactionQuery,
+    TransactionRow,
+)
+from credit_server.store.log import MongoLog
 from credit_server.store.mongo_alert_events import MongoAlertEvents
 from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import (
@@ -37,15 +49,12 @@ from credit_server.store.port import (
     Conflict,
     DueAccount,
     HoldRow,
-    PurchaseRow,
+    LogPage,
     StoreMisconfigured,
     StoreUnavailable,
-    TransactionPage,
-    TransactionQuery,
-    TransactionRow,
     Writer,
 )
-from credit_server.store.queries import NOT_LISTED, SCANS_MAX, Finder
+from credit_server.store.queries import LISTED, NOT_LISTED, Finder
 from credit_server.store.reading import RAW, read_account
 from credit_server.store.rows import purchase_row, transaction_row
 from credit_server.store.shared_reads import SharedReads
@@ -93,15 +102,16 @@ class MongoStore:
         self._page_size = page_size
         self._timeout_seconds = timeout_seconds
         self._writers: list[MongoWriter] = []
+        self._log = MongoLog(self._clients.writing, database, timeout_seconds=timeout_seconds)
         self._accounts: Collection = self._database[schema.USER_CREDITS]
         self._raw_accounts = self._accounts.with_options(codec_options=RAW)
-        listed = CodecOptions[Document](datetime_conversion=DatetimeConversion.DATETIME_MS)
         self._transactions: Collection = self._database.get_collection(
-            schema.CREDIT_TRANSACTIONS, codec_options=listed
+            schema.CREDIT_TRANSACTIONS, codec_options=LISTED
         )
         self._purchases: Collection = self._database.get_collection(
-            schema.PURCHASES, codec_options=listed
+            schema.PURCHASES, codec_options=LISTED
         )
+        self._finder = Finder(self._clients, self._database)
         self._totals: Collection = self._database[schema.APP_TOTALS]
         self._policies: Collection = self._database[schema.APP_POLICIES]
         self._leases: Collection = self._database[schema.LEASES]
@@ -171,6 +181,7 @@ class MongoStore:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._log.close()
         for writer in self._writers:
             writer.close()
         await self._clients.close()
@@ -379,17 +390,16 @@ class MongoStore:
         """Read a page of the entries in some apps.
 
         mongod merges one scan of the index for each app, and reads no entry beyond the page. All
-        scans read one snapshot. Otherwise an entry could be missed forever: one scan ends before it
-        is written, another one returns a later entry, and the next page starts after that one.
+        scans read one snapshot: see `Finder.page`.
         """
         of_snapshot = collection.with_options(read_concern=ReadConcern())
         found: list[Document] = []
         async with self._clients.snapshot() as session:
-            for start in range(0, len(apps), SCANS_MAX):
+            for start in range(0, len(apps), sources.SCANS_MAX):
                 bounds = {"$gt": last}
                 if len(found) == self._page_size:
                     bounds["$lt"] = found[-1]["sequence"]
-                some = {"$in": apps[start : start + SCANS_MAX]}
+                some = {"$in": apps[start : start + sources.SCANS_MAX]}
                 query = {"user_id": user_id, "app_id": some, "sequence": bounds}
                 more = await self._find(of_snapshot, query, schema.BY_APP_AND_SEQUENCE, session)
                 found += more
@@ -412,24 +422,43 @@ class MongoStore:
         cursor = cursor.sort("sequence", ASCENDING).limit(self._page_size)
         return await cursor.batch_size(self._page_size + 1).to_list(None)
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
-        """Return a page of a user's transactions: see the port."""
-        # Several ranges of an index must be of one moment: see `_page_of_apps`. One range is in the
-        # order in which the user's entries were committed. A snapshot takes a session, which costs
-        # a small page as much as the page itself.
-        several = query.apps is not None and len(query.apps) > 1
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        """Return a page of transactions: see the port."""
         async with self._deadline():
-            if not several:
-                return await Finder(self._transactions).page(query)
-            async with self._clients.snapshot() as session:
-                of_snapshot = self._transactions.with_options(read_concern=ReadConcern())
-                return await Finder(of_snapshot, session).page(query)
+            return await self._finder.page(sources.TRANSACTIONS, query)
+
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        """Return a page of purchases: see the port."""
+        async with self._deadline():
+            return await self._finder.page(sources.PURCHASES, query)
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         """Return the transaction with an id or with a key: see the port."""
         async with self._deadline():
-            finder = Finder(self._transactions)
-            return await (finder.by_id(name) if isinstance(name, str) else finder.by_key(name))
+            if isinstance(name, str):
+                return await self._finder.by_id(name)
+            return await self._finder.by_key(name)
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time: see the port."""
+        async with self._deadline():
+            return await self._finder.summarize(query, group_by)
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        """Return a user's balance in an app at some point: see the port."""
+        async with self._deadline():
+            return await self._finder.balance_at(user_id, app_id, end=end, at=at)
+
+    def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        """Iterate over what is committed from now on: see the port."""
+        return self._log.follow()
+
+    async def read_log(self, after: bytes, app_id: int, *, limit: int) -> LogPage:
+        """Return the transactions in an app after a position: see the port."""
+        async with self._deadline():
+            return await asyncio.to_thread(self._log.page, after, app_id, limit=limit)
 
     async def ping(self) -> ClockReading:
         """Return the time of a primary that accepts writes: see the port."""

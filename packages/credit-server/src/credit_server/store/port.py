@@ -1,18 +1,15 @@
 """The port of a store: the operations that the service needs, and how they can fail."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from credit_models.ledger import (
     NO_POLICY,
-    UINT32_MAX,
     Account,
     AlertEvent,
-    Kind,
-    Pairs,
     Policy,
     Purchase,
     Refunded,
@@ -21,23 +18,28 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.alert_events import AlertEvents
+from credit_server.store.history import (
+    BalanceAt,
+    GroupBy,
+    HistoryQuery,
+    Page,
+    PurchaseQuery,
+    PurchaseRow,
+    Summary,
+    TransactionQuery,
+    TransactionRow,
+)
 from credit_server.store.webhooks import Webhooks
 
 # How many entries of a list are read at a time, unless a store is created with another number. Each
 # page costs mongod 0.5 ms, and making 250 documents into bytes occupies the event loop for 0.6 ms.
 PAGE_SIZE = 250
 
-# How many entries a page of a query examines at most, if the query has conditions that no index
-# serves. The contract gives this number.
-EXAMINED_MAX = 5000
-
 # The user id, the app id and the idempotency key: a key belongs to a user in an app.
 AppKey = tuple[int, int, str]
 
 # The user id, and the id of the entry that a command of this user refers to.
 Reference = tuple[int, str]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # MongoDB truncates `localTime` to whole milliseconds.
 _CLOCK_PRECISION_SECONDS = 0.001
@@ -80,6 +82,10 @@ class Unreadable(StoreError):
     def __init__(self, message: str = "", *, user_ids: Collection[int] = ()) -> None:
         super().__init__(message)
         self.user_ids = frozenset(user_ids)
+
+
+class LogTruncated(StoreError):
+    """The log no longer has the transactions after a position, or never had the position."""
 
 
 class StoreMisconfigured(StoreError):
@@ -142,123 +148,46 @@ class ClockReading:
         )
 
 
-class TransactionRow(NamedTuple):
-    """A transaction of a list: the fields of the contract, in its order.
+class LogPosition(NamedTuple):
+    """A position in the log: the transactions of all users in the order of their commits.
 
-    Attributes are those of the ledger's `Transaction`, except that `created_at` is in milliseconds
-    since 1970. A tuple is cheap: a row takes 5 µs from BSON to the wire, and took 23 µs as a
-    document's model, a `Transaction` and a message (2-core machine).
+    Attributes:
+        time: A logical time of the store. Nothing up to this position was committed later.
+        token: Names the position. The tokens of later positions are greater as bytes.
     """
 
-    id: str
+    time: int
+    token: bytes
+
+
+class LogEntry(NamedTuple):
+    """A transaction in the log.
+
+    Attributes:
+        position: Its position.
+        user_id: Its user.
+        app_id: Its app.
+        row: Returns the transaction. Most entries have no reader and are not converted.
+    """
+
+    position: LogPosition
     user_id: int
     app_id: int
-    credits: int
-    created_at: int
-    created_by: int
-    kind: Kind
-    balance_after: int
-    sequence: int
-    purchase_id: str
-    key: str
-    report_id: str = ""
-    report_name: str = ""
-    details: "RowDetails | None" = None
+    row: Callable[[], TransactionRow]
 
 
-class RowDetails(NamedTuple):
-    """What a transaction of a list has beyond a plain ADD or USE, which have no details.
+class LogPage(NamedTuple):
+    """A part of the log.
 
     Attributes:
-        effect: The signed change of the balance.
-        related_id: The entry that this one refers to; empty if there is none.
-        effective_at: The time at which it took effect, in milliseconds since 1970; None: when it
-            was created.
-        ends_at: The end of its grant or hold, in milliseconds since 1970; None: there is none.
-        allocations: The id of each grant, empty for base credits, and the number of its credits.
-        metadata: The caller's names and values.
-        note: The caller's note.
+        entries: The transactions, by ascending position.
+        end: The position after them. It can be later than that of the last transaction.
+        at_end: Whether these are all transactions that were committed by the time of `end`.
     """
 
-    effect: int
-    related_id: str
-    effective_at: int | None
-    ends_at: int | None
-    allocations: tuple[tuple[str, int], ...]
-    metadata: Pairs
-    note: str
-
-
-class PurchaseRow(NamedTuple):
-    """A purchase of a list: the fields of the contract, in its order; see `TransactionRow`."""
-
-    id: str
-    user_id: int
-    app_id: int
-    report_id: str
-    report_name: str
-    credits: int
-    created_at: int
-    created_by: int
-    transaction_id: str
-    sequence: int
-    refunded_credits: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TransactionQuery:
-    """A query for a page of a user's transactions. One is found if it satisfies all attributes.
-
-    Attributes:
-        user_id: The user.
-        apps: The apps; None: all.
-        after_sequence: Only greater sequences, 0 to 2**63 - 1.
-        before_sequence: Only smaller sequences, 0 to 2**63 - 1; None: no bound.
-        created_from: Only entries that were created at this time or later; None: no bound. The
-            store searches for the position of a time in the history: `created_at` does not
-            decrease unless the clock of a server was wrong.
-        created_until: Only entries that were created before this time; None: no bound.
-        kinds: Only these kinds; empty: all.
-        credits_min: The least number of credits.
-        credits_max: The greatest number of credits.
-        report_id: Only uses for this report; empty: all entries.
-        related_id: Only entries that refer to this one; empty: all entries.
-        grant_id: Only entries with credits of this grant; empty: all entries.
-        created_by: Only entries of this requester; None: all.
-        metadata: Only entries with all these names and values.
-        newest_first: Whether sequences descend.
-        limit: The most entries, at least 1.
-    """
-
-    user_id: int
-    apps: frozenset[int] | None = None
-    after_sequence: int = 0
-    before_sequence: int | None = None
-    created_from: datetime | None = None
-    created_until: datetime | None = None
-    kinds: frozenset[Kind] = frozenset()
-    credits_min: int = 0
-    credits_max: int = UINT32_MAX
-    report_id: str = ""
-    related_id: str = ""
-    grant_id: str = ""
-    created_by: int | None = None
-    metadata: Pairs = ()
-    newest_first: bool = True
-    limit: int
-
-
-class TransactionPage(NamedTuple):
-    """A page of a query.
-
-    Attributes:
-        rows: The transactions; there can be fewer than the limit although more follow.
-        last_sequence: The next page is that of the query with this bound: `before_sequence` if the
-            newest come first, else `after_sequence`. None: this is the last page.
-    """
-
-    rows: Sequence[TransactionRow]
-    last_sequence: int | None
+    entries: Sequence[LogEntry]
+    end: LogPosition
+    at_end: bool
 
 
 class HoldRow(NamedTuple):
@@ -349,11 +278,6 @@ class Changes:
     counter_shard: int
     refunded: Sequence[tuple[int, Refunded]] = ()
     events: Sequence[AlertEvent] = ()
-
-
-def milliseconds_up(moment: datetime) -> int:
-    """Return a time in milliseconds since 1970, rounded up. Entries have whole milliseconds."""
-    return -((_EPOCH - moment) // timedelta(milliseconds=1))
 
 
 class StoreTransaction(Protocol):
@@ -527,15 +451,71 @@ class Store(Protocol):
         """Iterate over pages of a user's purchases, like `list_transactions`."""
         ...
 
-    async def query_transactions(self, query: TransactionQuery) -> TransactionPage:
-        """Return a page of a user's transactions.
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        """Return a page of transactions.
 
         Its cost depends on the limit and on `EXAMINED_MAX`, not on the length of the history.
         """
         ...
 
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        """Return a page of purchases, like `query_transactions`."""
+        ...
+
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
         """Return the transaction with an id or with a key; None if there is none."""
+        ...
+
+    def follow_log(self) -> AsyncGenerator[LogPage, None]:
+        """Iterate over what is committed from now on, without an end.
+
+        The first page is returned at once and may be empty: nothing after its end is missed.
+        Further empty pages show that the log goes on. A change of primary neither repeats nor
+        omits a transaction. The reader must not pause for long.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached.
+        """
+        ...
+
+    async def read_log(self, after: bytes, app_id: int, *, limit: int) -> LogPage:
+        """Return the transactions in an app that were committed after a position.
+
+        Args:
+            after: The token of the position.
+            app_id: The app.
+            limit: The most transactions, at least 1.
+
+        Raises:
+            LogTruncated: The log no longer reaches back to the position.
+        """
+        ...
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time.
+
+        At most one entry more than `SUMMARIZED_MAX` is added up.
+
+        Args:
+            query: A query with a user or an app, with the span, and with the most groups as its
+                limit.
+            group_by: The groups.
+        """
+        ...
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
+    ) -> BalanceAt:
+        """Return a user's balance in an app after the last entry that counts.
+
+        Its cost does not depend on the length of the history.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            end: Only entries with a smaller sequence count. All of these must be stored.
+            at: Only entries that took effect at this time or earlier count; None: all.
+        """
         ...
 
     async def ping(self) -> ClockReading:

@@ -1,60 +1,214 @@
-"""Find the transactions of a query in MongoDB: each page has a bounded cost.
+"""Find the entries of a query in MongoDB: each page has a bounded cost.
 
 Every command uses an index in its order, so mongod neither scans a collection nor sorts in memory.
 """
 
-from bson.errors import InvalidId
-from bson.objectid import ObjectId
-from credit_models.ledger import UINT32_MAX
-from pymongo import ASCENDING, DESCENDING
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Generic
 
-from credit_server.store import schema
-from credit_server.store.driver import Collection, Document, Session
-from credit_server.store.port import (
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from pymongo import ASCENDING, DESCENDING
+from pymongo.read_concern import ReadConcern
+
+from credit_server.store import schema, sources
+from credit_server.store.driver import (
+    Clients,
+    Collection,
+    Database,
+    Document,
+    Session,
+    aggregate,
+)
+from credit_server.store.history import (
     EXAMINED_MAX,
-    AppKey,
-    TransactionPage,
-    TransactionQuery,
+    BalanceAt,
+    GroupBy,
+    HistoryQuery,
+    Page,
+    Position,
+    RowT,
+    Summary,
+    SummaryRow,
     TransactionRow,
+    following,
     milliseconds_up,
 )
+from credit_server.store.port import AppKey, StoreUnavailable
 from credit_server.store.rows import transaction_row
+from credit_server.store.sources import QueryT, Scan, Source, object_id
+from credit_server.store.summaries import pipeline, summary_row
 
 # The fields of a document that no list returns, as a projection.
 NOT_LISTED = {"request": False}
 
-# How many scans of an index mongod merges: its parameter `internalQueryMaxScansToExplode`. For more
-# values of `$in` it sorts everything that it finds (6.0.5: 10,001 keys for a page of 1,000).
-SCANS_MAX = 200
+# For the collections whose documents become rows.
+LISTED: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+
+# The fields that `balance_at` reads.
+_BALANCE = {"_id": False, "sequence": True, "balance_after": True, "effective_at": True}
 
 # The number of positions that one command of the search for a time reads. A million transactions
 # take four commands.
 _PROBES = 64
 
-# A part of an index: the conditions that select it, and the name of the index.
-_Scan = tuple[Document, str]
-
 
 class Finder:
-    """Finds transactions."""
+    """Finds entries."""
 
-    def __init__(self, collection: Collection, session: Session | None = None) -> None:
+    def __init__(self, clients: Clients, database: Database) -> None:
         """Prepare to find.
 
         Args:
-            collection: The transactions.
-            session: A snapshot, whose read concern the collection then has. It is needed where a
-                query is about several apps.
+            clients: The clients of the database.
+            database: The database, whose read concern is majority.
+        """
+        self._clients = clients
+        self._versions = database[schema.VERSION]
+        names = (schema.CREDIT_TRANSACTIONS, schema.PURCHASES)
+        listed = {name: database.get_collection(name, codec_options=LISTED) for name in names}
+        self._listed: dict[str, Collection] = listed
+        # A snapshot is a read concern of its session.
+        self._of_snapshot: dict[str, Collection] = {
+            name: each.with_options(read_concern=ReadConcern()) for name, each in listed.items()
+        }
+
+    async def page(self, source: Source[QueryT, RowT], query: QueryT) -> Page[RowT]:
+        """Return a page of a query: see the port."""
+        conditions = source.conditions(query)
+        if query.user_id is None:
+            async with self._clients.causal() as session:
+                settled_until = await self._settled_until(session, query)
+                reader = _AppReader(self._listed[source.collection], session, source.to_row)
+                return await reader.page(query, conditions, settled_until)
+        scans = source.scans(query)
+        if scans is None or conditions is None:
+            return Page([], None)
+        # Several ranges of an index must be of one moment. Otherwise an entry could be missed
+        # forever: one scan ends before it is written, another one returns a later entry, and the
+        # next page starts after that one. One range is in the order in which the user's entries
+        # were committed. A snapshot takes a session, which costs a small page as much as the page
+        # itself.
+        if query.apps is None or len(query.apps) <= 1:
+            return await self._user_reader(source, None).page(query, scans, conditions)
+        async with self._clients.snapshot() as session:
+            return await self._user_reader(source, session).page(query, scans, conditions)
+
+    def _user_reader(
+        self, source: Source[QueryT, RowT], session: Session | None
+    ) -> "_UserReader[RowT]":
+        collections = self._listed if session is None else self._of_snapshot
+        return _UserReader(
+            collections[source.collection],
+            collections[schema.CREDIT_TRANSACTIONS],
+            session,
+            source.to_row,
+        )
+
+    async def _settled_until(self, session: Session, query: HistoryQuery) -> int:
+        """Return the time before which no entry can appear any more, in milliseconds since 1970.
+
+        The reads that follow in the session see everything that was committed until the session's
+        operation time, also after a change of primary. An entry that they do not see is committed
+        later, so it was created at most `settling_seconds` before that time.
+        """
+        await self._versions.find_one({}, session=session)
+        moment = session.operation_time
+        if moment is None:
+            raise StoreUnavailable("MongoDB returned no operation time")
+        return moment.time * 1000 - int(query.settling_seconds * 1000)
+
+    async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
+        """Return sums of transactions in a span of time: see the port."""
+        source, session = sources.TRANSACTIONS, None
+        if query.user_id is None:
+            async with self._clients.causal() as session:
+                settled_until = await self._settled_until(session, query)
+                first, end = query.positions(settled_until)
+                app_id = next(iter(query.apps or ()))
+                span = {"$gte": DatetimeMS(first.created_at), "$lt": DatetimeMS(end.created_at)}
+                part = {"app_id": app_id, "created_at": span}
+                rows = await self._sums(part, schema.BY_APP_AND_TIME, query, group_by, session)
+                return Summary(rows, settled_until)
+        # All entries of the span are stored when its end is known, so they are of one moment.
+        after, before = await self._user_reader(source, None).bounds(query)
+        user: Document = {"user_id": query.user_id, "sequence": _between(after, before)}
+        index = schema.BY_SEQUENCE
+        if query.apps is not None:
+            user["app_id"], index = {"$in": sorted(query.apps)}, schema.BY_APP_AND_SEQUENCE
+        return Summary(await self._sums(user, index, query, group_by, None), None)
+
+    async def _sums(
+        self,
+        part: Document,
+        index: str,
+        query: HistoryQuery,
+        group_by: GroupBy,
+        session: Session | None,
+    ) -> list[SummaryRow]:
+        found = await aggregate(
+            self._listed[schema.CREDIT_TRANSACTIONS],
+            pipeline(part, group_by, query.limit),
+            hint=index,
+            session=session,
+        )
+        return [summary_row(each) for each in found]
+
+    async def balance_at(
+        self, user_id: int, app_id: int, *, end: int, at: datetime | None
+    ) -> BalanceAt:
+        """Return a user's balance in an app after the last entry that counts: see the port."""
+        transactions = self._listed[schema.CREDIT_TRANSACTIONS]
+        reader = _UserReader(transactions, transactions, None, transaction_row)
+        return await reader.balance_at(user_id, app_id, end, at)
+
+    async def by_id(self, id_: str) -> TransactionRow | None:
+        """Return the transaction with an id."""
+        wanted = object_id(id_)
+        return None if wanted is None else await self._one({"_id": wanted}, "_id_")
+
+    async def by_key(self, key: AppKey) -> TransactionRow | None:
+        """Return the transaction with a key."""
+        names = ("user_id", "app_id", "idempotency_key")
+        return await self._one(dict(zip(names, key, strict=True)), schema.BY_KEY)
+
+    async def _one(self, query: Document, index: str) -> TransactionRow | None:
+        collection = self._listed[schema.CREDIT_TRANSACTIONS]
+        found = await collection.find_one(query, NOT_LISTED, hint=index)
+        return None if found is None else transaction_row(found)
+
+
+class _UserReader(Generic[RowT]):
+    """Reads pages of one user's history, in the order of the sequence."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        transactions: Collection,
+        session: Session | None,
+        to_row: Callable[[Mapping[str, Any]], RowT],
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            collection: The entries.
+            transactions: The transactions, whose sequences have no gaps.
+            session: A snapshot. It is needed where a query is about several apps.
+            to_row: Makes a row from a document.
         """
         self._collection = collection
+        self._transactions = transactions
         self._session = session
+        self._to_row: Callable[[Mapping[str, Any]], RowT] = to_row
 
-    async def page(self, query: TransactionQuery) -> TransactionPage:
-        """Return a page of a query: see the port."""
-        scans, conditions = _scans(query), _conditions(query)
-        if scans is None or conditions is None:
-            return TransactionPage([], None)
-        after, before = await self._bounds(query)
+    async def page(
+        self, query: HistoryQuery, scans: list[Scan], conditions: Document
+    ) -> Page[RowT]:
+        """Return a page."""
+        after, before = await self.bounds(query)
         edge = None
         if conditions:
             edge = await self._edge(scans, query, after, before)
@@ -63,16 +217,16 @@ class Finder:
             elif edge is not None:
                 before = edge + 1
         found = await self._find(scans, conditions, query, after, before)
-        rows = [transaction_row(document) for document in found[: query.limit]]
+        rows = [self._to_row(document) for document in found[: query.limit]]
         if len(found) > query.limit:
-            return TransactionPage(rows, rows[-1].sequence)
-        return TransactionPage(rows, edge)
+            return Page(rows, rows[-1].sequence)
+        return Page(rows, edge)
 
     async def _find(
         self,
-        scans: list[_Scan],
+        scans: list[Scan],
         conditions: Document,
-        query: TransactionQuery,
+        query: HistoryQuery,
         after: int,
         before: int | None,
     ) -> list[Document]:
@@ -97,11 +251,7 @@ class Finder:
         return found
 
     async def _edge(
-        self,
-        scans: list[_Scan],
-        query: TransactionQuery,
-        after: int,
-        before: int | None,
+        self, scans: list[Scan], query: HistoryQuery, after: int, before: int | None
     ) -> int | None:
         """Return the sequence of the last entry that the page may examine; None: all may be.
 
@@ -121,34 +271,83 @@ class Finder:
         nearest = max if query.newest_first else min
         return nearest(sequences, default=None)
 
-    async def _bounds(self, query: TransactionQuery) -> tuple[int, int | None]:
-        """Return the sequences between which all entries of a query are; None: no bound."""
-        after, before = query.after_sequence, query.before_sequence
-        if query.created_from is not None:
-            first = await self._first_at(query.user_id, milliseconds_up(query.created_from))
-            after = max(after, first - 1)
-        if query.created_until is not None:
-            first = await self._first_at(query.user_id, milliseconds_up(query.created_until))
-            before = first if before is None else min(before, first)
-        return after, before
+    async def bounds(self, query: HistoryQuery) -> tuple[int, int | None]:
+        """Return the sequences between which all entries of a query are; None: no bound.
 
-    async def _first_at(self, user_id: int, milliseconds: int) -> int:
-        """Return the sequence of a user's first entry at a time or later, or the next free one.
-
-        No index has the time: it would cost every write. The sequences of a user have no gaps, so
-        a search with 64 probes at a time finds the position.
+        With a bound in time, the page has no entry that is written from here on: the search does
+        not compare its time.
         """
-        latest = await self._collection.find_one(
+        after, before = query.after_sequence, query.before_sequence
+        if query.user_id is None or (query.created_from, query.created_until) == (None, None):
+            return after, before
+        end = await self._next_sequence(query.user_id)
+        first = await self._first_at(query.user_id, query.created_from, 1, end)
+        after = max(after, first - 1)
+        if query.created_until is not None:
+            end = await self._first_at(query.user_id, query.created_until, first, end)
+        return after, end if before is None else min(before, end)
+
+    async def balance_at(
+        self, user_id: int, app_id: int, end: int, at: datetime | None
+    ) -> BalanceAt:
+        """Return a user's balance in an app: see the port."""
+        # The first entry that was created after the time.
+        later = None if at is None else at + timedelta(microseconds=1)
+        first = end if later is None else await self._first_at(user_id, later, 1, end)
+        in_app = {"user_id": user_id, "app_id": app_id}
+        last = await self._transactions.find_one(
+            {**in_app, "sequence": {"$lt": first}},
+            _BALANCE,
+            sort=[("sequence", DESCENDING)],
+            hint=schema.BY_APP_AND_SEQUENCE,
+            session=self._session,
+        )
+        # Entries that happen by time are written later than they take effect. No other entry of the
+        # app is written in between, so those that count are the first ones.
+        written, size = [] if last is None else [last], 1
+        while first < end:
+            cursor = self._transactions.find(
+                {**in_app, "sequence": {"$gte": first, "$lt": end}}, _BALANCE, session=self._session
+            )
+            cursor = cursor.hint(schema.BY_APP_AND_SEQUENCE).sort("sequence", ASCENDING)
+            following = await cursor.limit(size).batch_size(size + 1).to_list(None)
+            counted = [each for each in following if at is not None and _took_effect(each, at)]
+            written += counted
+            if len(counted) < len(following):
+                return _balance_of(written, is_latest=False)
+            if len(following) < size:
+                break
+            first, size = following[-1]["sequence"] + 1, _PROBES
+        return _balance_of(written, is_latest=True)
+
+    async def _next_sequence(self, user_id: int) -> int:
+        latest = await self._transactions.find_one(
             {"user_id": user_id},
             {"_id": False, "sequence": True},
             sort=[("sequence", DESCENDING)],
             hint=schema.BY_SEQUENCE,
             session=self._session,
         )
-        low, high = 1, 1 + (0 if latest is None else latest["sequence"])
-        while low < high:  # the result is one of low to high
+        return 1 + (0 if latest is None else int(latest["sequence"]))
+
+    async def _first_at(self, user_id: int, moment: datetime | None, low: int, high: int) -> int:
+        """Return the sequence of a user's first entry at a time or later.
+
+        No index has a user and a time: it would cost every write. The sequences of a user have no
+        gaps, so a search with 64 probes at a time finds the position.
+
+        Args:
+            user_id: The user.
+            moment: The time; None: the beginning.
+            low: The least possible result.
+            high: The greatest possible result: that of no entry, if there is none before.
+        """
+        if moment is None:
+            return low
+        milliseconds = milliseconds_up(moment)
+        while low < high:
             probes = list(range(low, high, max(1, (high - low) // _PROBES)))
-            cursor = self._collection.find(
+            cursor = self._transactions.find(
                 {"user_id": user_id, "sequence": {"$in": probes}},
                 {"_id": False, "sequence": True, "created_at": True},
                 session=self._session,
@@ -161,78 +360,105 @@ class Finder:
             low = 1 + max((probe for probe in probes if probe < high), default=low - 1)
         return low
 
-    async def by_id(self, id_: str) -> TransactionRow | None:
-        """Return the transaction with an id."""
-        object_id = _object_id(id_)
-        return None if object_id is None else await self._one({"_id": object_id}, "_id_")
 
-    async def by_key(self, key: AppKey) -> TransactionRow | None:
-        """Return the transaction with a key."""
-        names = ("user_id", "app_id", "idempotency_key")
-        return await self._one(dict(zip(names, key, strict=True)), schema.BY_KEY)
-
-    async def _one(self, query: Document, index: str) -> TransactionRow | None:
-        found = await self._collection.find_one(
-            query, NOT_LISTED, hint=index, session=self._session
-        )
-        return None if found is None else transaction_row(found)
+def _took_effect(entry: Document, at: datetime) -> bool:
+    """Return whether an entry that was created after a time took effect until then."""
+    return "effective_at" in entry and int(entry["effective_at"]) < milliseconds_up(
+        at + timedelta(microseconds=1)
+    )
 
 
-def _scans(query: TransactionQuery) -> list[_Scan] | None:
-    """Return the parts of an index to scan, each in the order of the sequence; None: none has any.
+def _balance_of(entries: Sequence[Document], *, is_latest: bool) -> BalanceAt:
+    if not entries:
+        return BalanceAt(0, 0, is_latest)
+    return BalanceAt(entries[-1]["sequence"], entries[-1]["balance_after"], is_latest)
 
-    An index that is read for several apps is merged by mongod, one scan for each.
+
+class _AppReader(Generic[RowT]):
+    """Reads pages of all users' entries in one app, in the order of the time and the id.
+
+    An entry is found by its position alone. The bounds of the index's keys are exact, so that a
+    page that continues in the middle of many entries of one millisecond reads none of them again.
     """
-    user: Document = {"user_id": query.user_id}
-    if query.related_id:
-        related = _object_id(query.related_id)
-        return (
-            None if related is None else [({**user, "related_id": related}, schema.BY_RELATED_ID)]
+
+    def __init__(
+        self,
+        collection: Collection,
+        session: Session,
+        to_row: Callable[[Mapping[str, Any]], RowT],
+    ) -> None:
+        self._collection = collection
+        self._session = session
+        self._to_row: Callable[[Mapping[str, Any]], RowT] = to_row
+
+    async def page(
+        self, query: HistoryQuery, conditions: Document | None, settled_until: int
+    ) -> Page[RowT]:
+        """Return a page of entries that were created before a time, at which no more can appear."""
+        first, end = query.positions(settled_until)
+        if conditions is None or first >= end:
+            return Page([], None, settled_until)
+        edge = None
+        if conditions:
+            edge = await self._edge(query, first, end)
+            if edge is not None and query.newest_first:
+                first = edge
+            elif edge is not None:
+                end = following(edge)
+        found = await self._find(query, conditions, first, end)
+        rows = [self._to_row(document) for document in found[: query.limit]]
+        if len(found) > query.limit:
+            return Page(rows, Position(rows[-1].created_at, rows[-1].id), settled_until)
+        return Page(rows, edge, settled_until)
+
+    async def _find(
+        self, query: HistoryQuery, conditions: Document, first: Position, end: Position
+    ) -> list[Document]:
+        """Return the first entries of a range: one more than the limit, if there are."""
+        cursor = self._collection.find(
+            conditions,
+            NOT_LISTED,
+            session=self._session,
+            **_range(query, first, end),
         )
-    if query.apps is None:
-        return [(user, schema.BY_SEQUENCE)]
-    apps = sorted(query.apps)
-    return [
-        ({**user, "app_id": {"$in": apps[start : start + SCANS_MAX]}}, schema.BY_APP_AND_SEQUENCE)
-        for start in range(0, len(apps), SCANS_MAX)
-    ]
+        wanted = query.limit + 1
+        return await cursor.limit(wanted).batch_size(wanted + 1).to_list(None)
+
+    async def _edge(self, query: HistoryQuery, first: Position, end: Position) -> Position | None:
+        """Return the position of the last entry that the page may examine; None: all may be.
+
+        The command reads index keys alone.
+        """
+        cursor = self._collection.find(
+            {},
+            {"_id": True, "created_at": True},
+            session=self._session,
+            **_range(query, first, end),
+        )
+        found = await cursor.skip(EXAMINED_MAX - 1).limit(1).to_list(None)
+        return Position(int(found[0]["created_at"]), str(found[0]["_id"])) if found else None
 
 
-def _conditions(query: TransactionQuery) -> Document | None:
-    """Return the conditions that no index serves; None if no entry satisfies them."""
-    conditions: Document = {}
-    if query.related_id and query.apps is not None:
-        conditions["app_id"] = {"$in": sorted(query.apps)}
-    if query.kinds:
-        conditions["type"] = {"$in": sorted(kind.value for kind in query.kinds)}
-    if query.credits_min > 0 or query.credits_max < UINT32_MAX:
-        conditions["credits"] = {"$gte": query.credits_min, "$lte": query.credits_max}
-    if query.report_id:
-        conditions["fingerprint.report_id"] = query.report_id
-    if query.created_by is not None:
-        conditions["created_by"] = query.created_by
-    if query.metadata:
-        pairs = [{"$elemMatch": {"name": name, "value": text}} for name, text in query.metadata]
-        conditions["metadata"] = {"$all": pairs}
-    if query.grant_id:
-        grant = _object_id(query.grant_id)
-        if grant is None:
-            return None
-        conditions["allocations.grant_id"] = grant
-    return conditions
+# Any: the arguments of `find` have many types.
+def _range(query: HistoryQuery, first: Position, end: Position) -> dict[str, Any]:
+    """Return the arguments of a scan from one position up to another one."""
+    app_id = next(iter(query.apps or ()))
+
+    def key(position: Position) -> Document:
+        moment, id_ = DatetimeMS(position.created_at), ObjectId(position.id)
+        return {"app_id": Int64(app_id), "created_at": moment, "_id": id_}
+
+    return {
+        "min": key(first),
+        "max": key(end),
+        "sort": [(name, _direction(query)) for name in ("app_id", "created_at", "_id")],
+        "hint": schema.BY_APP_AND_TIME,
+    }
 
 
 def _between(after: int, before: int | None) -> Document:
     return {"$gt": after} if before is None else {"$gt": after, "$lt": before}
 
 
-def _direction(query: TransactionQuery) -> int:
+def _direction(query: HistoryQuery) -> int:
     return DESCENDING if query.newest_first else ASCENDING
-
-
-def _object_id(id_: str) -> ObjectId | None:
-    """Return an id as MongoDB stores it; None: no document has it."""
-    try:
-        return ObjectId(id_)
-    except InvalidId:
-        return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from credit_models.ledger import Kind
 
-from credit_server.store.port import PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.history import PurchaseRow, RowDetails, TransactionRow
 
 # A document as the driver returns it.
 Raw = Mapping[str, Any]

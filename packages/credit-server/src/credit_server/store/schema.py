@@ -27,9 +27,10 @@ from credit_server.store.port import StoreMisconfigured
 from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
-# to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3: an
-# account has grants, holds and caps, an entry refers to others, and an app has a policy. 4: an
-# account and a policy have alerts, whose events are stored and sent to webhooks.
+# to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3
+# (0.3.0): an account has grants, holds and caps, an entry refers to others, and an app has a
+# policy. 4: the entries of all users in an app have an index, and an account and a policy have
+# alerts, whose events are stored and sent to webhooks.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -45,6 +46,7 @@ VERSION = "schema_version"
 
 BY_SEQUENCE = "user_id_sequence"
 BY_APP_AND_SEQUENCE = "user_id_app_id_sequence"
+BY_APP_AND_TIME = "app_id_created_at_id"
 BY_KEY = "user_id_app_id_idempotency_key"
 BY_RELATED_ID = "user_id_related_id_sequence"
 BY_HOLD = "user_id_app_id_type_sequence"
@@ -76,6 +78,10 @@ _LIST_INDEXES = [
     IndexModel(
         [("user_id", ASCENDING), ("app_id", ASCENDING), ("sequence", ASCENDING)],
         name=BY_APP_AND_SEQUENCE,
+    ),
+    IndexModel(
+        [("app_id", ASCENDING), ("created_at", ASCENDING), ("_id", ASCENDING)],
+        name=BY_APP_AND_TIME,
     ),
 ]
 

@@ -229,6 +229,28 @@ class SweeperMetrics:
         self._lag.set(lag_seconds)
 
 
+class WatchMetrics:
+    """The metrics of streams of `Watch`: a `WatchObserver`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics."""
+        self._watchers = Gauge("credit_watchers", "Open streams of Watch.", registry=registry)
+        self._delay = Histogram(
+            "credit_watch_delay_seconds",
+            "Time from the creation of a transaction until its watchers are notified.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+
+    def changed(self, watchers: int) -> None:
+        """Record the number of streams."""
+        self._watchers.set(watchers)
+
+    def distributed(self, delay_seconds: float) -> None:
+        """Record the delay of a transaction."""
+        self._delay.observe(delay_seconds)
+
+
 class WebhookMetrics:
     """The metrics of webhooks: a `WebhookObserver`."""
 

@@ -23,6 +23,7 @@ from credit_server.telemetry.metrics import (
     ProcessMetrics,
     StoreMetrics,
     SweeperMetrics,
+    WatchMetrics,
     WebhookMetrics,
 )
 from credit_server.telemetry.traces import BatchSpans, CallSpan, CallSpans
@@ -39,6 +40,7 @@ class Telemetry:
         connections: The metrics of connections.
         store: The metrics of the store's health.
         sweeper: The metrics of the sweeper.
+        watchers: The metrics of streams of Watch.
         webhooks: The metrics of webhooks.
         process: The metrics of the process.
         certificates: Watches certificates that expire.
@@ -63,6 +65,7 @@ class Telemetry:
         self.connections = ConnectionMetrics(self.registry)
         self.store = StoreMetrics(self.registry)
         self.sweeper = SweeperMetrics(self.registry)
+        self.watchers = WatchMetrics(self.registry)
         self.webhooks = WebhookMetrics(self.registry)
         self.process = ProcessMetrics(self.registry)
         self.certificates = CertificateWatch(CertificateMetrics(self.registry))

@@ -254,11 +254,39 @@ async for transaction in credits.transactions(user_id=7):
             "page_size": 2,
         },
     ),
+    "credit.v1.HistoryService.QueryPurchases": Example(
+        request={
+            "user_id": 7,
+            "page_size": 2,
+        },
+    ),
+    "credit.v1.HistoryService.GetBalanceAt": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "at": "2026-11-01T00:00:00Z",
+        },
+    ),
+    "credit.v1.HistoryService.Summarize": Example(
+        request={
+            "user_id": 7,
+            "created_from": "2026-01-01T00:00:00Z",
+            "created_until": "2100-01-01T00:00:00Z",
+            "group_by": "SUMMARY_GROUP_TYPE",
+        },
+    ),
     "credit.v1.HistoryService.GetTransaction": Example(
         request={
             "user_id": 7,
             "app_id": 1,
             "idempotency_key": "order-4711",
+        },
+    ),
+    "credit.v1.HistoryService.Watch": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "end_when_current": True,
         },
     ),
     "credit.v1.AlertService.SetAlert": Example(

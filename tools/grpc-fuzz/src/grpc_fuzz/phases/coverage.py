@@ -1,8 +1,10 @@
 """The coverage phase: the boundary values of each field, one field at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import groupby
+from random import Random
+from typing import Any, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -17,7 +19,9 @@ from grpc_fuzz.strategies.boundary import boundary_values
 from grpc_fuzz.strategies.encodings import explicit_zeros, with_unknown_fields
 from grpc_fuzz.strategies.messages import serialize, set_field
 
-# The limit on different values that break one constraint.
+_ValueT = TypeVar("_ValueT")
+
+# The default limit on random values that break one constraint.
 _PER_RULE = 5
 
 
@@ -34,23 +38,23 @@ def cases(session: Session, method: Method) -> Iterator[Case]:
     """Yield the cases of a method in the modes that the settings select."""
     seed = session.seed_for("coverage", method.path)
     if session.settings.positive:
-        yield from _positive_cases(session.schema, method, seed)
+        yield from _positive_cases(session.schema, method, seed, session.settings.coverage_values)
     if session.settings.negative:
-        yield from _negative_cases(session.schema, method, seed)
+        yield from _negative_cases(session.schema, method, seed, session.settings.coverage_values)
 
 
-def _positive_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
+def _positive_cases(schema: Schema, method: Method, seed: int, limit: int | None) -> Iterator[Case]:
     """Yield the smallest valid request, variations of one field each, and other encodings."""
     plain = _smallest(schema, method, seed)
     yield _case(schema, method, (plain,), "the smallest valid request")
     if method.client_streaming:
         yield _case(schema, method, (), "a stream without messages")
         yield _case(schema, method, (plain, plain, plain), "a stream of three messages")
-    for field, value, what in boundary_values(schema, plain):
+    for field, value, what in _limited(boundary_values(schema, plain), seed, limit):
         varied = _with(plain, field, value)
         yield _case(schema, method, (varied,), f"{field.name}: {what}")
     for unknown in unknown_enums(schema, method.input):
-        for request in _drawn(unknown, seed):
+        for request in _drawn(unknown, seed, limit):
             yield Case(
                 method=method,
                 phase="coverage",
@@ -114,11 +118,11 @@ def _encoding_cases(schema: Schema, method: Method, plain: Message) -> Iterator[
         )
 
 
-def _negative_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]:
+def _negative_cases(schema: Schema, method: Method, seed: int, limit: int | None) -> Iterator[Case]:
     """Yield a few cases for each constraint that break it."""
     plain = serialize(_smallest(schema, method, seed))
     for negative in negatives(schema, method.input):
-        for number, request in enumerate(_drawn(negative, seed)):
+        for number, request in enumerate(_drawn(negative, seed, limit)):
             # In a stream, every other invalid message follows a valid one, because a server must
             # validate each message.
             first = (plain,) if method.client_streaming and number % 2 else ()
@@ -132,10 +136,27 @@ def _negative_cases(schema: Schema, method: Method, seed: int) -> Iterator[Case]
             )
 
 
-def _drawn(negative: Negative, seed: int) -> Iterable[bytes]:
+# Any: the type of the field decides.
+_Value = tuple[FieldDescriptor, Any, str]
+
+
+def _limited(values: Iterable[_Value], seed: int, limit: int | None) -> Iterator[_Value]:
+    """Yield the values of each field up to a limit; the seed chooses which."""
+    for name, group in groupby(values, key=lambda value: value[0].name):
+        yield from _chosen([*group], f"{seed} {name}", limit)
+
+
+def _chosen(values: Sequence[_ValueT], seed: str, limit: int | None) -> Sequence[_ValueT]:
+    if limit is None or limit >= len(values):
+        return values
+    return Random(seed).sample(values, limit)  # noqa: S311 - test data
+
+
+def _drawn(negative: Negative, seed: int, limit: int | None) -> Iterable[bytes]:
     """Return requests that break a constraint: with each value that does, or with some."""
     if negative.each:
-        drawn = [samples(strategy, seed, 1)[0] for strategy in negative.each]
+        chosen = _chosen(negative.each, f"{seed} {negative.broken}", limit)
+        drawn = [samples(strategy, seed, 1)[0] for strategy in chosen]
     else:
-        drawn = [*samples(negative.strategy, seed, _PER_RULE)]
+        drawn = [*samples(negative.strategy, seed, limit or _PER_RULE)]
     return dict.fromkeys(map(serialize, drawn))

@@ -32,6 +32,8 @@ __all__ = (
     "ForecastStep",
     "GetAppPolicyRequest",
     "GetAppPolicyResponse",
+    "GetBalanceAtRequest",
+    "GetBalanceAtResponse",
     "GetForecastRequest",
     "GetForecastResponse",
     "GetSpendingCapRequest",
@@ -67,6 +69,8 @@ __all__ = (
     "PlaceHoldResponse",
     "Purchase",
     "PurchaseRequest",
+    "QueryPurchasesRequest",
+    "QueryPurchasesResponse",
     "QueryTransactionsRequest",
     "QueryTransactionsResponse",
     "Receipt",
@@ -91,6 +95,10 @@ __all__ = (
     "SpendingCapStatus",
     "SpendingCaps",
     "SpendingPeriod",
+    "SummarizeRequest",
+    "SummarizeResponse",
+    "Summary",
+    "SummaryGroup",
     "TransactionType",
     "TransferCreditsRequest",
     "TransferCreditsResponse",
@@ -98,6 +106,8 @@ __all__ = (
     "UserId",
     "VoidGrantRequest",
     "VoidGrantResponse",
+    "WatchEvent",
+    "WatchRequest",
     "Webhook",
     "WriteRequest",
     "WriteResponse",
@@ -431,6 +441,26 @@ class ErrorReason(betterproto2.Enum):
     Nothing was changed.
     """
 
+    SUMMARY_TOO_LARGE = 39
+    """
+    RESOURCE_EXHAUSTED. The span has more transactions than one summary adds up, or more groups than one
+    has. Metadata: `counted` (transactions or groups) and `limit`. Nothing was changed. Request shorter
+    spans, and add their summaries.
+    """
+
+    RESUME_TOKEN_INVALID = 45
+    """
+    INVALID_ARGUMENT. No server of this database returned the `resume_token` for the same user and app.
+    Nothing was changed. Begin without a token.
+    """
+
+    RESUME_TOKEN_EXPIRED = 46
+    """
+    OUT_OF_RANGE. The database no longer has the log of the app's transactions after the `resume_token`.
+    Nothing was changed. Read what was missed with `QueryTransactions`, user by user, and begin without a
+    token.
+    """
+
     TOO_MANY_ALERTS = 50
     """
     RESOURCE_EXHAUSTED. The user in the app, or the app itself, has the maximum number of alerts. Metadata:
@@ -497,6 +527,9 @@ class ErrorReason(betterproto2.Enum):
             36: "ERROR_REASON_BATCH_TOO_LARGE",
             37: "ERROR_REASON_PAGE_TOKEN_INVALID",
             38: "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND",
+            39: "ERROR_REASON_SUMMARY_TOO_LARGE",
+            45: "ERROR_REASON_RESUME_TOKEN_INVALID",
+            46: "ERROR_REASON_RESUME_TOKEN_EXPIRED",
             50: "ERROR_REASON_TOO_MANY_ALERTS",
             51: "ERROR_REASON_TOO_MANY_WEBHOOKS",
             52: "ERROR_REASON_WEBHOOK_URL_NOT_ALLOWED",
@@ -545,6 +578,9 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_BATCH_TOO_LARGE": 36,
             "ERROR_REASON_PAGE_TOKEN_INVALID": 37,
             "ERROR_REASON_IDEMPOTENCY_KEY_NOT_FOUND": 38,
+            "ERROR_REASON_SUMMARY_TOO_LARGE": 39,
+            "ERROR_REASON_RESUME_TOKEN_INVALID": 45,
+            "ERROR_REASON_RESUME_TOKEN_EXPIRED": 46,
             "ERROR_REASON_TOO_MANY_ALERTS": 50,
             "ERROR_REASON_TOO_MANY_WEBHOOKS": 51,
             "ERROR_REASON_WEBHOOK_URL_NOT_ALLOWED": 52,
@@ -688,6 +724,64 @@ class SpendingPeriod(betterproto2.Enum):
             "SPENDING_PERIOD_HOUR": 1,
             "SPENDING_PERIOD_DAY": 2,
             "SPENDING_PERIOD_MONTH": 3,
+        }
+
+
+class SummaryGroup(betterproto2.Enum):
+    """
+    What the transactions of a summary have in common.
+    """
+
+    UNSPECIFIED = 0
+    """
+    All transactions are one group.
+    """
+
+    DAY = 1
+    """
+    The UTC day of `created_at`.
+    """
+
+    MONTH = 2
+    """
+    The UTC month of `created_at`.
+    """
+
+    TYPE = 3
+    """
+    The type.
+    """
+
+    REPORT = 4
+    """
+    The report of purchases. All other transactions are one group.
+    """
+
+    APP = 5
+    """
+    The app.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "SUMMARY_GROUP_UNSPECIFIED",
+            1: "SUMMARY_GROUP_DAY",
+            2: "SUMMARY_GROUP_MONTH",
+            3: "SUMMARY_GROUP_TYPE",
+            4: "SUMMARY_GROUP_REPORT",
+            5: "SUMMARY_GROUP_APP",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "SUMMARY_GROUP_UNSPECIFIED": 0,
+            "SUMMARY_GROUP_DAY": 1,
+            "SUMMARY_GROUP_MONTH": 2,
+            "SUMMARY_GROUP_TYPE": 3,
+            "SUMMARY_GROUP_REPORT": 4,
+            "SUMMARY_GROUP_APP": 5,
         }
 
 
@@ -1851,6 +1945,84 @@ class GetAppPolicyResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "GetAppPolicyResponse", GetAppPolicyResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetBalanceAtRequest(betterproto2.Message):
+    """
+    A request for an earlier balance. Either `at` or `sequence` is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The user.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    at: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time. All transactions of this time or earlier count. A time in the future is replaced by the
+    present time.
+    """
+
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(4, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    All transactions with this `sequence` or a smaller one count.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetBalanceAtRequest", GetBalanceAtRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class GetBalanceAtResponse(betterproto2.Message):
+    """
+    An earlier balance.
+    """
+
+    balance: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The balance, or 0 if the user owed credits.
+    """
+
+    owed: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32
+    )
+    """
+    The credits that the user owed.
+    """
+
+    sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT64
+    )
+    """
+    The `sequence` of the last written transaction in the app that counts. 0: there is none.
+    """
+
+    as_of: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time of the balance: `at`, or the present time if `at` is in the future. Unset: the request has
+    `sequence`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetBalanceAtResponse", GetBalanceAtResponse)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -3106,16 +3278,161 @@ default_message_pool.register_message("credit.v1", "PurchaseRequest", PurchaseRe
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class QueryPurchasesRequest(betterproto2.Message):
+    """
+    A request for purchases. A purchase is returned if it satisfies every field that is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user. Unset: all users in the app. Then `app_id` must be set, and `after_sequence` and
+    `before_sequence` must not be set, because they belong to a user's history. Otherwise the request is
+    rejected as INVALID_FIELD.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32, optional=True
+    )
+    """
+    The app. Unset: all apps that the caller may read.
+    """
+
+    created_from: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only purchases whose `created_at` is this time or later. Unset: from the beginning. See
+    `QueryTransactionsRequest.created_from`.
+    """
+
+    created_until: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only purchases whose `created_at` is before this time. Unset: up to now. See
+    `QueryTransactionsRequest.created_from`.
+    """
+
+    after_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = (
+        betterproto2.field(5, betterproto2.TYPE_UINT64)
+    )
+    """
+    Only purchases with a greater `sequence`. 0: from the beginning.
+    """
+
+    before_sequence: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(6, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    Only purchases with a smaller `sequence`. Unset: up to the latest.
+    """
+
+    credits_min: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(7, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases whose `credits` are this number or more. Unset: any number.
+    """
+
+    credits_max: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(8, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases whose `credits` are this number or fewer. Unset: any number.
+    """
+
+    report_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        9, betterproto2.TYPE_STRING
+    )
+    """
+    Only purchases of this report. Empty: any report.
+    """
+
+    created_by: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(10, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    Only purchases that this person or service requested. Unset: any requester.
+    """
+
+    refunded: "bool | None" = betterproto2.field(11, betterproto2.TYPE_BOOL, optional=True)
+    """
+    If true, only purchases with `refunded_credits`. If false, only those without. Unset: both.
+    """
+
+    oldest_first: "bool" = betterproto2.field(12, betterproto2.TYPE_BOOL)
+    """
+    Whether the oldest purchases come first. If false, the newest come first.
+    """
+
+    page_size: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        13, betterproto2.TYPE_UINT32
+    )
+    """
+    The maximum number of purchases. 0: 100. The server returns at most 1,000, and at most 2 MiB of them,
+    but always one.
+    """
+
+    page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        14, betterproto2.TYPE_STRING
+    )
+    """
+    The `next_page_token` of the previous page. Empty: the first page. The caller's identity, and all
+    other fields except `page_size`, must be the same as in the request for the previous page. Otherwise
+    the request is rejected with PAGE_TOKEN_INVALID.
+    """
+
+
+default_message_pool.register_message("credit.v1", "QueryPurchasesRequest", QueryPurchasesRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class QueryPurchasesResponse(betterproto2.Message):
+    """
+    A page of purchases.
+    """
+
+    purchases: "list[Purchase]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The purchases, in the requested order. `refunded_credits` is the present number.
+    """
+
+    next_page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    The opaque `page_token` of the next page. It does not expire, and every server of the database accepts
+    it. Empty: this is the last page.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The pages up to the last one have all purchases in the app that were created before this time, and no
+    later ones. To read the purchases that follow, send it as `created_from`. Unset: the request has a
+    `user_id`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "QueryPurchasesResponse", QueryPurchasesResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class QueryTransactionsRequest(betterproto2.Message):
     """
     A request for transactions. A transaction is returned if it satisfies every field that is set.
     """
 
-    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
-        1, betterproto2.TYPE_UINT32
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The user.
+    The user. Unset: all users in the app. Then `app_id` must be set, and `after_sequence`,
+    `before_sequence` and `related_id` must not be set, because they belong to a user's history. Otherwise
+    the request is rejected as INVALID_FIELD.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
@@ -3137,8 +3454,9 @@ class QueryTransactionsRequest(betterproto2.Message):
     """
     Only transactions whose `created_at` is this time or later. Unset: from the beginning.
 
-    The server searches for the position of this time in the history. `created_at` does not decrease with
-    `sequence` unless the clock of a server was wrong. Near such a transaction the result can be inexact.
+    With `user_id`, the server searches for the position of this time in the user's history. `created_at`
+    does not decrease with `sequence` unless the clock of a server was wrong. Near such a transaction the
+    result can be inexact.
     """
 
     created_until: "datetime.datetime | None" = betterproto2.field(
@@ -3261,6 +3579,15 @@ class QueryTransactionsResponse(betterproto2.Message):
     """
     The opaque `page_token` of the next page. It does not expire, and every server of the database accepts
     it. Empty: this is the last page.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The pages up to the last one have all transactions of the app that were created before this time, and
+    no later ones. To read the transactions that follow, send it as `created_from`. Unset: the request has
+    a `user_id`.
     """
 
 
@@ -4168,6 +4495,154 @@ default_message_pool.register_message("credit.v1", "SpendingCapStatus", Spending
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class SummarizeRequest(betterproto2.Message):
+    """
+    A request for sums of transactions.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user. Unset: all users in the app. Then `app_id` must be set.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32, optional=True
+    )
+    """
+    The app. Unset: all apps that the caller may read.
+    """
+
+    created_from: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only transactions whose `created_at` is this time or later. See `QueryTransactionsRequest.created_from`.
+    """
+
+    created_until: "datetime.datetime | None" = betterproto2.field(
+        4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    Only transactions whose `created_at` is before this time.
+    """
+
+    group_by: "SummaryGroup" = betterproto2.field(
+        5, betterproto2.TYPE_ENUM, default_factory=lambda: SummaryGroup(0)
+    )
+    """
+    The groups. A group that the server does not know is rejected as INVALID_FIELD.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SummarizeRequest", SummarizeRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class SummarizeResponse(betterproto2.Message):
+    """
+    The sums of transactions.
+    """
+
+    summaries: "list[Summary]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The groups, ordered by the time, the type, the report or the app.
+    """
+
+    complete_until: "datetime.datetime | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The summaries have all transactions of the app in the span that were created before this time, and no
+    later ones; see `QueryTransactionsResponse`. Unset: the request has a `user_id`.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SummarizeResponse", SummarizeResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class Summary(betterproto2.Message):
+    """
+    The sums of one group of transactions.
+    """
+
+    starts_at: "datetime.datetime | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The beginning of the day or month. Unset: other groups were requested.
+    """
+
+    type: "TransactionType" = betterproto2.field(
+        2, betterproto2.TYPE_ENUM, default_factory=lambda: TransactionType(0)
+    )
+    """
+    The type. UNSPECIFIED: other groups were requested.
+    """
+
+    report_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    The report. Empty: the transactions are no purchases, or other groups were requested.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        4, betterproto2.TYPE_UINT32
+    )
+    """
+    The app. 0: other groups were requested.
+    """
+
+    transactions: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        5, betterproto2.TYPE_UINT64
+    )
+    """
+    The number of transactions.
+    """
+
+    credits_in: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        6, betterproto2.TYPE_UINT64
+    )
+    """
+    The sum of all positive effects on the balance, of released holds and refunds too.
+    """
+
+    credits_out: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        7, betterproto2.TYPE_UINT64
+    )
+    """
+    The sum of all negative effects on the balance, of holds and expired credits too, as a positive number.
+    """
+
+    spent: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        8, betterproto2.TYPE_UINT64
+    )
+    """
+    The credits of purchases.
+    """
+
+    expired: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        9, betterproto2.TYPE_UINT64
+    )
+    """
+    The credits that expired.
+    """
+
+    refunded: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        10, betterproto2.TYPE_UINT64
+    )
+    """
+    The credits of refunds.
+    """
+
+
+default_message_pool.register_message("credit.v1", "Summary", Summary)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class TransferCreditsRequest(betterproto2.Message):
     """
     A request to move credits to another app, another user, or both. At least one of `to_user_id` and
@@ -4476,6 +4951,90 @@ class VoidGrantResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "VoidGrantResponse", VoidGrantResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class WatchEvent(betterproto2.Message):
+    """
+    An event of `Watch`. If it has neither a transaction nor a snapshot, it shows that nothing was missed up to
+    its token.
+
+    Oneofs:
+        - event:
+    """
+
+    resume_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        1, betterproto2.TYPE_STRING
+    )
+    """
+    The opaque token that continues after this event. For a user it does not expire. For an app it expires
+    when the database has dropped the transactions after it from its log: after hours, or as configured.
+    """
+
+    transaction: "CreditTransaction | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    A transaction that was written.
+    """
+
+    snapshot: "UserCredits | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    The user's balances before the first transaction of the stream.
+    """
+
+    @model_validator(mode="after")
+    def check_oneof(self):
+        return self._validate_field_groups(self)
+
+
+default_message_pool.register_message("credit.v1", "WatchEvent", WatchEvent)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class WatchRequest(betterproto2.Message):
+    """
+    A request to watch a user, a user in an app, or an app. At least one of the two ids is set.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user. Unset: all users of the app.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
+        2, betterproto2.TYPE_UINT32, optional=True
+    )
+    """
+    The app. Unset: all apps that the caller may read.
+    """
+
+    resume_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        3, betterproto2.TYPE_STRING
+    )
+    """
+    The `resume_token` of the last event that was handled. Empty: the stream begins now. A token belongs to
+    the two ids of its request. With others, the request is rejected with RESUME_TOKEN_INVALID.
+    """
+
+    progress_seconds: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
+        betterproto2.field(4, betterproto2.TYPE_UINT32)
+    )
+    """
+    The number of seconds without an event after which the server sends one with a token alone. 0: 15.
+    """
+
+    end_when_current: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    Whether the stream ends when all transactions that were written before the request have been sent.
+    """
+
+
+default_message_pool.register_message("credit.v1", "WatchRequest", WatchRequest)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -4933,7 +5492,8 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
 
 class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
     """
-    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
+    Finds transactions and purchases, such as the latest ones, those of a month, or the one of an earlier
+    write.
 
     The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
     ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
@@ -4951,10 +5511,17 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "QueryTransactionsResponse":
         """
-        Returns a page of a user's transactions, newest or oldest first.
+        Returns a page of transactions, newest or oldest first: those of a user or, without `user_id`, those of
+        all users in an app.
 
-        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
-        written between two requests. New transactions appear in later pages only if the oldest come first.
+        Pages of a user are ordered by `sequence`. So no page repeats or omits a transaction, even if
+        transactions are written between two requests. New transactions appear in later pages only if the
+        oldest come first.
+
+        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
+        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
+        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
+        `complete_until`. It is about 90 seconds ago with the default settings of the server.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
@@ -4966,6 +5533,32 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             "/credit.v1.HistoryService/QueryTransactions",
             message,
             QueryTransactionsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def query_purchases(
+        self,
+        message: "QueryPurchasesRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "QueryPurchasesResponse":
+        """
+        Returns a page of purchases, newest or oldest first: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
+        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
+        for a user in an app.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/QueryPurchases",
+            message,
+            QueryPurchasesResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -4995,6 +5588,91 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
             deadline=deadline,
             metadata=metadata,
         )
+
+    async def summarize(
+        self,
+        message: "SummarizeRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SummarizeResponse":
+        """
+        Returns sums of the transactions in a span of time: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        A summary adds up at most 100,000 transactions, in at most 1,000 groups. Groups without transactions are
+        left out.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/Summarize",
+            message,
+            SummarizeResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_balance_at(
+        self,
+        message: "GetBalanceAtRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetBalanceAtResponse":
+        """
+        Returns a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        transaction was written later or is not written yet. A write that is in progress can still change the
+        balance of the latest time: of about the last 90 seconds with the default settings of the server.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/GetBalanceAt",
+            message,
+            GetBalanceAtResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def watch(
+        self,
+        message: "WatchRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[WatchEvent]":
+        """
+        Streams transactions as they are written: those of a user, or those in an app.
+
+        Without a `resume_token` the stream begins now. Its first event is a snapshot of the user's balances.
+        For an app it is an event with a token alone: no total of an app is exact while others write. Then
+        each later transaction follows once and in order. The order is that of `sequence` for a user, and that
+        of the commits for an app.
+
+        Every event has a `resume_token`. A request with it continues after that event: no transaction is left
+        out, and none comes twice. Continue in this way after every failure that may pass, on any server. The
+        server ends a stream with OVERLOADED when it stops, and with the status DEADLINE_EXCEEDED at its time
+        limit for streams (10 minutes by default) or the caller's deadline.
+
+        A caller may read slowly. The server keeps few events for it, and reads the others again from its
+        database. It also checks the caller's identity again, and ends the stream when that has expired.
+        """
+
+        async for response in self._unary_stream(
+            "/credit.v1.HistoryService/Watch",
+            message,
+            WatchEvent,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
 
 
 class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
@@ -5856,7 +6534,8 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
 class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
     """
-    Finds transactions, such as the latest ones, those of a month, or the one of an earlier write.
+    Finds transactions and purchases, such as the latest ones, those of a month, or the one of an earlier
+    write.
 
     The calls return transactions that were written. What happens by time (a grant starts or ends, a hold
     ends) is written some seconds later. Its transaction has the exact instant in `effective_at`.
@@ -5869,15 +6548,34 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         self, message: "QueryTransactionsRequest"
     ) -> "QueryTransactionsResponse":
         """
-        Returns a page of a user's transactions, newest or oldest first.
+        Returns a page of transactions, newest or oldest first: those of a user or, without `user_id`, those of
+        all users in an app.
 
-        Pages are ordered by `sequence`. So no page repeats or omits a transaction, even if transactions are
-        written between two requests. New transactions appear in later pages only if the oldest come first.
+        Pages of a user are ordered by `sequence`. So no page repeats or omits a transaction, even if
+        transactions are written between two requests. New transactions appear in later pages only if the
+        oldest come first.
+
+        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
+        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
+        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
+        `complete_until`. It is about 90 seconds ago with the default settings of the server.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
         a page can be short or empty although more pages follow. The last page is the one without a
         `next_page_token`.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def query_purchases(self, message: "QueryPurchasesRequest") -> "QueryPurchasesResponse":
+        """
+        Returns a page of purchases, newest or oldest first: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
+        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
+        for a user in an app.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -5893,12 +6591,63 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def summarize(self, message: "SummarizeRequest") -> "SummarizeResponse":
+        """
+        Returns sums of the transactions in a span of time: those of a user or, without `user_id`, those of all
+        users in an app.
+
+        A summary adds up at most 100,000 transactions, in at most 1,000 groups. Groups without transactions are
+        left out.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_balance_at(self, message: "GetBalanceAtRequest") -> "GetBalanceAtResponse":
+        """
+        Returns a user's balance in an app at an earlier time, or after a transaction.
+
+        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        transaction was written later or is not written yet. A write that is in progress can still change the
+        balance of the latest time: of about the last 90 seconds with the default settings of the server.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def watch(self, message: "WatchRequest") -> "AsyncIterator[WatchEvent]":
+        """
+        Streams transactions as they are written: those of a user, or those in an app.
+
+        Without a `resume_token` the stream begins now. Its first event is a snapshot of the user's balances.
+        For an app it is an event with a token alone: no total of an app is exact while others write. Then
+        each later transaction follows once and in order. The order is that of `sequence` for a user, and that
+        of the commits for an app.
+
+        Every event has a `resume_token`. A request with it continues after that event: no transaction is left
+        out, and none comes twice. Continue in this way after every failure that may pass, on any server. The
+        server ends a stream with OVERLOADED when it stops, and with the status DEADLINE_EXCEEDED at its time
+        limit for streams (10 minutes by default) or the caller's deadline.
+
+        A caller may read slowly. The server keeps few events for it, and reads the others again from its
+        database. It also checks the caller's identity again, and ends the stream when that has expired.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield WatchEvent()
+
     async def __rpc_query_transactions(
         self, stream: "grpclib.server.Stream[QueryTransactionsRequest, QueryTransactionsResponse]"
     ) -> None:
         request = await stream.recv_message()
         assert request is not None
         response = await self.query_transactions(request)
+        await stream.send_message(response)
+
+    async def __rpc_query_purchases(
+        self, stream: "grpclib.server.Stream[QueryPurchasesRequest, QueryPurchasesResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.query_purchases(request)
         await stream.send_message(response)
 
     async def __rpc_get_transaction(
@@ -5909,6 +6658,31 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_transaction(request)
         await stream.send_message(response)
 
+    async def __rpc_summarize(
+        self, stream: "grpclib.server.Stream[SummarizeRequest, SummarizeResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.summarize(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_balance_at(
+        self, stream: "grpclib.server.Stream[GetBalanceAtRequest, GetBalanceAtResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_balance_at(request)
+        await stream.send_message(response)
+
+    async def __rpc_watch(self, stream: "grpclib.server.Stream[WatchRequest, WatchEvent]") -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await self._call_rpc_handler_server_stream(
+            self.watch,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/credit.v1.HistoryService/QueryTransactions": grpclib.const.Handler(
@@ -5917,11 +6691,35 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 QueryTransactionsRequest,
                 QueryTransactionsResponse,
             ),
+            "/credit.v1.HistoryService/QueryPurchases": grpclib.const.Handler(
+                self.__rpc_query_purchases,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                QueryPurchasesRequest,
+                QueryPurchasesResponse,
+            ),
             "/credit.v1.HistoryService/GetTransaction": grpclib.const.Handler(
                 self.__rpc_get_transaction,
                 grpclib.const.Cardinality.UNARY_UNARY,
                 GetTransactionRequest,
                 GetTransactionResponse,
+            ),
+            "/credit.v1.HistoryService/Summarize": grpclib.const.Handler(
+                self.__rpc_summarize,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                SummarizeRequest,
+                SummarizeResponse,
+            ),
+            "/credit.v1.HistoryService/GetBalanceAt": grpclib.const.Handler(
+                self.__rpc_get_balance_at,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetBalanceAtRequest,
+                GetBalanceAtResponse,
+            ),
+            "/credit.v1.HistoryService/Watch": grpclib.const.Handler(
+                self.__rpc_watch,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                WatchRequest,
+                WatchEvent,
             ),
         }
 

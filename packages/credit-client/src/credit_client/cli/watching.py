@@ -1,0 +1,96 @@
+"""The command that shows transactions as they are written."""
+
+import shlex
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+import typer
+from credit_models import WatchEvent
+
+from credit_client.cli.calls import OPTIONAL, make_reads
+from credit_client.cli.connection import Connection
+from credit_client.cli.exits import complain
+from credit_client.cli.groups import with_groups
+from credit_client.cli.options import Output, Utc, format_of, number
+from credit_client.cli.output import Format, record_of, show_json, show_rows
+from credit_client.cli.table import Table
+
+_TRANSACTION = ("created_at", "user_id", "app_id", "effect", "type", "balance_after", "id")
+_BALANCE = ("app_id", "balance")
+
+
+@with_groups
+def watch(
+    connection: Connection,
+    user: Annotated[int | None, number("--user", "The user; without it, all of the app.")] = None,
+    app_id: Annotated[int | None, number("--app", "The app; without it, all of the user.")] = None,
+    token: Annotated[
+        str, typer.Option("--from", metavar="TOKEN", help="Continue after the event with this.")
+    ] = "",
+    once: Annotated[
+        bool, typer.Option("--once", help="End when everything up to now has been shown.")
+    ] = False,
+    utc: Utc = False,
+    output: Output = None,
+) -> None:
+    """Show transactions as they are written, of a user or in an app; Ctrl-C ends it."""
+    if user is None and app_id is None:
+        raise typer.BadParameter("name a user, an app, or both: --user, --app")
+    shown = _Shown(format_of(output), utc=utc)
+    try:
+        make_reads(
+            lambda client, notice: shown.show(
+                notice.until_first(
+                    client.watch(
+                        user_id=user,
+                        app_id=app_id,
+                        resume_token=token,
+                        progress=True,
+                        end_when_current=once,
+                    )
+                )
+            ),
+            connection,
+        )
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+    finally:
+        if shown.token:
+            ids = [("--user", user), ("--app", app_id)]
+            words = [word for name, id_ in ids if id_ is not None for word in (name, str(id_))]
+            command = shlex.join(["credit", "watch", *words, "--from", shown.token])
+            complain(f"credit: to continue: {command}\n")
+
+
+class _Shown:
+    """Writes events as they come: JSON lines, or rows of a table.
+
+    Attributes:
+        token: The token of the last event; empty before the first.
+    """
+
+    def __init__(self, output: Format, *, utc: bool) -> None:
+        self.token = ""
+        self._output = output
+        self._table = Table(_TRANSACTION, optional=OPTIONAL, utc=utc)
+
+    async def show(self, events: AsyncGenerator[WatchEvent, None]) -> None:
+        async with aclosing(events):
+            async for event in events:
+                if self._output is Format.JSON:
+                    if event.transaction is not None or event.snapshot is not None:
+                        show_json(record_of(event))
+                else:
+                    self._show_in_table(event)
+                sys.stdout.flush()
+                self.token = event.resume_token
+
+    def _show_in_table(self, event: WatchEvent) -> None:
+        if event.snapshot is not None and event.snapshot.balances:
+            show_rows(map(record_of, event.snapshot.balances), _BALANCE, "balances")
+            sys.stdout.write("\n")
+        if event.transaction is not None:
+            self._table.add(record_of(event.transaction))
+            self._table.end()  # a row must not wait for the next ones

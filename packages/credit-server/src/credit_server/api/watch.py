@@ -1,0 +1,333 @@
+"""One stream of `Watch`: first what was committed before, then the feed of what is committed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from credit_models import WatchEvent, WatchRequest
+from credit_models.codec import encode
+from credit_models.constraints import Violation
+from credit_models.ledger import Account
+from credit_models.translation import messages
+from credit_models.translation.refusals import (
+    bad_request,
+    resume_token_expired,
+    resume_token_invalid,
+)
+
+from credit_server.access import authorize
+from credit_server.access.authorize import Access
+from credit_server.access.identity import Identity
+from credit_server.admission.list_slots import ListSlots
+from credit_server.api import convert, errors
+from credit_server.api.watch_hub import Feed, Shared, WatchHub
+from credit_server.api.watch_token import (
+    ResumeTokenInvalid,
+    Scope,
+    log_token,
+    position_of,
+    sequence_of,
+    sequence_token,
+)
+from credit_server.grpc.call import Call
+from credit_server.store.port import LogPosition, LogTruncated, Store, StoreUnavailable
+
+# The interval of events with a token alone that the contract defines.
+_PROGRESS_SECONDS = 15
+
+# The most transactions of an app that are read from the log at a time.
+_PAGE_SIZE = 256
+
+# How often the caller's identity is checked again.
+_ACCESS_SECONDS = 15.0
+
+# Right after a change of primary, reads can miss what was committed a moment before. They are
+# repeated so often, with this pause.
+_STALE_READS_MAX = 5
+_STALE_READ_SECONDS = 0.2
+
+_TOKEN_VIOLATION = bad_request(
+    [Violation(field="resume_token", description="must be one of this user and this app")]
+)
+
+WatchCall = Call[WatchRequest, WatchEvent]
+
+
+class Watch:
+    """Serves one stream."""
+
+    def __init__(
+        self,
+        call: WatchCall,
+        request: WatchRequest,
+        *,
+        hub: WatchHub,
+        store: Store,
+        list_slots: ListSlots,
+        access: Access,
+    ) -> None:
+        """Prepare to serve.
+
+        Args:
+            call: The call.
+            request: Its valid request.
+            hub: Distributes what is committed.
+            store: What was committed before is read from it.
+            list_slots: Bounds how many pages are read at the same time.
+            access: Checks the caller's identity again.
+        """
+        self._call = call
+        self._request = request
+        self._hub = hub
+        self._access = access
+        self._scope = Scope(request.user_id or 0, request.app_id or 0)
+        source = _UserSource if self._scope.user_id else _AppSource
+        self._source: Source = source(call, self._scope, store, list_slots)
+        self._progress_seconds = request.progress_seconds or _PROGRESS_SECONDS
+        self._clock = asyncio.get_running_loop().time
+        self._checked_at = self._sent_at = self._clock()
+
+    async def run(self) -> None:
+        """Serve the stream until its client, its deadline or an error ends it.
+
+        Raises:
+            GRPCError: The token is not valid or too old, or the connection is drained.
+            AccessDenied: The caller may no longer watch.
+            NotAdmitted: There are too many watchers, or too many pages are being read.
+            StoreUnavailable: The store cannot be reached.
+        """
+        token, identity = self._request.resume_token, authorize.identity_of(self._call)
+        try:
+            if token:
+                self._source.resume(token)
+            async with self._hub.feed(
+                self._scope, self._call.caller_name, shared=identity is None
+            ) as feed:
+                with self._call.on_drain(lambda: feed.end(errors.watch_drained())):
+                    await self._serve(feed, resumed=bool(token))
+        except ResumeTokenInvalid:
+            raise errors.status_of(*resume_token_invalid(), _TOKEN_VIOLATION) from None
+        except LogTruncated:
+            raise errors.status_of(*resume_token_expired()) from None
+
+    async def _serve(self, feed: Feed, *, resumed: bool) -> None:
+        if resumed:
+            await self._catch_up(feed)
+            await self._send([self._source.progress(feed.start)])
+        else:
+            await self._send([await self._source.begin(feed)])
+        while not self._request.end_when_current:
+            await asyncio.sleep(self._sent_at + self._hub.pause_seconds - self._clock())
+            taken = await feed.take(self._sent_at + self._progress_seconds - self._clock())
+            self._check_access()
+            await self._send(self._accepted(feed, taken))
+            if feed.lost:
+                self._hub.restart(feed)
+                await self._catch_up(feed)
+            elif self._clock() - self._sent_at >= self._progress_seconds and feed.empty:
+                await self._send([self._source.progress(self._hub.position)])
+
+    def _accepted(self, feed: Feed, taken: Sequence[Shared]) -> Sequence[bytes]:
+        """Return the events of what was taken, up to a gap."""
+        events = []
+        for shared in taken:
+            if not self._source.follows(shared):
+                feed.lost = True
+                break
+            event = self._source.accept(shared)
+            if event is not None:
+                events.append(event)
+        return events
+
+    async def _catch_up(self, feed: Feed) -> None:
+        async for events in self._source.catch_up(feed):
+            feed.raise_failure()
+            self._check_access()
+            await self._send(events)
+
+    async def _send(self, events: Sequence[bytes]) -> None:
+        if events:
+            await self._call.send_framed(self._call.framed(events), count=len(events))
+            self._sent_at = self._clock()
+
+    def _check_access(self) -> None:
+        if self._clock() - self._checked_at >= _ACCESS_SECONDS:
+            self._checked_at = self._clock()
+            self._source.show(self._access.check_again(self._call, self._request))
+
+
+class Source(Protocol):
+    """Where the events of a stream come from, and its position."""
+
+    def show(self, identity: Identity | None) -> None:
+        """Show what an identity may read from now on; None: everything."""
+
+    def resume(self, token: str) -> None:
+        """Go to the position of a token.
+
+        Raises:
+            ResumeTokenInvalid: The token was not made for what is watched.
+        """
+
+    async def begin(self, feed: Feed) -> bytes:
+        """Go to the present position, and return the first event."""
+        ...
+
+    def catch_up(self, feed: Feed) -> AsyncIterator[Sequence[bytes]]:
+        """Iterate over events up to the start of the feed, or beyond it."""
+        ...
+
+    def follows(self, shared: Shared) -> bool:
+        """Return whether there is no gap between the position and what the feed has next."""
+        ...
+
+    def accept(self, shared: Shared) -> bytes | None:
+        """Return the event of what the feed has next; None if it is not wanted."""
+        ...
+
+    def progress(self, distributed: LogPosition) -> bytes:
+        """Return an event with a token alone.
+
+        Args:
+            distributed: Everything up to this position of the log was accepted.
+        """
+        ...
+
+
+class _UserSource:
+    """The transactions of a user. Their `sequence` is the position, and shows every gap."""
+
+    def __init__(self, call: WatchCall, scope: Scope, store: Store, list_slots: ListSlots) -> None:
+        self._caller = call.caller_name
+        self._scope = scope
+        self._store = store
+        self._list_slots = list_slots
+        # The sequence of the last transaction that was examined, and of the last that is known.
+        self._last = self._known = 0
+        self._identity: Identity | None = None
+        self._apps: frozenset[int] | None = None
+        self.show(authorize.identity_of(call))
+
+    def show(self, identity: Identity | None) -> None:
+        self._identity = identity
+        visible = authorize.visible_apps(identity)
+        self._apps = frozenset({self._scope.app_id}) if self._scope.app_id else visible
+
+    def resume(self, token: str) -> None:
+        self._last = self._known = sequence_of(token, self._scope)
+
+    async def begin(self, feed: Feed) -> bytes:
+        # As it is stored: what is due by time follows as transactions.
+        user_id = self._scope.user_id
+        account = await self._store.account(user_id) or Account.empty(user_id)
+        self._last = self._known = account.revision
+        visible = authorize.visible_account(account, self._identity)
+        snapshot = messages.account_to_message(visible)
+        if self._scope.app_id:
+            snapshot.balances = [
+                each for each in snapshot.balances if each.app_id == self._scope.app_id
+            ]
+        return encode(WatchEvent(resume_token=self._token(), snapshot=snapshot))
+
+    async def catch_up(self, feed: Feed) -> AsyncIterator[Sequence[bytes]]:
+        revision = await self._revision()
+        pages = self._store.list_transactions(
+            self._scope.user_id, self._apps, after_sequence=self._last
+        )
+        while True:
+            async with self._list_slots.slot(self._caller):
+                rows = await anext(pages, None)
+                if rows is None:
+                    break
+                events = []
+                encoded = convert.transactions_to_wire(rows)
+                for row, data in zip(rows, encoded, strict=True):
+                    self._last = row.sequence
+                    events.append(convert.transaction_event_to_wire(self._token(), data))
+                await asyncio.sleep(0)  # let other tasks run first
+            yield events
+        self._last = self._known = max(self._last, revision)
+
+    async def _revision(self) -> int:
+        """Return the number of the user's transactions, once it includes all that are known."""
+        for _ in range(_STALE_READS_MAX):
+            account = await self._store.account(self._scope.user_id)
+            revision = 0 if account is None else account.revision
+            if revision >= self._known:
+                return revision
+            await asyncio.sleep(_STALE_READ_SECONDS)
+        if revision < self._last:
+            raise ResumeTokenInvalid
+        raise StoreUnavailable("reads do not return what was committed")
+
+    def follows(self, shared: Shared) -> bool:
+        self._known = max(self._known, shared.row.sequence)
+        return shared.row.sequence <= self._last + 1
+
+    def accept(self, shared: Shared) -> bytes | None:
+        if shared.row.sequence <= self._last:
+            return None
+        self._last = shared.row.sequence
+        if self._apps is not None and shared.row.app_id not in self._apps:
+            return None
+        return shared.event(self._scope, self._token)
+
+    def progress(self, distributed: LogPosition) -> bytes:
+        return encode(WatchEvent(resume_token=self._token()))
+
+    def _token(self) -> str:
+        return sequence_token(self._scope, self._last)
+
+
+class _AppSource:
+    """The transactions in an app. The position in the log is theirs."""
+
+    def __init__(self, call: WatchCall, scope: Scope, store: Store, list_slots: ListSlots) -> None:
+        self._caller = call.caller_name
+        self._scope = scope
+        self._store = store
+        self._list_slots = list_slots
+        self._last = b""
+
+    def show(self, identity: Identity | None) -> None:
+        pass  # the identity may read the whole app, or it may not watch
+
+    def resume(self, token: str) -> None:
+        self._last = position_of(token, self._scope)
+
+    async def begin(self, feed: Feed) -> bytes:
+        return self.progress(feed.start)
+
+    async def catch_up(self, feed: Feed) -> AsyncIterator[Sequence[bytes]]:
+        while True:
+            async with self._list_slots.slot(self._caller):
+                page = await self._store.read_log(self._last, self._scope.app_id, limit=_PAGE_SIZE)
+                events = []
+                encoded = convert.transactions_to_wire(entry.row() for entry in page.entries)
+                for entry, data in zip(page.entries, encoded, strict=True):
+                    token = log_token(self._scope, entry.position.token)
+                    events.append(convert.transaction_event_to_wire(token, data))
+                await asyncio.sleep(0)  # let other tasks run first
+            self._last = max(self._last, page.end.token)
+            yield events
+            if page.at_end and page.end.time >= feed.start.time:
+                return
+            if page.at_end:
+                await asyncio.sleep(_STALE_READ_SECONDS)
+
+    def follows(self, shared: Shared) -> bool:
+        return True
+
+    def accept(self, shared: Shared) -> bytes | None:
+        token = shared.entry.position.token
+        if token <= self._last:
+            return None
+        self._last = token
+        return shared.event(self._scope, self._token)
+
+    def progress(self, distributed: LogPosition) -> bytes:
+        self._last = max(self._last, distributed.token)
+        return encode(WatchEvent(resume_token=self._token()))
+
+    def _token(self) -> str:
+        return log_token(self._scope, self._last)

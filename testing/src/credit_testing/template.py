@@ -1,0 +1,286 @@
+"""Run Python programs as forks of a template process that has imported this project.
+
+Its imports take most of the CPU time of a start of `credit-server`, and the tests start hundreds of
+processes. A fork skips them. The rest is that of a new process: it has a session, a command line,
+variables, a working directory and streams of its own, and the interpreter ends as usual. What the
+interpreter reads at its start, such as `PYTHONWARNINGS`, has no effect.
+
+A caller connects to the template's socket and sends the program with its three streams. The
+template replies with the process id, and with the exit status at the end.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+# What the commands import. A module that runs as `__main__` must not be imported before.
+IMPORTS = (
+    "credit_client.cli.commands",
+    "credit_client.sync",
+    "credit_server.app",
+    "credit_server.development",
+    "credit_server.doctor",
+    "credit_server.multiprocess",
+    "credit_server.settings.command_line",
+    "uvloop",
+)
+_MESSAGE_BYTES_MAX = 2**17
+_NUMBER_BYTES_MAX = 64
+# A command of a shell: it sends its own streams, and ends with the status of the fork.
+_SHELL_COMMAND = """\
+#!{python} -IS
+import json, os, socket, sys
+program = {{
+    "arguments": [{python!r}, {script!r}, *sys.argv[1:]],
+    "folder": os.getcwd(),
+    "environment": dict(os.environ),
+}}
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+    channel.connect({address!r})
+    socket.send_fds(channel, [json.dumps(program).encode()], [0, 1, 2])
+    channel.recv(64)
+    status = int(channel.recv(64))
+sys.exit(status if status >= 0 else 128 - status)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """A program to run.
+
+    Attributes:
+        arguments: The command line of a Python interpreter: its path, then `-m` and a module, `-c`
+            and code, or a script; then the program's own arguments.
+        folder: The working directory.
+        environment: All variables.
+    """
+
+    arguments: Sequence[str]
+    folder: str
+    environment: Mapping[str, str]
+
+    def run(self, streams: Sequence[int]) -> None:
+        """Run the program in this process, which has nothing of its own yet."""
+        os.setsid()
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        time.tzset()
+        _take_streams(streams)
+        sys.orig_argv[:] = self.arguments
+        _, program, *rest = self.arguments
+        match program:
+            case "-m":
+                sys.argv[:] = rest
+                runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+            case "-c":
+                sys.argv[:] = ["-c", *rest[1:]]
+                exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+            case script:
+                sys.argv[:] = [script, *rest]
+                runpy.run_path(script, run_name="__main__")
+
+
+def _take_streams(streams: Sequence[int]) -> None:
+    """Make descriptors the standard streams, buffered as those of a new interpreter."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - open until the end
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+class Forked:
+    """A fork of the template that runs a program; the interface is that of `subprocess.Popen`.
+
+    Attributes:
+        pid: Its process id.
+        stdout: The pipe from its standard output.
+        stderr: The pipe from its standard error.
+        returncode: Its exit status, or minus the number of the signal that ended it; None until
+            `poll` or `wait` has seen its end.
+    """
+
+    def __init__(self, channel: socket.socket, stdout: IO[bytes], stderr: IO[bytes]) -> None:
+        self._channel = channel
+        self.pid = int(channel.recv(_NUMBER_BYTES_MAX))
+        self.stdout = stdout
+        self.stderr = stderr
+        self.returncode: int | None = None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return the exit status. Several threads may wait.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended within the timeout, in seconds.
+        """
+        if self.returncode is None:
+            reported = select.poll()
+            reported.register(self._channel, select.POLLIN)
+            if not reported.poll(None if timeout is None else timeout * 1000):
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            # The report stays there for the other threads.
+            self.returncode = int(self._channel.recv(_NUMBER_BYTES_MAX, socket.MSG_PEEK))
+        return self.returncode
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.send_signal(signal.SIGKILL)
+        self.stdout.close()
+        self.stderr.close()
+        self.wait()
+        self._channel.close()
+
+
+class Template:
+    """A template process, which ends with this process."""
+
+    def __init__(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind("")  # the kernel chooses a name
+            listener.listen()
+            self._address = listener.getsockname()
+            # A connection waits in the queue of the socket until the template has started.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "credit_testing.template", str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[listener.fileno()],
+                start_new_session=True,
+            )
+
+    def start(
+        self, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str]
+    ) -> Forked:
+        """Start a program without input, with pipes from its standard output and error.
+
+        The arguments are those of `Program`.
+        """
+        program = Program(arguments=arguments, folder=str(folder), environment=dict(environment))
+        message = json.dumps(asdict(program)).encode()
+        (stdout, its_stdout), (stderr, its_stderr) = os.pipe(), os.pipe()
+        streams = [os.open(os.devnull, os.O_RDONLY), its_stdout, its_stderr]
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.connect(self._address)
+        socket.send_fds(channel, [message], streams)
+        for stream in streams:
+            os.close(stream)
+        return Forked(channel, os.fdopen(stdout, "rb"), os.fdopen(stderr, "rb"))
+
+    def write_shell_command(self, folder: Path, name: str) -> None:
+        """Write an executable file that runs a command of this environment as a fork."""
+        script = str(Path(sys.executable).with_name(name))
+        path = folder / name
+        path.write_text(
+            _SHELL_COMMAND.format(python=sys.executable, script=script, address=self._address)
+        )
+        path.chmod(0o755)
+
+    def end(self) -> None:
+        """End the template. Its forks continue."""
+        self._process.communicate()
+
+
+@cache
+def template() -> Template:
+    """Return the template of this process, and start it at the first call."""
+    started = Template()
+    atexit.register(started.end)
+    return started
+
+
+def _main(listener: int) -> None:
+    """Import what programs need and serve them until standard input ends."""
+    for name in IMPORTS:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy the pages of all objects
+    fork = _serve(listener)
+    if fork is not None:
+        program, streams = fork
+        program.run(streams)
+
+
+def _serve(listening: int) -> tuple[Program, list[int]] | None:
+    """Fork for each program that arrives.
+
+    Returns:
+        In a fork, the program and its streams; in the template None, when standard input ends.
+    """
+    running: dict[int, tuple[int, socket.socket]] = {}
+    with socket.socket(fileno=listening) as listener, selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(0, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd == 0:
+                    return None
+                if key.fd != listening:
+                    selector.unregister(key.fd)
+                    _report(key.fd, *running.pop(key.fd))
+                    continue
+                caller, _ = listener.accept()
+                message, streams, *_ = socket.recv_fds(caller, _MESSAGE_BYTES_MAX, 3)
+                pid = os.fork()
+                if pid == 0:
+                    for descriptor, (_, other) in running.items():
+                        os.close(descriptor)
+                        other.close()
+                    caller.close()
+                    return Program(**json.loads(message)), streams
+                for stream in streams:
+                    os.close(stream)
+                caller.send(str(pid).encode())
+                descriptor = os.pidfd_open(pid)
+                selector.register(descriptor, selectors.EVENT_READ)
+                running[descriptor] = pid, caller
+
+
+def _report(descriptor: int, pid: int, caller: socket.socket) -> None:
+    """Send the exit status of a fork to its caller."""
+    _, status = os.waitpid(pid, 0)
+    os.close(descriptor)
+    with caller, suppress(BrokenPipeError):
+        caller.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]))

@@ -1,0 +1,179 @@
+"""The log of committed transactions, of both stores alike, and what MongoDB's survives."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+import pytest
+from credit_models.ledger import Details, Kind, Transaction
+from credit_server.store.history import TransactionQuery
+from credit_server.store.memory import MemoryStore
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import (
+    Changes,
+    LogEntry,
+    LogPage,
+    LogTruncated,
+    Store,
+    StoreUnavailable,
+)
+
+from tests.server.store.fail_point import failing
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+@pytest.fixture(params=["memory", "mongo"])
+async def store(
+    request: pytest.FixtureRequest, mongod_uri: str, database: str
+) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    mongo = MongoStore(mongod_uri, database=database)
+    await mongo.migrate()
+    yield mongo
+    await mongo.close()
+
+
+@pytest.fixture
+async def mongo(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
+    store = MongoStore(mongod_uri, database=database)
+    await store.migrate()
+    yield store
+    await store.close()
+
+
+def entry(store: Store, sequence: int, *, user: int = 7, app: int = 1) -> Transaction:
+    return Transaction(
+        id=store.new_id(),
+        user_id=user,
+        app_id=app,
+        kind=Kind.ADD,
+        credits=sequence,
+        balance_after=sequence,
+        sequence=sequence,
+        created_at=NOW,
+        created_by=3,
+        key="",
+        details=Details(metadata=(("order", "42"),), note="n"),
+    )
+
+
+async def write(store: Store, *entries: Transaction) -> None:
+    changes = Changes(accounts=[], transactions=entries, purchases=[], totals={}, counter_shard=0)
+    async with store.writer().begin() as transaction:
+        await transaction.write(changes)
+        await transaction.commit()
+
+
+async def read(pages: AsyncIterator[LogPage], number: int) -> list[LogEntry]:
+    """Read pages until so many entries have come."""
+    found: list[LogEntry] = []
+    while len(found) < number:
+        found += (await anext(pages)).entries
+    return found
+
+
+def sequences(entries: list[LogEntry]) -> list[tuple[int, int]]:
+    return [(each.user_id, each.row().sequence) for each in entries]
+
+
+async def test_what_is_committed_is_followed_in_order(store: Store) -> None:
+    await write(store, entry(store, 1))
+    async with aclosing(store.follow_log()) as pages:
+        first = await anext(pages)
+        assert first.entries == []
+        await write(store, entry(store, 2), entry(store, 1, user=8))
+        await write(store, entry(store, 3))
+        found = await read(pages, 3)
+    assert sequences(found) == [(7, 2), (8, 1), (7, 3)]
+    tokens = [first.end.token, *(each.position.token for each in found)]
+    assert tokens == sorted(set(tokens))
+    assert found[0].position.time <= found[-1].position.time
+    listed = await store.query_transactions(TransactionQuery(user_id=8, limit=1))
+    assert [found[1].row()] == listed.rows
+
+
+async def test_an_aborted_transaction_is_not_in_the_log(store: Store) -> None:
+    async with aclosing(store.follow_log()) as pages:
+        await anext(pages)
+        async with store.writer().begin() as transaction:
+            await transaction.write(
+                Changes(
+                    accounts=[],
+                    transactions=[entry(store, 1)],
+                    purchases=[],
+                    totals={},
+                    counter_shard=0,
+                )
+            )
+        await write(store, entry(store, 2))
+        assert sequences(await read(pages, 1)) == [(7, 2)]
+
+
+async def test_the_log_of_an_app_is_read_from_a_position(store: Store) -> None:
+    async with aclosing(store.follow_log()) as pages:
+        start = (await anext(pages)).end.token
+        await write(store, *(entry(store, number, app=number % 2 + 1) for number in range(1, 8)))
+        followed = await read(pages, 7)
+    page = await store.read_log(start, 2, limit=3)
+    assert sequences(list(page.entries)) == [(7, 1), (7, 3), (7, 5)]
+    assert not page.at_end
+    assert page.end == page.entries[-1].position == followed[4].position
+    rest = await store.read_log(page.end.token, 2, limit=3)
+    assert sequences(list(rest.entries)) == [(7, 7)]
+    assert rest.at_end
+    assert rest.end.time >= followed[-1].position.time
+    assert rest.end.token >= followed[-1].position.token
+    nothing = await store.read_log(rest.end.token, 2, limit=3)
+    assert (nothing.entries, nothing.at_end) == ([], True)
+
+
+async def test_a_position_that_was_never_made_is_not_in_the_log(store: Store) -> None:
+    with pytest.raises(LogTruncated):
+        await store.read_log(b"\x82" + bytes(40), 1, limit=1)
+    with pytest.raises(LogTruncated):
+        await store.read_log(b"\xff" * 8, 1, limit=1)
+
+
+async def test_the_memory_store_can_drop_its_log() -> None:
+    store = MemoryStore()
+    await write(store, entry(store, 1))
+    store.truncate_log()
+    with pytest.raises(LogTruncated):
+        await store.read_log(bytes(8), 1, limit=1)
+
+
+async def test_a_broken_connection_neither_repeats_nor_omits(
+    mongo: MongoStore, mongod_uri: str
+) -> None:
+    async with aclosing(mongo.follow_log()) as pages:
+        await anext(pages)
+        found: list[LogEntry] = []
+        # 91 (ShutdownInProgress) is what a primary that steps down answers.
+        for broken in ({"errorCode": 91}, {"closeConnection": True}):
+            async with failing(mongod_uri, "getMore", times=1, kill_sessions=False, **broken):
+                await write(mongo, entry(mongo, 1 + len(found)), entry(mongo, 2 + len(found)))
+                found += await read(pages, 2)
+    assert sequences(found) == [(7, number) for number in range(1, 5)]
+
+
+async def test_a_store_that_cannot_be_reached_is_unavailable(unused_tcp_port: int) -> None:
+    uri = f"mongodb://127.0.0.1:{unused_tcp_port}/?replicaSet=credit"
+    store = MongoStore(uri, database="d", timeout_seconds=0.1)
+    with pytest.raises(StoreUnavailable):
+        await anext(store.follow_log())
+    with pytest.raises(StoreUnavailable):
+        await store.read_log(b"\x82", 1, limit=1)
+    await store.close()
+
+
+async def test_followers_end_with_the_store(mongo: MongoStore) -> None:
+    pages = mongo.follow_log()
+    await anext(pages)
+    ends = asyncio.ensure_future(read(pages, 1))
+    await mongo.close()
+    ends.cancel()
+    assert not [each for each in mongo._log._followers if each.is_alive()]
