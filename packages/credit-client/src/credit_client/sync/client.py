@@ -27,8 +27,8 @@ from credit_models import (
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
-from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import ListAlertsResponse as AlertList
+from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
 
