@@ -1,7 +1,11 @@
 """The commands of `credit` that find transactions, on a real server."""
 
+import asyncio
 import itertools
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -204,3 +208,22 @@ def test_a_watch_shows_what_was_written_since_its_token(user: str) -> None:
 
 def test_a_watch_needs_a_user_or_an_app(user: str) -> None:
     assert credit("watch").exit_code == 2
+
+
+async def test_an_interrupted_watch_ends_well_and_prints_how_to_continue(
+    user: str, server: ServerProcess
+) -> None:
+    words = ["watch", "--user", user, "--app", "2", "--target", server.address]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from credit_client.cli import main; main()", *words),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    event = json.loads(await process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    rest, errors = await process.communicate()
+    assert (process.returncode, rest) == (0, b"")
+    token = event["resume_token"]
+    expected = f"credit: to continue: credit watch --user {user} --app 2 --from {token}\n"
+    assert errors.decode() == expected

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from credit_models import WatchEvent, WatchRequest
+from credit_models import WatchRequest, WatchResponse
 from credit_models.codec import decode, encode
 from credit_testing.calls import Answer, call_headers, framed
 from credit_testing.http2_client import Connection
@@ -25,14 +25,14 @@ class Watched:
         self.answer = answer
 
     @property
-    def events(self) -> list[WatchEvent]:
+    def events(self) -> list[WatchResponse]:
         """Return the events that have arrived completely."""
         found, data = [], bytes(self.answer.data)
         while len(data) >= _PREFIX.size:
             end = _PREFIX.size + _PREFIX.unpack_from(data)[1]
             if len(data) < end:
                 break
-            found.append(decode(WatchEvent, data[_PREFIX.size : end]))
+            found.append(decode(WatchResponse, data[_PREFIX.size : end]))
             data = data[end:]
         return found
 

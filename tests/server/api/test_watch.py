@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from credit_models import CreditTransaction, WatchEvent
+from credit_models import CreditTransaction, WatchResponse
 from credit_server.access import Identity, Unauthenticated
 from credit_server.api import watch, watch_hub
 from credit_server.api.watch_hub import WatchHub
@@ -119,7 +119,7 @@ class TestUser:
         assert resumed.sequences == [(7, 1), (7, 2)]
         again = await begin(caller, user_id=7, resume_token=resumed.token, end_when_current=True)
         assert (await again.ended()).status is Status.OK
-        assert again.events == [WatchEvent(resume_token=resumed.token)]
+        assert again.events == [WatchResponse(resume_token=resumed.token)]
 
 
 class TestApp:

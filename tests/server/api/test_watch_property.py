@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from credit_models import WatchEvent
+from credit_models import WatchResponse
 from credit_server.api import watch, watch_hub
 from credit_server.store.memory import MemoryStore
 from credit_testing.http2_client import Connection
@@ -65,7 +65,7 @@ class Watcher:
             for event in watched.events:
                 self._note(event)
 
-    def _note(self, event: WatchEvent) -> None:
+    def _note(self, event: WatchResponse) -> None:
         self._token = event.resume_token
         if event.transaction is not None:
             self.record.append((event.transaction.user_id, event.transaction.sequence))

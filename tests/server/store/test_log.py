@@ -39,7 +39,8 @@ async def store(
 
 @pytest.fixture
 async def mongo(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
-    store = MongoStore(mongod_uri, database=database)
+    # On a busy machine, the driver may need seconds to find the primary again.
+    store = MongoStore(mongod_uri, database=database, timeout_seconds=60.0)
     await store.migrate()
     yield store
     await store.close()

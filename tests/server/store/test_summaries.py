@@ -69,7 +69,12 @@ async def store(
 
 # Any: the attributes of a query have many types.
 def query(**changed: Any) -> HistoryQuery:
-    values = {"user_id": 7, "created_from": MONTHS[0], "created_until": MONTHS[1], "limit": 10}
+    values: dict[str, Any] = {
+        "user_id": 7,
+        "created_from": MONTHS[0],
+        "created_until": MONTHS[1],
+        "limit": 10,
+    }
     return HistoryQuery(**values | changed)
 
 

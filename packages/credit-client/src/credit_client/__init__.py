@@ -32,7 +32,6 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
-    WatchEvent,
     Webhook,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
@@ -42,6 +41,7 @@ from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
+from credit_models import WatchResponse as WatchEvent
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation

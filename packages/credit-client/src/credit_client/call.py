@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from credit_models import UserId, WatchEvent, WatchRequest
+from credit_models import UserId, WatchRequest
+from credit_models import WatchResponse as WatchEvent
 from grpclib.const import Status
 
 from credit_client.bearer import Bearer

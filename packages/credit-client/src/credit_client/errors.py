@@ -8,7 +8,7 @@
     ├── PageTokenInvalid        your request: begin with the first page
     ├── SummaryTooLarge         your request: request shorter spans
     ├── ResumeTokenInvalid      your request: begin without a token
-    ├── ResumeTokenExpired      your app: read what was missed, and begin without a token
+    ├── ResumeTokenExpired      your app: begin without a token, and read what was missed
     ├── NotReversible           your request: transactions of this type cannot be reversed
     ├── ReversalExceeds         your request: less of the transaction is left to reverse
     ├── GrantNotFound           your request: the user never had such a grant in the app

@@ -74,8 +74,8 @@ from credit_models import (
     UserId,
     VoidGrantRequest,
     VoidGrantResponse,
-    WatchEvent,
     WatchRequest,
+    WatchResponse,
     WriteRequest,
     WriteResponse,
 )
@@ -165,7 +165,7 @@ QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchas
 TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
 BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
 SUMMARIZE = _history("Summarize", SummarizeRequest, SummarizeResponse)
-WATCH = _history("Watch", WatchRequest, WatchEvent)
+WATCH = _history("Watch", WatchRequest, WatchResponse)
 
 SET_ALERT = _alert("SetAlert", SetAlertRequest, SetAlertResponse, writes=True)
 REMOVE_ALERT = _alert("RemoveAlert", RemoveAlertRequest, RemoveAlertResponse, writes=True)

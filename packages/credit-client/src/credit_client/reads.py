@@ -12,7 +12,6 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
-    WatchEvent,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
@@ -20,6 +19,7 @@ from credit_models import GetSpendingCapResponse as UserSpendingCaps
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
+from credit_models import WatchResponse as WatchEvent
 from grpclib.const import Status
 
 from credit_client.call import Caller

@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 
-from credit_models import WatchEvent, WatchRequest
+from credit_models import WatchRequest
+from credit_models import WatchResponse as WatchEvent
 from grpclib.const import Status
 
 from credit_client.methods import WATCH

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Annotated
 
 import typer
-from credit_models import WatchEvent
+from credit_models import WatchResponse as WatchEvent
 
 from credit_client.cli.calls import OPTIONAL, make_reads
 from credit_client.cli.connection import Connection

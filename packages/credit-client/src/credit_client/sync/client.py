@@ -21,7 +21,6 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
-    WatchEvent,
     Webhook,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
@@ -31,6 +30,7 @@ from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
+from credit_models import WatchResponse as WatchEvent
 
 from credit_client import batch as _batch
 from credit_client import client as _client

@@ -25,12 +25,12 @@ from credit_models import (
     SetSpendingCapRequest,
     SetSpendingCapResponse,
     UserId,
-    WatchEvent,
     WatchRequest,
     WriteRequest,
     WriteResponse,
     ledger,
 )
+from credit_models import WatchResponse as WatchEvent
 from credit_models.codec import encode
 from credit_models.constraints import Violation, describe, violations
 from credit_models.operations import AnyWrite, request_of

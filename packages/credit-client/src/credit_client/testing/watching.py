@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
 
-from credit_models import CreditTransaction, UserCredits, WatchEvent, WatchRequest
+from credit_models import CreditTransaction, UserCredits, WatchRequest
+from credit_models import WatchResponse as WatchEvent
 from credit_models.constraints import Violation
 from credit_models.translation.refusals import resume_token_invalid
 

@@ -257,8 +257,8 @@ def resume_token_expired() -> Answer:
     """Return the answer to a resume token whose position is no longer in the log."""
     return Answer(
         ErrorReason.RESUME_TOKEN_EXPIRED,
-        "the log no longer has the transactions after the resume_token: query those that were"
-        " missed, and begin without a token",
+        "the log no longer has the transactions after the resume_token: begin without a token, and"
+        " query those that were missed",
         {},
     )
 

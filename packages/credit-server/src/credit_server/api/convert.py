@@ -26,7 +26,7 @@ _TRANSACTION: Any = message_class("credit.v1.CreditTransaction")
 _PURCHASE: Any = message_class("credit.v1.Purchase")
 _PAGE: Any = message_class("credit.v1.QueryTransactionsResponse")
 _FOUND_TRANSACTION: Any = message_class("credit.v1.GetTransactionResponse")
-_WATCH_EVENT: Any = message_class("credit.v1.WatchEvent")
+_WATCH_EVENT: Any = message_class("credit.v1.WatchResponse")
 
 # The tag of a field with the number 1 whose length follows.
 _FIRST_FIELD = b"\x0a"
@@ -163,7 +163,7 @@ def found_transaction_to_wire(row: TransactionRow) -> bytes:
 
 
 def transaction_event_to_wire(token: str, transaction: bytes) -> bytes:
-    """Write a `CreditTransaction` as a `WatchEvent`."""
+    """Write a `CreditTransaction` as a `WatchResponse`."""
     event = _WATCH_EVENT(resume_token=token)
     event.transaction.MergeFromString(transaction)
     return bytes(event.SerializeToString())

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from credit_models import WatchEvent, WatchRequest
+from credit_models import WatchRequest, WatchResponse
 from credit_models.codec import encode
 from credit_models.constraints import Violation
 from credit_models.ledger import Account
@@ -50,7 +50,7 @@ _TOKEN_VIOLATION = bad_request(
     [Violation(field="resume_token", description="must be one of this user and this app")]
 )
 
-WatchCall = Call[WatchRequest, WatchEvent]
+WatchCall = Call[WatchRequest, WatchResponse]
 
 
 class Watch:
@@ -227,7 +227,7 @@ class _UserSource:
             snapshot.balances = [
                 each for each in snapshot.balances if each.app_id == self._scope.app_id
             ]
-        return encode(WatchEvent(resume_token=self._token(), snapshot=snapshot))
+        return encode(WatchResponse(resume_token=self._token(), snapshot=snapshot))
 
     async def catch_up(self, feed: Feed) -> AsyncIterator[Sequence[bytes]]:
         revision = await self._revision()
@@ -273,7 +273,7 @@ class _UserSource:
         return shared.event(self._scope, self._token)
 
     def progress(self, distributed: LogPosition) -> bytes:
-        return encode(WatchEvent(resume_token=self._token()))
+        return encode(WatchResponse(resume_token=self._token()))
 
     def _token(self) -> str:
         return sequence_token(self._scope, self._last)
@@ -327,7 +327,7 @@ class _AppSource:
 
     def progress(self, distributed: LogPosition) -> bytes:
         self._last = max(self._last, distributed.token)
-        return encode(WatchEvent(resume_token=self._token()))
+        return encode(WatchResponse(resume_token=self._token()))
 
     def _token(self) -> str:
         return log_token(self._scope, self._last)

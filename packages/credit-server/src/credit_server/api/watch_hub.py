@@ -56,7 +56,7 @@ class Shared:
         return data
 
     def event(self, scope: Scope, token: Callable[[], str]) -> bytes:
-        """Return the `WatchEvent` of a scope.
+        """Return the `WatchResponse` of a scope.
 
         Args:
             scope: What is watched.

@@ -106,8 +106,8 @@ __all__ = (
     "UserId",
     "VoidGrantRequest",
     "VoidGrantResponse",
-    "WatchEvent",
     "WatchRequest",
+    "WatchResponse",
     "Webhook",
     "WriteRequest",
     "WriteResponse",
@@ -457,8 +457,8 @@ class ErrorReason(betterproto2.Enum):
     RESUME_TOKEN_EXPIRED = 46
     """
     OUT_OF_RANGE. The database no longer has the log of the app's transactions after the `resume_token`.
-    Nothing was changed. Read what was missed with `QueryTransactions`, user by user, and begin without a
-    token.
+    Nothing was changed. Begin without a token, then read the transactions in the app that were missed with
+    `QueryTransactions`.
     """
 
     TOO_MANY_ALERTS = 50
@@ -4954,46 +4954,6 @@ default_message_pool.register_message("credit.v1", "VoidGrantResponse", VoidGran
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
-class WatchEvent(betterproto2.Message):
-    """
-    An event of `Watch`. If it has neither a transaction nor a snapshot, it shows that nothing was missed up to
-    its token.
-
-    Oneofs:
-        - event:
-    """
-
-    resume_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
-        1, betterproto2.TYPE_STRING
-    )
-    """
-    The opaque token that continues after this event. For a user it does not expire. For an app it expires
-    when the database has dropped the transactions after it from its log: after hours, or as configured.
-    """
-
-    transaction: "CreditTransaction | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
-    """
-    A transaction that was written.
-    """
-
-    snapshot: "UserCredits | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
-    """
-    The user's balances before the first transaction of the stream.
-    """
-
-    @model_validator(mode="after")
-    def check_oneof(self):
-        return self._validate_field_groups(self)
-
-
-default_message_pool.register_message("credit.v1", "WatchEvent", WatchEvent)
-
-
-@dataclass(eq=False, repr=False, config={"extra": "forbid"})
 class WatchRequest(betterproto2.Message):
     """
     A request to watch a user, a user in an app, or an app. At least one of the two ids is set.
@@ -5035,6 +4995,46 @@ class WatchRequest(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "WatchRequest", WatchRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid"})
+class WatchResponse(betterproto2.Message):
+    """
+    An event of `Watch`. If it has neither a transaction nor a snapshot, it shows that nothing was missed up to
+    its token.
+
+    Oneofs:
+        - event: What the event has besides its token. Unset: nothing.
+    """
+
+    resume_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        1, betterproto2.TYPE_STRING
+    )
+    """
+    The opaque token that continues after this event. For a user it does not expire. For an app it expires
+    when the database has dropped the transactions after it from its log: after hours, or as configured.
+    """
+
+    transaction: "CreditTransaction | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    A transaction that was written.
+    """
+
+    snapshot: "UserCredits | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, optional=True, group="event"
+    )
+    """
+    The user's balances before the first transaction of the stream.
+    """
+
+    @model_validator(mode="after")
+    def check_oneof(self):
+        return self._validate_field_groups(self)
+
+
+default_message_pool.register_message("credit.v1", "WatchResponse", WatchResponse)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid"})
@@ -5646,7 +5646,7 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         timeout: "float | None" = None,
         deadline: "Deadline | None" = None,
         metadata: "MetadataLike | None" = None,
-    ) -> "AsyncIterator[WatchEvent]":
+    ) -> "AsyncIterator[WatchResponse]":
         """
         Streams transactions as they are written: those of a user, or those in an app.
 
@@ -5667,7 +5667,7 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         async for response in self._unary_stream(
             "/credit.v1.HistoryService/Watch",
             message,
-            WatchEvent,
+            WatchResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -6613,7 +6613,7 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
-    async def watch(self, message: "WatchRequest") -> "AsyncIterator[WatchEvent]":
+    async def watch(self, message: "WatchRequest") -> "AsyncIterator[WatchResponse]":
         """
         Streams transactions as they are written: those of a user, or those in an app.
 
@@ -6632,7 +6632,7 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
-        yield WatchEvent()
+        yield WatchResponse()
 
     async def __rpc_query_transactions(
         self, stream: "grpclib.server.Stream[QueryTransactionsRequest, QueryTransactionsResponse]"
@@ -6674,7 +6674,9 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         response = await self.get_balance_at(request)
         await stream.send_message(response)
 
-    async def __rpc_watch(self, stream: "grpclib.server.Stream[WatchRequest, WatchEvent]") -> None:
+    async def __rpc_watch(
+        self, stream: "grpclib.server.Stream[WatchRequest, WatchResponse]"
+    ) -> None:
         request = await stream.recv_message()
         assert request is not None
         await self._call_rpc_handler_server_stream(
@@ -6719,7 +6721,7 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 self.__rpc_watch,
                 grpclib.const.Cardinality.UNARY_STREAM,
                 WatchRequest,
-                WatchEvent,
+                WatchResponse,
             ),
         }
 
