@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -289,6 +290,77 @@ def test_the_caps_and_the_policy_of_an_app(of: Callable[[str], list[str]]) -> No
     rejected(2, "need --user", *set_caps, "--remove", "--note", "n")
     done(*set_caps, "--remove")
     assert "per_day" not in credit("policy", "--app", app_id, "-o", "table").stdout
+
+
+def test_alerts_are_set_listed_and_removed_and_their_events_shown(user: str) -> None:
+    app_id = str(next(_USERS))
+    at = ["--app", app_id, "--credits", "20"]
+    assert done("alert", "set", *at, "--direction", "rises") == {
+        "credits": 20,
+        "direction": "RISES_TO",
+    }
+    own = ["--user", user]
+    assert done("alert", "set", *at, *own)["direction"] == "FALLS_BELOW"
+    listed = credit("alert", "list", "--app", app_id, *own, "-o", "table").stdout.splitlines()
+    assert [line.split() for line in listed] == [
+        ["OF", "CREDITS", "DIRECTION"],
+        ["user", "20", "FALLS_BELOW"],
+        ["app", "20", "RISES_TO"],
+    ]
+    assert len(done("alert", "list", "--app", app_id)["app_alerts"]) == 1
+    done("add", *own, "--app", app_id, "--credits", "20")
+    done("use", *own, "--app", app_id, *REPORT, "--credits", "1")
+    events = ["alert", "events", "--app", app_id]
+    while len(credit(*events).stdout.splitlines()) < 2:  # the server orders them soon
+        pass
+    rows = credit(*events, "-o", "table", "--utc").stdout.splitlines()
+    assert rows[0].split()[-5:] == ["CREDITS", "DIRECTION", "BALANCE", "TRANSACTION", "ID"]
+    assert [line.split()[-4:-1] for line in rows[1:]] == [
+        ["20", "RISES_TO", "20"],
+        ["20", "FALLS_BELOW", "19"],
+    ]
+    first = json.loads(credit(*events).stdout.splitlines()[0])
+    assert done(*events, "--after", str(first["position"]))["balance"] == 19
+    assert credit("alert", "remove", *at, *own).stdout == ""
+    assert credit("alert", "remove", *at, "--direction", "rises", "-o", "table").stderr == (
+        "no alerts\n"
+    )
+
+
+def test_events_are_shown_as_they_come_until_the_command_is_interrupted(user: str) -> None:
+    at = ["--app", str(next(_USERS))]
+    done("alert", "set", *at, "--credits", "20", "--direction", "rises")
+    done("add", "--user", user, *at, "--credits", "20")
+    command = [COMMAND, "alert", "watch", *at, "--after", "0", "-o", "json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        users = [int(user), next(_USERS)]
+        for number, expected in enumerate(users):
+            if number:
+                done("add", "--user", str(expected), *at, "--credits", "20")
+            assert json.loads(watching.stdout.readline())["user_id"] == expected
+        watching.send_signal(signal.SIGINT)
+        watching.communicate()
+    assert watching.returncode != 0
+
+
+def test_webhooks_are_set_listed_and_removed(user: str) -> None:
+    at = ["--app", str(next(_USERS))]
+    url = ["--url", "https://example.com/hook"]
+    made = done("webhook", "set", *at, *url)
+    assert made["url"] == url[1]
+    assert str(made["secret"]).startswith("whsec_")
+    assert done("webhook", "list", *at)["url"] == url[1]
+    rows = credit("webhook", "list", *at, "-o", "table").stdout.splitlines()
+    assert rows[1].split()[0] == url[1]
+    assert credit("webhook", "dead", *at).stdout == ""
+    assert done("webhook", "resend", *at) == {"resent": 0}
+    rejected(14, "no dead letter with this id", "webhook", "resend", *at, "--id", "none")
+    rejected(2, "must begin with https://", "webhook", "set", *at, "--url", "http://example.com")
+    assert credit("webhook", "remove", *at, *url).exit_code == 0
+    assert credit("webhook", "list", *at).stdout == ""
 
 
 def test_a_write_without_a_result_names_the_command_with_every_option(

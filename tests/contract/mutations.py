@@ -50,7 +50,9 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """ = 46 [(credit.options.v1.error) = {status: STATUS_OUT_OF_RANGE}];
+LAST_REASON = """    status: STATUS_NOT_FOUND
+    metadata: ["dead_letter_id"]
+  }];
 }
 """
 KEY_REUSED = """    status: STATUS_ALREADY_EXISTS

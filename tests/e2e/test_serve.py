@@ -228,7 +228,7 @@ async def test_a_database_of_release_0_1_0_is_served_once_it_is_migrated(
     await make_schema_1(mongod_uri, database)
     options = ["--mongodb-uri", mongod_uri, "--mongodb-database", database]
     ended = await run_credit_server(tmp_path, "serve", "--port", "0", *options)
-    _assert_refused(ended, 1, "has version 1, this server needs 3", "credit-server migrate")
+    _assert_refused(ended, 1, "has version 1, this server needs 4", "credit-server migrate")
     ended = await run_credit_server(tmp_path, "migrate", *options)
     assert (ended.status, ended.output) == (0, f"the database '{database}' has schema version 4\n")
     await _assert_upgraded(await credit_server_process(*options))

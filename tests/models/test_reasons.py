@@ -1,7 +1,13 @@
 """The reasons, and how the server sends them, equal those of the contract."""
 
 import pytest
-from credit_models import CreditServiceBase, ErrorReason, HistoryServiceBase, LedgerServiceBase
+from credit_models import (
+    AlertServiceBase,
+    CreditServiceBase,
+    ErrorReason,
+    HistoryServiceBase,
+    LedgerServiceBase,
+)
 from credit_models.reasons import (
     ACCESS_REASONS,
     DOMAIN,
@@ -65,7 +71,12 @@ def test_an_unknown_reason_has_no_name() -> None:
 
 
 def test_every_method_lists_its_reasons_in_order_of_precedence() -> None:
-    services = (CreditServiceBase(), LedgerServiceBase(), HistoryServiceBase())
+    services = (
+        CreditServiceBase(),
+        LedgerServiceBase(),
+        HistoryServiceBase(),
+        AlertServiceBase(),
+    )
     served = {path for service in services for path in service.__mapping__()}
     assert set(method_reasons()) == set(served)
     assert method_reasons()[WRITE] == (

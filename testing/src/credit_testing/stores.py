@@ -14,6 +14,7 @@ from credit_models.ledger import (
     AppAccount,
     Grant,
 )
+from credit_server.store.alert_events import MemoryAlertEvents, OrderedEvent
 from credit_server.store.history import (
     SUMMARIZED_MAX,
     BalanceAt,
@@ -98,12 +99,27 @@ class EndlessStore(MemoryStore):
             await asyncio.sleep(0)
 
 
+class _FailingAlertEvents(MemoryAlertEvents):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def order(self, limit: int) -> int:
+        raise self._error
+
+    async def page(
+        self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
+    ) -> Sequence[OrderedEvent]:
+        raise self._error
+
+
 class FailingStore(MemoryStore):
     """Raise one exception from every operation."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self._error = error
+        self.alert_events = _FailingAlertEvents(error)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreTransaction]:

@@ -12,17 +12,20 @@ from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES
 from credit_models.translation.refusals import (
     answer_of,
     bad_request,
+    dead_letter_not_found,
     error_info,
     key_not_found,
     page_token_invalid,
     resume_token_expired,
     resume_token_invalid,
     summary_too_large,
+    too_many_webhooks,
     total_overflow,
+    webhook_url_not_allowed,
 )
 
 REFUSALS: list[type[Refusal]] = [
-    each for each in get_args(Refusal) if each is not ledger.NothingDue
+    each for each in get_args(Refusal) if each not in (ledger.NothingDue, ledger.AlertUnchanged)
 ]
 
 
@@ -51,6 +54,8 @@ def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence(
     answered += [total_overflow(5).reason, page_token_invalid().reason, key_not_found("k").reason]
     answered.append(summary_too_large("groups", 3).reason)
     answered += [resume_token_invalid().reason, resume_token_expired().reason]
+    answered += [too_many_webhooks(4).reason, webhook_url_not_allowed("must be public").reason]
+    answered.append(dead_letter_not_found("d").reason)
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
     others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}
     assert sorted(answered) == sorted(RULES.keys() - others)

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from credit_models import CreditRequest, Empty, Receipt
 
+from credit_client.alerts import Alerts
 from credit_client.arguments import (
     Config,
     FilePath,
@@ -34,6 +35,7 @@ from credit_client.retry import Backoff
 from credit_client.settings import ClientSettings, Streams
 from credit_client.tracing import Tracing
 from credit_client.transport import Method, Transport
+from credit_client.webhooks import Webhooks
 from credit_client.writes import NotedOptions, WriteOptions
 
 
@@ -42,6 +44,8 @@ class CreditClient(
     HoldWrites[AwaitedReceipt],
     CorrectionWrites[AwaitedReceipt],
     Policies,
+    Alerts,
+    Webhooks,
     Reads,
 ):
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.

@@ -32,7 +32,11 @@ from credit_client.transport import AnswerBroken, AttemptFailed, HandshakeFailed
 _DetailT = TypeVar("_DetailT", ErrorInfo, BadRequest, RetryInfo)
 
 # The first release of each service that not every server has.
-_FIRST_RELEASES = {"credit.v1.LedgerService": "0.3.0", "credit.v1.HistoryService": "0.4.0"}
+_FIRST_RELEASES = {
+    "credit.v1.LedgerService": "0.3.0",
+    "credit.v1.HistoryService": "0.4.0",
+    "credit.v1.AlertService": "0.4.0",
+}
 
 _REASONS = {reason_name(reason): reason for reason in RULES}
 

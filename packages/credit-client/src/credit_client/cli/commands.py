@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from credit_models import Balance, CreditTransaction, UserCredits
 
+from credit_client.cli.alerts import alert
 from credit_client.cli.calls import Question, make_reads, make_write
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
@@ -47,6 +48,7 @@ from credit_client.cli.statement import statement
 from credit_client.cli.table import Record
 from credit_client.cli.times import moment, read_option
 from credit_client.cli.watching import watch
+from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
 
 # The fields of a balance that are seldom set. A table has columns for those that are.
@@ -261,6 +263,9 @@ def user_summary(
 
 for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
+
+app.add_typer(alert, name="alert")
+app.add_typer(webhook, name="webhook")
 
 
 def _show_balances(held: UserCredits, display: Display) -> None:

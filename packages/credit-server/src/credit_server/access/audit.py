@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 import betterproto2
 import structlog
 from credit_models.constraints import Constraint, constraints_of
-from credit_models.ledger import Receipt
+from credit_models.ledger import AlertUnchanged, Receipt
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
@@ -35,8 +36,14 @@ Line = Mapping[str, Shown]
 # Writes one line; must not raise.
 Sink = Callable[[Line], None]
 
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A write took effect that makes no transaction and changes no policy."""
+
+
 # The result of a write: its effect, its error, or None if it was dropped without an effect.
-WriteResult = Receipt | AppPolicy | BaseException | None
+WriteResult = Receipt | AppPolicy | AlertUnchanged | Done | BaseException | None
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
@@ -58,6 +65,9 @@ _IF_SET = {
     "to_user_id": "to_user_id",
     "to_app_id": "to_app_id",
     "allow_negative": "allow_negative",
+    "direction": "direction",
+    "url": "url",
+    "dead_letter_id": "dead_letter_id",
     "validate_only": "validate_only",
     "note": "note",
     "metadata": "metadata",
@@ -167,6 +177,10 @@ class AuditLog:
             return {"status": Status.OK.name, **written, "replayed": ending.replayed}
         if isinstance(ending, AppPolicy):
             return {"status": Status.OK.name, "revision": ending.revision}
+        if isinstance(ending, Done):
+            return {"status": Status.OK.name}
+        if isinstance(ending, AlertUnchanged):
+            return {"status": Status.OK.name, "replayed": True}
         if ending is None:
             return {"status": Status.CANCELLED.name}
         error = self._translate(ending)
@@ -185,7 +199,7 @@ class AuditedWrite:
         receipt: What was accepted; None until then.
     """
 
-    receipt: Receipt | AppPolicy | None
+    receipt: Receipt | AppPolicy | AlertUnchanged | Done | None
 
     def __init__(self, audit: AuditLog, what: Line, request_id: str) -> None:
         self.receipt = None
@@ -228,6 +242,8 @@ def _shown(request: betterproto2.Message) -> dict[str, Shown]:
     shown: dict[str, Shown] = {}
     for field, name, constraint in _shown_fields(type(request)):
         value: Shown | None = getattr(request, field)
+        if isinstance(value, betterproto2.Enum):
+            value = (value.name or str(int(value))).lower()
         if value or (value is not None and field in _ALWAYS):
             shown[name] = _cut(value, constraint)
     return shown

@@ -10,8 +10,12 @@ from credit_models import (
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
+    ListAlertEventsRequest,
+    ListAlertsRequest,
+    ListDeadLettersRequest,
     ListGrantsRequest,
     ListHoldsRequest,
+    ListWebhooksRequest,
     QueryPurchasesRequest,
     QueryTransactionsRequest,
     SummarizeRequest,
@@ -41,6 +45,10 @@ _Request = TypeVar(
     GetBalanceAtRequest,
     SummarizeRequest,
     WatchRequest,
+    ListAlertsRequest,
+    ListAlertEventsRequest,
+    ListWebhooksRequest,
+    ListDeadLettersRequest,
 )
 _Answer = TypeVar("_Answer")
 

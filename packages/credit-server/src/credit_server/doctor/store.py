@@ -34,6 +34,9 @@ _ACTIONS_NEEDED = {
     "purchases": _WRITES,
     "app_totals": _WRITES,
     "app_policies": _WRITES,
+    "alert_events": _WRITES,
+    "webhooks": _WRITES | {"remove"},
+    "webhook_deliveries": _WRITES | {"remove"},
     "leases": _WRITES,
     "schema_version": _READS,
 }
