@@ -53,6 +53,9 @@ ONEOF_CHECK_OF_INSTANCE = """\
     def check_oneof(self):
         return self._validate_field_groups(self)
 """
+# `credit_models` builds the validator of a message when the first one is constructed.
+CONFIG = 'config={"extra": "forbid"}'
+DEFERRED_CONFIG = 'config={"extra": "forbid", "defer_build": True}'
 
 
 def run_buf(arguments: list[str], folder: Path) -> None:
@@ -99,7 +102,10 @@ def build(folder: Path) -> Path:
     run_buf(["generate"], folder)
     for module in (folder / GENERATED).rglob("*.py"):
         code = module.read_text(encoding="utf-8")
-        module.write_text(code.replace(ONEOF_CHECK, ONEOF_CHECK_OF_INSTANCE), encoding="utf-8")
+        code = code.replace(ONEOF_CHECK, ONEOF_CHECK_OF_INSTANCE)
+        if "credit" in module.relative_to(folder / GENERATED).parts:
+            code = code.replace(CONFIG, DEFERRED_CONFIG)
+        module.write_text(code, encoding="utf-8")
     # A plain FileDescriptorSet, imports included: buf's own additions would travel with reflection.
     image_flags = ["--exclude-source-info", "--as-file-descriptor-set", "--output", str(IMAGE)]
     run_buf(["build", *image_flags], folder)

@@ -30,8 +30,13 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from credit_models import (
+    Alert,
+    AlertDirection,
+    AlertEvent,
     AppPolicy,
+    Balance,
     CreditTransaction,
+    DeadLetter,
     DirectoryUser,
     Grant,
     GrantCategory,
@@ -41,10 +46,12 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
+    Webhook,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries

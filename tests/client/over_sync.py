@@ -10,7 +10,15 @@ from credit_client import ClientSettings
 from credit_client.sync.testing import fake_credits
 from credit_client.testing import FakeCreditService
 
-LISTS = {"purchases", "transactions", "holds", "watch"}
+LISTS = {
+    "purchases",
+    "transactions",
+    "holds",
+    "watch",
+    "alert_events",
+    "watch_alerts",
+    "dead_letters",
+}
 WITHOUT_CALL = {"new_key"}
 
 

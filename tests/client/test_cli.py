@@ -29,7 +29,7 @@ from typer.testing import CliRunner, Result
 from tests.client.served import Served
 
 COMMAND = str(Path(sys.executable).with_name("credit"))
-README = Path(__file__).parents[2] / "packages/credit-client/README.md"
+PAGE = Path(__file__).parents[2] / "docs/cli.md"
 ADD = ["add", "--user", "7", "--app", "1", "--credits", "120"]
 USE = ["use", "--user", "7", "--app", "1", "--report", "r1", "--name", "Report", "--credits", "5"]
 
@@ -55,7 +55,8 @@ def test_writes_and_reads_give_one_json_document_each(served: Served) -> None:
     assert (added["balance"], added["sequence"], added["replayed"]) == (120, 1, False)
     assert json.loads(credit(*USE).stdout)["balance"] == 115
     assert json.loads(credit("balance", "--app", "1").stdout) == {"app_id": 1, "balance": 115}
-    of_user = {"app_id": 1, "user_id": 7, "balance": 115}
+    of_user: dict[str, object] = {"app_id": 1, "user_id": 7, "balance": 115}
+    of_user |= {"held": 0, "owed": 0, "expiring_next": None}
     assert json.loads(credit("balance", "--app", "1", "--user", "7").stdout) == of_user
     held = json.loads(credit("balance", "--user", "7").stdout)
     assert held["balances"] == [
@@ -308,11 +309,11 @@ def test_the_version_is_that_of_the_package() -> None:
     assert credit("--version").stdout == f"credit {version('credit-client')}\n"
 
 
-def test_the_help_and_the_readme_list_every_exit_code() -> None:
+def test_the_help_and_the_page_list_every_exit_code() -> None:
     shown = " ".join(credit("--help").stdout.split())
     for code, meaning in MEANINGS.items():
         assert f"{code.value} {meaning}" in shown
-        assert f"| {code.value} | {meaning}" in README.read_text()
+        assert f"| {code.value} | {meaning}" in PAGE.read_text()
     assert set(MEANINGS) == set(Exit)
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -152,7 +153,7 @@ def test_each_refusal_has_its_exit_code(of: Callable[[str], list[str]]) -> None:
     rejected(14, "no transaction 99", *of("refund"), "--sequence", "99")
     refund = [*of("refund"), "--transaction", used]
     rejected(15, "4 credits of the transaction", *refund, "--credits", "5")
-    rejected(15, "type HOLD cannot be reversed", *of("refund"), "--transaction", hold)
+    rejected(15, "type HOLD cannot be refunded", *of("refund"), "--transaction", hold)
     rejected(17, "the revision is 4", *of("hold"), "--credits", "1", "--expected-revision", "3")
     rejected(17, "would be 5", *of("hold"), "--credits", "1", "--min-available-after", "6")
     rejected(4, "--credits", *of("grant"), "--credits", "11", *KEY)
@@ -168,10 +169,11 @@ def test_each_refusal_has_its_exit_code(of: Callable[[str], list[str]]) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("grant --credits 1 --expires soon", "'soon' is not a time with a time zone"),
+        ("grant --credits 1 --expires soon", "'soon' is not a time such as 2026-12-31"),
+        ("grant --credits 1 --expires 30", "'30' has no unit: write 30d for days"),
         ("grant --credits 1 --expires 3w", "'3w' is not a time such as 30d"),
-        ("grant --credits 1 --starts 2026-12-31", "is not a time with a time zone"),
-        ("grant --credits 1 --starts 30d", "--starts must be a time such as"),
+        ("grant --credits 1 --starts 2026-13-31", "is not a time such as 2026-12-31"),
+        ("grant --credits 1 --starts 30d", "'--starts': '30d' is not a time such as"),
         ("grant --credits 1 --metadata order", "--metadata has the form NAME=TEXT"),
         ("grant --credits 1 --metadata a=1 --metadata a=2", "each name once"),
         ("grant --credits 1 --priority 1001", "--priority must be at most 1000"),
@@ -186,7 +188,7 @@ def test_each_refusal_has_its_exit_code(of: Callable[[str], list[str]]) -> None:
         ("cap", "give the caps (--hour, --day, --month), or --remove"),
         ("cap --day 5 --remove", "give the caps"),
         ("cap --day 0", "--day must be 1 to"),
-        ("forecast --until tomorrow", "'tomorrow' is not a time with a time zone"),
+        ("forecast --until tomorrow", "'--until': 'tomorrow' is not a time such as 2026-12-31"),
     ],
 )
 def test_misuse_changes_nothing(
@@ -207,7 +209,7 @@ def test_balances_show_what_is_held_owed_and_expires_next(
     done(*of("grant"), "--credits", "5", "--expires", end)
     done(*of("hold"), "--credits", "2")
     about, balances, _ = credit("user", user, "-o", "table", "--utc").stdout.split("\n\n")
-    assert "last_sequence  3" in about
+    assert "revision    3" in about
     head, row = balances.splitlines()
     assert head.split() == ["APP", "ID", "BALANCE", "HELD", "EXPIRING", "EXPIRES", "AT"]
     assert row.split() == ["1", "13", "2", "3", "2099-01-02", "03:04:00+00:00"]
@@ -288,6 +290,77 @@ def test_the_caps_and_the_policy_of_an_app(of: Callable[[str], list[str]]) -> No
     rejected(2, "need --user", *set_caps, "--remove", "--note", "n")
     done(*set_caps, "--remove")
     assert "per_day" not in credit("policy", "--app", app_id, "-o", "table").stdout
+
+
+def test_alerts_are_set_listed_and_removed_and_their_events_shown(user: str) -> None:
+    app_id = str(next(_USERS))
+    at = ["--app", app_id, "--credits", "20"]
+    assert done("alert", "set", *at, "--direction", "rises") == {
+        "credits": 20,
+        "direction": "RISES_TO",
+    }
+    own = ["--user", user]
+    assert done("alert", "set", *at, *own)["direction"] == "FALLS_BELOW"
+    listed = credit("alert", "list", "--app", app_id, *own, "-o", "table").stdout.splitlines()
+    assert [line.split() for line in listed] == [
+        ["OF", "CREDITS", "DIRECTION"],
+        ["user", "20", "FALLS_BELOW"],
+        ["app", "20", "RISES_TO"],
+    ]
+    assert len(done("alert", "list", "--app", app_id)["app_alerts"]) == 1
+    done("add", *own, "--app", app_id, "--credits", "20")
+    done("use", *own, "--app", app_id, *REPORT, "--credits", "1")
+    events = ["alert", "events", "--app", app_id]
+    while len(credit(*events).stdout.splitlines()) < 2:  # the server orders them soon
+        pass
+    rows = credit(*events, "-o", "table", "--utc").stdout.splitlines()
+    assert rows[0].split()[-5:] == ["CREDITS", "DIRECTION", "BALANCE", "TRANSACTION", "ID"]
+    assert [line.split()[-4:-1] for line in rows[1:]] == [
+        ["20", "RISES_TO", "20"],
+        ["20", "FALLS_BELOW", "19"],
+    ]
+    first = json.loads(credit(*events).stdout.splitlines()[0])
+    assert done(*events, "--after", str(first["position"]))["balance"] == 19
+    assert credit("alert", "remove", *at, *own).stdout == ""
+    assert credit("alert", "remove", *at, "--direction", "rises", "-o", "table").stderr == (
+        "no alerts\n"
+    )
+
+
+def test_events_are_shown_as_they_come_until_the_command_is_interrupted(user: str) -> None:
+    at = ["--app", str(next(_USERS))]
+    done("alert", "set", *at, "--credits", "20", "--direction", "rises")
+    done("add", "--user", user, *at, "--credits", "20")
+    command = [COMMAND, "alert", "watch", *at, "--after", "0", "-o", "json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        users = [int(user), next(_USERS)]
+        for number, expected in enumerate(users):
+            if number:
+                done("add", "--user", str(expected), *at, "--credits", "20")
+            assert json.loads(watching.stdout.readline())["user_id"] == expected
+        watching.send_signal(signal.SIGINT)
+        watching.communicate()
+    assert watching.returncode != 0
+
+
+def test_webhooks_are_set_listed_and_removed(user: str) -> None:
+    at = ["--app", str(next(_USERS))]
+    url = ["--url", "https://example.com/hook"]
+    made = done("webhook", "set", *at, *url)
+    assert made["url"] == url[1]
+    assert str(made["secret"]).startswith("whsec_")
+    assert done("webhook", "list", *at)["url"] == url[1]
+    rows = credit("webhook", "list", *at, "-o", "table").stdout.splitlines()
+    assert rows[1].split()[0] == url[1]
+    assert credit("webhook", "dead", *at).stdout == ""
+    assert done("webhook", "resend", *at) == {"resent": 0}
+    rejected(14, "no dead letter with this id", "webhook", "resend", *at, "--id", "none")
+    rejected(2, "must begin with https://", "webhook", "set", *at, "--url", "http://example.com")
+    assert credit("webhook", "remove", *at, *url).exit_code == 0
+    assert credit("webhook", "list", *at).stdout == ""
 
 
 def test_a_write_without_a_result_names_the_command_with_every_option(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from credit_client.cli.commands import app
 from credit_client.cli.exits import MEANINGS
 from credit_client.cli.flags import sentence_of
 from credit_client.cli.history import with_effect
-from credit_client.cli.output import show_rows
+from credit_client.cli.output import Format, Layout, show_rows
 from credit_client.cli.table import shown
 from credit_client.errors import TlsFailed
 from credit_client.settings import ClientSettings
@@ -84,6 +84,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Terminal]:
         return screen
 
     return make
+
+
+def _show_table(
+    records: Iterable[Mapping[str, object]], *columns: str, optional: Sequence[str] = ()
+) -> None:
+    layout = Layout(noun="rows", fields=(), columns=columns, optional=optional)
+    show_rows(records, layout, Format.TABLE)
 
 
 def credit(*arguments: str, terminal_width: int = 80) -> Result:
@@ -154,7 +161,7 @@ def test_columns_that_are_left_out_stay_out_when_a_later_value_is_longer(
 ) -> None:
     screen = terminal(20)
     rows = [{"app_id": 1, "id": "a" * 10, "balance": each} for each in [*[1] * 30, LARGEST]]
-    show_rows(rows, ("app_id", "balance", "id"), "rows", optional=("id",))
+    _show_table(rows, "app_id", "balance", "id", optional=("id",))
     lines = STYLE.sub("", screen.getvalue()).splitlines()
     assert lines[0].split() == ["APP", "ID", "BALANCE"]
     assert "a" not in "".join(lines)
@@ -165,6 +172,10 @@ def test_fields_without_a_value_have_no_line(served: Served) -> None:
     added = credit("add", "--user", "8", "--app", "1", "--credits", "120", "-o", "table").stdout
     assert [line.split()[0] for line in added.splitlines()] == [
         "transaction_id",
+        "type",
+        "credits",
+        "effect",
+        "balance_before",
         "balance",
         "sequence",
         "replayed",
@@ -196,7 +207,7 @@ def test_a_wider_terminal_needs_fewer_lines(
         "report_name": "wide 漢字 " * 9,
     }
     screen = terminal(columns)
-    show_rows([record] * 2, fields, "rows")
+    _show_table([record] * 2, *fields)
     lines = STYLE.sub("", screen.getvalue()).splitlines()
     # A wide character takes two columns.
     widths = [len(line) + len(re.findall("[漢字]", line)) for line in lines]
@@ -212,7 +223,7 @@ def test_a_longer_value_after_the_first_rows_makes_its_column_wider(
 ) -> None:
     screen = terminal(40)
     rows = [{"app_id": 1, "balance": balance} for balance in [*[1] * 30, LARGEST, 2]]
-    show_rows(rows, ("app_id", "balance"), "balances")
+    _show_table(rows, "app_id", "balance")
     *_, before, longest, after = screen.getvalue().splitlines()
     assert before == "     1        1"
     assert longest == "     1  4,294,967,295"
@@ -228,7 +239,7 @@ def test_rows_are_written_as_they_come(terminal: Callable[[int], Terminal]) -> N
             yield {"sequence": sequence}
             written.append(len(screen.getvalue().splitlines()) - 1)
 
-    show_rows(rows(), ("sequence",), "rows")
+    _show_table(rows(), "sequence")
     assert written[-1] == 100
     assert all(sequence - lines <= 20 for sequence, lines in enumerate(written, 1))
 
@@ -267,7 +278,7 @@ def test_amounts_have_thousands_separators_and_ids_have_none(served: Served) -> 
     receipt = credit(
         *["add", "--user", "1000000", "--app", "1", "--credits", "1000", "-o", "table"]
     ).stdout
-    assert "balance         1,000\n" in receipt
+    assert "\nbalance         1,000\n" in receipt
 
 
 def test_a_server_that_sends_no_effects_gets_signs_from_the_types() -> None:
@@ -283,7 +294,7 @@ def test_a_user_s_summary_has_balances_and_last_transactions(served: Served) -> 
         served.service.ledger.add(CreditRequest(user_id=7, app_id=2, credits=5, created_by=1))
     about, balances, latest = credit("user", "7", "-o", "table").stdout.split("\n\n")
     assert re.fullmatch(
-        r"user_id        7\nlast_sequence  5\ncreated_at     .*\+05:45\nupdated_at     .*\+05:45",
+        r"user_id     7\nrevision    5\ncreated_at  .*\+05:45\nupdated_at  .*\+05:45",
         about,
     )
     assert [line.split() for line in balances.splitlines()[1:]] == [
@@ -315,7 +326,7 @@ def test_the_user_of_a_summary_is_an_argument_or_an_option(served: Served) -> No
 def test_a_user_without_credits_has_an_empty_summary(served: Served) -> None:
     result = credit("user", "9", "-o", "table")
     assert (result.exit_code, result.stderr) == (0, "no balances\n")
-    assert result.stdout.splitlines()[:2] == ["user_id        9", "last_sequence  0"]
+    assert result.stdout.splitlines()[:2] == ["user_id   9", "revision  0"]
     assert json.loads(credit("user", "9").stdout)["transactions"] == []
 
 

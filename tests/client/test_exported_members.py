@@ -18,6 +18,10 @@ def test_the_public_names_are_these() -> None:
         "AccessDenied",
         "AccountFull",
         "ActorNotAllowed",
+        "Alert",
+        "AlertDirection",
+        "AlertEvent",
+        "AlertList",
         "Allocation",
         "AlreadyPurchased",
         "AppNotAllowed",
@@ -39,6 +43,8 @@ def test_the_public_names_are_these() -> None:
         "CreditError",
         "CreditTransaction",
         "CreditsLimitExceeded",
+        "DeadLetter",
+        "DeadLetterNotFound",
         "DeadlineExceeded",
         "DirectoryUser",
         "ErrorReason",
@@ -100,7 +106,9 @@ def test_the_public_names_are_these() -> None:
         "SummaryTooLarge",
         "TlsFailed",
         "TokenUnavailable",
+        "TooManyAlerts",
         "TooManyApps",
+        "TooManyWebhooks",
         "TransactionNotFound",
         "TransactionPage",
         "TransactionQuery",
@@ -114,6 +122,8 @@ def test_the_public_names_are_these() -> None:
         "UserSpendingCaps",
         "Violation",
         "WatchEvent",
+        "Webhook",
+        "WebhookUrlNotAllowed",
         "WriteOptions",
         "request_id",
     ]
@@ -133,6 +143,7 @@ def test_the_client_has_these_methods() -> None:
         ["per_hour", "per_day", "per_month"],
     )
     hold = [*at, "credits", "created_by", "expires_after", "purpose", "allow_partial", "options"]
+    alert = ["app_id", "credits", "created_by", "user_id", "direction", "timeout_seconds"]
     policy = ["validate_only", "expected_revision", "timeout_seconds"]
     read = ["min_revision", "timeout_seconds"]
     assert public == {
@@ -173,10 +184,21 @@ def test_the_client_has_these_methods() -> None:
         "set_app_spending_cap": ["app_id", "created_by", *caps, *policy],
         "app_policy": ["app_id", "timeout_seconds"],
         "set_app_policy": ["app_id", "created_by", "allow_negative", *policy],
+        "set_alert": alert,
+        "remove_alert": alert,
+        "alerts": ["app_id", "user_id", "timeout_seconds"],
+        "alert_events": ["app_id", "user_id", "after_position", "timeout_seconds"],
+        "watch_alerts": ["app_id", "user_id", "after_position", "timeout_seconds"],
+        "set_webhook": ["app_id", "url", "created_by", "secret", "timeout_seconds"],
+        "webhooks": ["app_id", "timeout_seconds"],
+        "remove_webhook": ["app_id", "url", "created_by", "timeout_seconds"],
+        "dead_letters": ["app_id", "timeout_seconds"],
+        "resend_dead_letters": ["app_id", "created_by", "dead_letter_id", "timeout_seconds"],
         "batch": ["atomic", "timeout_seconds"],
         "import_": ["rows", "name", "concurrency", "progress", "rejected", "timeout_seconds"],
         "user_credits": ["user_id", *read],
         "balance": ["app_id", "user_id", *read],
+        "balance_details": ["app_id", "user_id", *read],
         "purchases": ["user_id", "after_sequence", *read],
         "transactions": ["user_id", "after_sequence", *read],
         "resolve_user": ["app_id", "external_id", "timeout_seconds"],
@@ -290,6 +312,11 @@ def test_a_batch_takes_every_write_of_the_client() -> None:
         "hold_of",
         "set_app_policy",
         "set_app_spending_cap",
+        "set_alert",
+        "remove_alert",
+        "set_webhook",
+        "remove_webhook",
+        "resend_dead_letters",
         "query_transactions",
         "query_purchases",
     ):
@@ -309,6 +336,7 @@ def test_ids_are_given_by_name_so_that_none_takes_the_place_of_another(kind: typ
     # A request is one value, whose fields have names.
     requests = {"add(request)", "use(request)", "write(request)", "write_all(requests)"}
     requests |= {"import_(rows)", "refund(bought)", "set_policy(request)"}
+    requests |= {"change_alert(request)", "alert_events(request)"}
     requests |= {
         f"{name}(options)"
         for name, member in inspect.getmembers(kind, inspect.isfunction)

@@ -154,6 +154,7 @@ async def _scenario(client: CreditClient) -> list[object]:
     await take(client.use(**WHO, **REPORT, credits=1, min_available_after=5000))
     await take(client.user_credits(user_id=USER))
     await take(client.balance(app_id=APP))
+    await take(client.balance_details(app_id=APP, user_id=USER))
     await take(client.grants(user_id=USER, app_id=APP))
     await take(client.grants(user_id=OTHER, app_id=OTHER_APP))
     await take(client.forecast(user_id=USER, app_id=APP))

@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from credit_client import (
 )
 from credit_client.grpc_transport import MESSAGE_BYTES_MAX
 from credit_client.testing import FakeCreditService
-from credit_models import ErrorReason, Purchase, Receipt
+from credit_models import ErrorReason, Purchase, Receipt, TransactionType
 from credit_models.codec import WireCodec, encode
 from h2.errors import ErrorCodes
 from h2.events import PingReceived, RequestReceived, StreamEnded, StreamReset
@@ -30,8 +31,10 @@ from hyperframe.frame import GoAwayFrame
 Raw = Callable[..., AbstractAsyncContextManager[Any]]
 Fake = Callable[..., AbstractAsyncContextManager[int]]
 
-RECEIPT = Receipt(transaction_id="t1", balance=120, sequence=1)
-RECEIPT_TRAILER = ("credit-receipt-bin", base64.b64encode(encode(RECEIPT)).decode().rstrip("="))
+SENT = Receipt(transaction_id="t1", balance=120, sequence=1)
+RECEIPT_TRAILER = ("credit-receipt-bin", base64.b64encode(encode(SENT)).decode().rstrip("="))
+# The receipt of an addition, with what follows from the request.
+RECEIPT = replace(SENT, type=TransactionType.ADD, credits=120, effect=120, revision=1)
 
 IMPATIENT = {"keepalive_seconds": 0.01, "keepalive_timeout_seconds": 0.05}
 

@@ -106,21 +106,31 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
 @pytest.mark.parametrize(
     ("call", "method"),
     [
-        (lambda it: it.query_transactions(user_id=7).page(), "QueryTransactions"),
-        (lambda it: it.query_purchases(app_id=1).page(), "QueryPurchases"),
-        (lambda it: it.balance_at(user_id=7, app_id=1, sequence=1), "GetBalanceAt"),
+        (lambda it: it.query_transactions(user_id=7).page(), "HistoryService/QueryTransactions"),
+        (lambda it: it.query_purchases(app_id=1).page(), "HistoryService/QueryPurchases"),
+        (lambda it: it.balance_at(user_id=7, app_id=1, sequence=1), "HistoryService/GetBalanceAt"),
         (
             lambda it: it.summarize(app_id=1, created_from=NOON, created_until=NIGHT),
-            "Summarize",
+            "HistoryService/Summarize",
         ),
-        (lambda it: it.transaction(transaction_id="t"), "GetTransaction"),
-        (lambda it: anext(it.watch(user_id=7)), "Watch"),
+        (lambda it: it.transaction(transaction_id="t"), "HistoryService/GetTransaction"),
+        (lambda it: anext(it.watch(user_id=7)), "HistoryService/Watch"),
+        (lambda it: it.set_alert(app_id=1, credits=20, created_by=1), "AlertService/SetAlert"),
+        (
+            lambda it: it.remove_alert(app_id=1, credits=20, created_by=1),
+            "AlertService/RemoveAlert",
+        ),
+        (lambda it: it.alerts(app_id=1), "AlertService/ListAlerts"),
+        (lambda it: anext(it.alert_events(app_id=1)), "AlertService/ListAlertEvents"),
+        (lambda it: it.webhooks(app_id=1), "AlertService/ListWebhooks"),
     ],
 )
-async def test_so_does_a_call_of_the_history(old: CreditClient, call: Call, method: str) -> None:
+async def test_so_does_a_call_of_a_later_service(
+    old: CreditClient, call: Call, method: str
+) -> None:
     with pytest.raises(ServerTooOld, match=r"requires a server of 0\.4\.0 or later") as caught:
         await call(old)
-    assert caught.value.method == f"credit.v1.HistoryService/{method}"
+    assert caught.value.method == f"credit.v1.{method}"
 
 
 async def test_so_does_a_user_that_is_named_by_text(old: CreditClient) -> None:

@@ -1,5 +1,6 @@
 """Hypothesis strategies for messages of any image; values cluster at the edges of their types."""
 
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -18,6 +19,7 @@ _SECONDS = (-62_135_596_800, 253_402_300_799)
 _UNKNOWN_NUMBERS = st.integers(min_value=1000, max_value=2**31 - 1)
 
 
+@cache  # a strategy that is built again for each example takes most of a test's time
 def messages(descriptor: Descriptor) -> st.SearchStrategy[Message]:
     """Draw messages with any subset of their fields set."""
     if descriptor.full_name == "google.protobuf.Timestamp":
@@ -62,6 +64,7 @@ def _value(field: FieldDescriptor) -> st.SearchStrategy[Any]:
             return _integers(*_BITS[field.cpp_type])
 
 
+@cache
 def _integers(least: int, greatest: int) -> st.SearchStrategy[int]:
     edges = {sign * 2**bit + by for bit in range(64) for by in (-1, 0, 1) for sign in (-1, 1)}
     inside = sorted(edge for edge in edges if least <= edge <= greatest)

@@ -121,6 +121,7 @@ class TestBufCurl:
     def test_reflection_lists_every_method(self, server: ServerProcess) -> None:
         done = _buf_curl(server, "", None, "--list-methods")
         calls = {
+            **credit_models.AlertServiceBase().__mapping__(),
             **credit_models.CreditServiceBase().__mapping__(),
             **credit_models.DirectoryServiceBase().__mapping__(),
             **credit_models.HistoryServiceBase().__mapping__(),

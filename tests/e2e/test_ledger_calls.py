@@ -52,12 +52,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture
-async def caller(mongod_uri: str, database: str) -> AsyncIterator[WireCaller]:
+async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
     store = MongoStore(mongod_uri, database=database, page_size=3)
     await store.migrate()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def caller(store: MongoStore) -> AsyncIterator[WireCaller]:
     async with open_wire(store, clock=Clocks().clock()) as caller:
         yield caller
-    await store.close()
 
 
 async def everything(caller: WireCaller) -> tuple[object, ...]:
@@ -125,6 +130,7 @@ async def test_a_policy_is_kept_and_a_validated_one_is_not(caller: WireCaller) -
     assert (await caller.read("GetAppPolicy")).policy == caps
 
 
+OF_APPS = {"ListWebhooks", "ListDeadLetters"}
 READS = (
     "GetUserCredits",
     "GetAppBalance",
@@ -139,6 +145,10 @@ READS = (
     "QueryPurchases",
     "GetBalanceAt",
     "Summarize",
+    "ListAlerts",
+    "ListAlertEvents",
+    "ListWebhooks",
+    "ListDeadLetters",
 )
 
 
@@ -147,7 +157,7 @@ async def test_a_read_is_answered_and_a_broken_one_is_rejected(
     caller: WireCaller, call: str
 ) -> None:
     assert (await caller.call(call, request_of(call))).status is Status.OK
-    field = "app_id" if call in {"GetAppBalance", "GetAppPolicy"} else "user_id"
+    field = "app_id" if call in {"GetAppBalance", "GetAppPolicy", *OF_APPS} else "user_id"
     broken = await caller.call(call, request_of(call, **{field: 0}))
     assert (broken.status, reason_of(broken)) == (Status.INVALID_ARGUMENT, "INVALID_FIELD")
 
@@ -173,16 +183,24 @@ async def test_a_user_is_found_by_the_text_of_an_app(caller: WireCaller) -> None
 
 
 def test_every_call_is_made_here() -> None:
-    others = {
-        "SetAppPolicy",
-        "GetTransaction",
-        "ResolveUser",
-        "FindUser",
-        "Watch",
-        "BatchWrite",
-        "Write",
-    }
+    others = {"SetAppPolicy", "GetTransaction", "Watch", "BatchWrite", "Write"}
+    others |= {"SetAlert", "RemoveAlert", "SetWebhook", "RemoveWebhook", "ResendDeadLetters"}
+    others |= {"ResolveUser", "FindUser"}
     assert {*WRITES, *READS, *others} == set(PATHS)
+
+
+async def test_an_alert_of_a_user_has_an_event_for_each_crossing(
+    caller: WireCaller, store: MongoStore
+) -> None:
+    await caller.read("SetAlert")
+    assert (await caller.read("SetAlert")).alerts == (await caller.read("ListAlerts")).user_alerts
+    await caller.write("AddCredits", credits=50)
+    used = [await caller.write("UseCredits", credits=credits_) for credits_ in (30, 1)]
+    while await store.alert_events.order(1):
+        pass
+    (event,) = (await caller.read("ListAlertEvents")).events
+    assert (event.transaction_id, event.balance, event.position) == (used[1].transaction_id, 19, 1)
+    assert (await caller.read("RemoveAlert")).alerts == []
 
 
 @pytest.mark.parametrize("around", ["BatchWrite/", "Write/"])

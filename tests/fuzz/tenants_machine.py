@@ -1,11 +1,9 @@
 """Let two tenants attack each other, and search every answer for the other's data."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_fuzz.model import Reply
 from grpc_fuzz.replies import error_info
@@ -26,12 +24,6 @@ _STATUSES = {
     "TRANSACTION_NOT_FOUND": "NOT_FOUND",
 }
 _PRICE = 7
-
-# A span of time that has every transaction.
-_ALWAYS = {
-    "created_from": Timestamp(seconds=0),
-    "created_until": Timestamp(seconds=253_402_300_799),
-}
 _ADD, _USE = 1, 2
 """Numbers of `TransactionType`."""
 
@@ -88,8 +80,8 @@ class TenantsMachine(TwoTenants):
         (shown,) = self._ask(who, "GetUserCredits", user_id=user_id)
         seen = {entry.write.app_id: entry.balance for entry in self._ledger.seen(tenant, user_id)}
         balances = [(each.app_id, each.balance) for each in shown.balances]
-        _assert_shown("the balances", balances, sorted(seen.items()))
-        _assert_shown("whether there is an account", bool(shown.id), bool(seen))
+        assert_shown("the balances", balances, sorted(seen.items()))
+        assert_shown("whether there is an account", bool(shown.id), bool(seen))
         present = {field.name for field, _ in shown.ListFields()}
         assert present <= {"id", "user_id", "balances"}, f"of all apps together: {present}"
 
@@ -104,7 +96,7 @@ class TenantsMachine(TwoTenants):
             )
             return
         (shown,) = messages
-        _assert_shown("the balance", shown.balance, self._ledger.balance(app_id, user_id))
+        assert_shown("the balance", shown.balance, self._ledger.balance(app_id, user_id))
 
     @rule(who=whose, user=whose, after=st.integers(0, STEPS))
     def see_lists(self, who: int, user: int, after: int) -> None:
@@ -112,8 +104,8 @@ class TenantsMachine(TwoTenants):
         seen = self._ledger.seen(self.tenants[who], user_id, after)
         asked = {"user_id": user_id, "after_sequence": after}
         transactions = self._ask(who, "ListUserTransactions", **asked)
-        _assert_shown(
-            "the transactions", list(map(_transaction, transactions)), list(map(_entry, seen))
+        assert_shown(
+            "the transactions", list(map(transaction_of, transactions)), list(map(entry_of, seen))
         )
         purchases = self._ask(who, "ListUserPurchases", **asked)
         bought = [
@@ -121,116 +113,12 @@ class TenantsMachine(TwoTenants):
             for entry in seen
             if entry.write.report is not None
         ]
-        _assert_shown("the purchases", list(map(_purchase, purchases)), bought)
-
-    @rule(who=whose, user=st.none() | whose, app=st.none() | apps, oldest=whether)
-    def see_pages(self, who: int, user: int | None, app: int | None, oldest: bool) -> None:
-        """Read pages of two: of a user, or of all users in an app, and of a user in an app."""
-        if user is None and app is None:
-            return
-        fields: dict[str, Any] = {"oldest_first": oldest, "page_size": 2}
-        fields |= {} if user is None else {"user_id": self.users[user]}
-        fields |= {} if app is None else {"app_id": self.apps[app]}
-        for name, rows, purchases in (
-            ("HistoryService/QueryTransactions", "transactions", False),
-            ("HistoryService/QueryPurchases", "purchases", True),
-        ):
-            if app is not None and self.apps[app] not in self.tenants[who].apps:
-                metadata = {"app_id": str(self.apps[app])}
-                reply, _ = self._make(who, name, **fields)
-                assert_refused(reply, Refused(reason="APP_NOT_ALLOWED", metadata=metadata))
-                continue
-            shown = [
-                row.id for page in self._pages(who, name, fields) for row in getattr(page, rows)
-            ]
-            seen = [
-                (entry.purchase_id if purchases else entry.transaction_id)
-                for each in (self.users if user is None else [self.users[user]])
-                for entry in self._ledger.seen(self.tenants[who], each)
-                if (app is None or entry.write.app_id == self.apps[app])
-                and (entry.write.report is not None or not purchases)
-            ]
-            if user is None:
-                # In an order of time, and without the latest entries.
-                assert set(shown) <= set(seen), f"{shown} instead of {seen}"
-                assert len(set(shown)) == len(shown)
-            else:
-                _assert_shown(name, shown, seen if oldest else seen[::-1])
-
-    @rule(who=whose, user=whose, app=apps, place=st.integers(0, STEPS))
-    def see_an_earlier_balance(self, who: int, user: int, app: int, place: int) -> None:
-        user_id, app_id = self.users[user], self.apps[app]
-        name = "HistoryService/GetBalanceAt"
-        fields = {"user_id": user_id, "app_id": app_id, "sequence": place}
-        reply, messages = self._make(who, name, **fields)
-        if app_id not in self.tenants[who].apps:
-            metadata = {"app_id": str(app_id)}
-            assert_refused(reply, Refused(reason="APP_NOT_ALLOWED", metadata=metadata))
-            return
-        counted = [
-            entry
-            for entry in self._ledger.seen(self.tenants[who], user_id)
-            if entry.write.app_id == app_id and entry.sequence <= place
-        ]
-        (shown,) = messages
-        expected = (counted[-1].balance, counted[-1].sequence) if counted else (0, 0)
-        _assert_shown("the earlier balance", (shown.balance, shown.sequence), expected)
-
-    @rule(who=whose, user=whose, app=st.none() | apps)
-    def see_sums(self, who: int, user: int, app: int | None) -> None:
-        user_id = self.users[user]
-        fields: dict[str, Any] = {"user_id": user_id, **_ALWAYS}
-        fields |= {} if app is None else {"app_id": self.apps[app]}
-        reply, messages = self._make(who, "HistoryService/Summarize", **fields)
-        if app is not None and self.apps[app] not in self.tenants[who].apps:
-            metadata = {"app_id": str(self.apps[app])}
-            assert_refused(reply, Refused(reason="APP_NOT_ALLOWED", metadata=metadata))
-            return
-        seen = [
-            entry.write
-            for entry in self._ledger.seen(self.tenants[who], user_id)
-            if app is None or entry.write.app_id == self.apps[app]
-        ]
-        spent = sum(write.credits for write in seen if write.report is not None)
-        (answer,) = messages
-        shown = [(each.transactions, each.spent) for each in answer.summaries]
-        _assert_shown("the sums", shown, [(len(seen), spent)] if seen else [])
-
-    @rule(who=whose, place=st.integers(0, 7), by_key=whether)
-    def find(self, who: int, place: int, by_key: bool) -> None:
-        """Look for a transaction, perhaps of another tenant, by its id or its key."""
-        if not self._ledger.entries:
-            return
-        entry = self._ledger.entries[-1 - place % len(self._ledger.entries)]
-        write, is_own = entry.write, entry.write.app_id in self.tenants[who].apps
-        by_name = {"user_id": write.user_id, "app_id": write.app_id, "idempotency_key": write.key}
-        fields = by_name if by_key else {"transaction_id": entry.transaction_id}
-        reply, messages = self._make(who, "HistoryService/GetTransaction", **fields)
-        if is_own:
-            (found,) = messages
-            _assert_shown("the transaction", _transaction(found.transaction), _entry(entry))
-        elif by_key:
-            metadata = {"app_id": str(write.app_id)}
-            assert_refused(reply, Refused(reason="APP_NOT_ALLOWED", metadata=metadata))
-        else:
-            metadata = {"transaction_id": entry.transaction_id}
-            assert_refused(reply, Refused(reason="TRANSACTION_NOT_FOUND", metadata=metadata))
-
-    def _pages(self, who: int, name: str, fields: dict[str, Any]) -> Iterator[Any]:
-        token = ""
-        while True:
-            (page,) = self._ask(who, name, **fields, page_token=token)
-            yield page
-            token = page.next_page_token
-            if not token:
-                return
+        assert_shown("the purchases", list(map(_purchase, purchases)), bought)
 
     def teardown(self) -> None:
         for who, user in itertools.product(range(2), range(2)):
             self.see_credits(who, user)
             self.see_lists(who, user, 0)
-        for who in range(2):
-            self.see_pages(who, None, 2, False)
 
     def _send_new(
         self, who: int, user: int, app: int, amount: int, buys: bool, actor: int
@@ -273,11 +161,11 @@ class TenantsMachine(TwoTenants):
         assert reply.status == "OK", f"{expected}, and it was {reply}"
         receipt = self.calls.receipt(reply)
         shown = (receipt.sequence, receipt.balance)
-        _assert_shown("the receipt", shown, (expected.sequence, expected.balance))
+        assert_shown("the receipt", shown, (expected.sequence, expected.balance))
         earlier = expected.earlier
         if earlier is not None:
             ids = (earlier.transaction_id, earlier.purchase_id)
-            _assert_shown("the ids", (receipt.transaction_id, receipt.purchase_id), ids)
+            assert_shown("the ids", (receipt.transaction_id, receipt.purchase_id), ids)
             return
         self._ledger.entries.append(
             Entry(
@@ -309,7 +197,7 @@ class TenantsMachine(TwoTenants):
             assert text.encode() not in octets, f"{tenant.name} was shown {text}: {reply}"
 
 
-def _assert_shown(what: str, shown: object, expected: object) -> None:
+def assert_shown(what: str, shown: object, expected: object) -> None:
     assert shown == expected, f"{what} that a tenant is shown: {shown} instead of {expected}"
 
 
@@ -318,19 +206,19 @@ def assert_refused(reply: Reply, expected: Refused) -> None:
     info = error_info(reply)
     assert isinstance(info, ErrorInfo), f"not refused as {expected}, but answered {reply}"
     shown = (reply.status, info.reason, dict(info.metadata))
-    _assert_shown(
+    assert_shown(
         "the refusal", shown, (_STATUSES[expected.reason], expected.reason, expected.metadata)
     )
     assert not reply.responses, f"refused, and answered all the same: {reply}"
 
 
-def _entry(entry: Entry) -> tuple[Write, int, int, str, str]:
+def entry_of(entry: Entry) -> tuple[Write, int, int, str, str]:
     """Return an entry as in the list of transactions; the purchase is in the other list."""
     write = replace(entry.write, report=None)
     return write, entry.sequence, entry.balance, entry.transaction_id, entry.purchase_id
 
 
-def _transaction(shown: Any) -> tuple[Write, int, int, str, str]:
+def transaction_of(shown: Any) -> tuple[Write, int, int, str, str]:
     assert shown.type == (_USE if shown.purchase_id else _ADD)
     write = Write(
         user_id=shown.user_id,

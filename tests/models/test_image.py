@@ -68,6 +68,7 @@ def test_options_are_read_from_fields_methods_services_and_enum_values() -> None
     method = POOL.FindMethodByName("credit.v1.CreditService.GetUserCredits")
     assert list(option(method, "credit.v1.errors")) == [1, 60, 6, 7]
     assert [service.name for service in SERVICES] == [
+        "AlertService",
         "CreditService",
         "DirectoryService",
         "HistoryService",

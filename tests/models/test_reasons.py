@@ -2,6 +2,7 @@
 
 import pytest
 from credit_models import (
+    AlertServiceBase,
     CreditServiceBase,
     DirectoryServiceBase,
     ErrorReason,
@@ -75,6 +76,7 @@ def test_every_method_lists_its_reasons_in_order_of_precedence() -> None:
         CreditServiceBase(),
         LedgerServiceBase(),
         HistoryServiceBase(),
+        AlertServiceBase(),
         DirectoryServiceBase(),
     )
     served = {path for service in services for path in service.__mapping__()}

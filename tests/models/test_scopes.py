@@ -9,6 +9,7 @@ from credit_models.scopes import METHOD_SCOPES, SCOPED_BY_OPERATION, SCOPES
 SERVICE = "/credit.v1.CreditService/"
 LEDGER = "/credit.v1.LedgerService/"
 HISTORY = "/credit.v1.HistoryService/"
+ALERT = "/credit.v1.AlertService/"
 DIRECTORY = "/credit.v1.DirectoryService/"
 
 # Hides the option of one method.
@@ -52,6 +53,15 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         LEDGER + "ListGrants": "credits:read",
         LEDGER + "ListHolds": "credits:read",
         LEDGER + "GetForecast": "credits:read",
+        ALERT + "SetAlert": "credits:admin",
+        ALERT + "RemoveAlert": "credits:admin",
+        ALERT + "ListAlerts": "credits:read",
+        ALERT + "ListAlertEvents": "credits:read",
+        ALERT + "SetWebhook": "credits:admin",
+        ALERT + "ListWebhooks": "credits:admin",
+        ALERT + "RemoveWebhook": "credits:admin",
+        ALERT + "ListDeadLetters": "credits:admin",
+        ALERT + "ResendDeadLetters": "credits:admin",
     }
     assert {LEDGER + "BatchWrite", LEDGER + "Write"} == SCOPED_BY_OPERATION
     assert METHOD_SCOPES.keys() | SCOPED_BY_OPERATION == method_reasons().keys()

@@ -13,7 +13,7 @@ from unittest import mock
 
 import betterproto2
 from credit_models import BatchWriteRequest, ErrorReason, SpendingCaps, WatchRequest
-from credit_models.ledger import BATCH_SIZE_MAX, GRANTS_MAX, HOLDS_MAX
+from credit_models.ledger import ALERTS_MAX, BATCH_SIZE_MAX, GRANTS_MAX, HOLDS_MAX
 from credit_models.reasons import ACCESS_REASONS, method_reasons
 from credit_models.scopes import SCOPED_BY_OPERATION
 from credit_server.access import Credentials, Identity
@@ -256,6 +256,21 @@ async def _too_many_apps(open_: Open, call: str) -> Any:
         return await caller.call(call, request)
 
 
+async def _too_many_alerts(open_: Open, call: str) -> Any:
+    async with open_() as caller:
+        for credits_ in range(1, ALERTS_MAX + 1):
+            await caller.attempt(call, request_of("SetAlert", credits=credits_))
+        return await caller.call(call, request_of("SetAlert", credits=ALERTS_MAX + 1))
+
+
+async def _too_many_webhooks(open_: Open, call: str) -> Any:
+    async with open_() as caller:
+        for number in range(4):
+            url = f"https://example.com/{number}"
+            await caller.attempt(call, request_of("SetWebhook", url=url))
+        return await caller.call(call, request_of("SetWebhook"))
+
+
 async def _grants_full(open_: Open, call: str) -> Any:
     async with open_() as caller:
         request: Any = request_of(_inner(call))
@@ -431,6 +446,10 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.INSUFFICIENT_CREDITS: _insufficient_credits,
     ErrorReason.BALANCE_OVERFLOW: _balance_overflow,
     ErrorReason.APP_TOTAL_OVERFLOW: _total_overflow,
+    ErrorReason.TOO_MANY_ALERTS: _too_many_alerts,
+    ErrorReason.TOO_MANY_WEBHOOKS: _too_many_webhooks,
+    ErrorReason.WEBHOOK_URL_NOT_ALLOWED: _with(url="https://127.0.0.1/"),
+    ErrorReason.DEAD_LETTER_NOT_FOUND: _alone(),
     ErrorReason.TOO_MANY_APPS: _too_many_apps,
     ErrorReason.GRANTS_FULL: _grants_full,
     ErrorReason.HOLDS_FULL: _holds_full,

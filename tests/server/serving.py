@@ -13,6 +13,7 @@ from credit_server.access import Authenticator
 from credit_server.access.audit import AuditLog, Sink
 from credit_server.access.authorize import Access, AccessLimits
 from credit_server.admission.list_slots import ListSlots
+from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
 from credit_server.api.directory_service import DirectoryService
@@ -93,6 +94,7 @@ async def serving(
     credits_max: int = UINT32_MAX,
     list_slots: ListSlots | None = None,
     hub: WatchHub | None = None,
+    webhook_allow_private: bool = False,
 ) -> AsyncIterator[Serving]:
     """Start a server, and stop it at the end unless the test has stopped it."""
     store = store or MemoryStore()
@@ -117,6 +119,13 @@ async def serving(
                         operation_seconds=call_limits.call_deadline_seconds,
                     ),
                     HistoryService(store, committer.clock, audit, access, list_slots, hub=hub),
+                    AlertService(
+                        committer,
+                        store,
+                        audit,
+                        list_slots,
+                        webhook_allow_private=webhook_allow_private,
+                    ),
                     DirectoryService(store, committer.clock, audit),
                 ],
                 status,

@@ -176,8 +176,7 @@ async def running_server(
     port = () if "--port" in options else ("--port", "0")
     arguments = [*command(constants or {}), "serve", *port, *options]
     log = _log_file(folder)
-    forked = forked and not any(name.startswith("PYTHON") for name in environment or ())
-    with _launch(arguments, folder, _environment(environment), forked=forked) as process:
+    with _launch(arguments, folder, environment, forked=forked) as process:
         server = ServerProcess(process, log)
         try:
             await server.read_banner()
@@ -204,9 +203,9 @@ class Ended:
 async def run_credit_server(
     folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Ended:
-    """Run a `credit-server` command that ends by itself, as a fork of the template."""
+    """Run a `credit-server` command that ends by itself."""
     command_line = [*command({}), *arguments]
-    with _launch(command_line, folder, _environment(environment), forked=True) as process:
+    with _launch(command_line, folder, environment) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:
@@ -233,17 +232,23 @@ def _log_file(folder: Path) -> Path:
 
 
 def _launch(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], *, forked: bool
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str] | None,
+    *,
+    forked: bool = True,
 ) -> Forked | subprocess.Popen[bytes]:
-    if forked:
-        return template().start(arguments, folder=folder, environment=environment)
+    variables = _environment(environment)
+    # Only a new interpreter reads its variables.
+    if forked and not any(name.startswith("PYTHON") for name in environment or ()):
+        return template().start(arguments, folder=folder, environment=variables)
     return subprocess.Popen(
         arguments,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
-        env=environment,
+        env=variables,
         start_new_session=True,
     )
 

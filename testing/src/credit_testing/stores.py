@@ -14,6 +14,7 @@ from credit_models.ledger import (
     AppAccount,
     Grant,
 )
+from credit_server.store.alert_events import MemoryAlertEvents, OrderedEvent
 from credit_server.store.history import (
     SUMMARIZED_MAX,
     BalanceAt,
@@ -100,6 +101,20 @@ class EndlessStore(MemoryStore):
             await asyncio.sleep(0)
 
 
+class _FailingAlertEvents(MemoryAlertEvents):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def order(self, limit: int) -> int:
+        raise self._error
+
+    async def page(
+        self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
+    ) -> Sequence[OrderedEvent]:
+        raise self._error
+
+
 class LaggingStore(MemoryStore):
     """Return a user's account as it was, for a number of reads, as a node that lags behind does.
 
@@ -132,6 +147,7 @@ class FailingStore(MemoryStore):
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self._error = error
+        self.alert_events = _FailingAlertEvents(error)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreTransaction]:

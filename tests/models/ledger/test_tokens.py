@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any, ClassVar
 
 import pytest
@@ -17,12 +17,14 @@ from credit_models.ledger import (
     Account,
     Add,
     AdjustBalance,
+    Alert,
     Allocation,
     AppAccount,
     Caps,
     CaptureHold,
     Category,
     Command,
+    Direction,
     ExtendHold,
     GrantCredits,
     Kind,
@@ -32,6 +34,7 @@ from credit_models.ledger import (
     ReleaseHold,
     Replayed,
     ReverseTransaction,
+    SetAlert,
     SetSpendingCap,
     Settle,
     Transaction,
@@ -46,6 +49,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.fuzz.playing import play
 from tests.models.ledger.history import History
 from tests.models.ledger.tokens import (
+    ALERTS_MAX,
     FREE,
     GRANTS_MAX,
     HOLDS_MAX,
@@ -89,7 +93,13 @@ CAPS = (
     | st.builds(Caps, hour=hourly, day=st.none() | daily, month=st.none() | monthly)
 )
 NO_CAPS_MOSTLY = st.just(Caps()) | st.just(Caps()) | CAPS
-POLICIES = st.builds(Policy, caps=NO_CAPS_MOSTLY, allow_negative=st.booleans())
+ALERTS = st.builds(Alert, credits=st.integers(1, 20), direction=st.sampled_from(Direction))
+POLICIES = st.builds(
+    Policy,
+    caps=NO_CAPS_MOSTLY,
+    allow_negative=st.booleans(),
+    alerts=st.lists(ALERTS, max_size=2, unique=True).map(tuple),
+)
 
 
 class Machine(RuleBasedStateMachine):
@@ -268,7 +278,15 @@ class Machine(RuleBasedStateMachine):
         common = self._common(data)
         if (common["user_id"], common["app_id"]) == goal:
             return
-        self._do(TransferCredits(**common, credits=credits_, to_user_id=goal[0], to_app_id=goal[1]))
+        self._do(
+            TransferCredits(
+                **common,
+                credits=credits_,
+                to_user_id=goal[0],
+                to_app_id=goal[1],
+                to_policy=self.policies[goal[1]],
+            )
+        )
 
     @rule(data=st.data(), delta=st.sampled_from([-25, -10, -3, -1, 1, 5, 15]))
     def adjust(self, data: st.DataObject, delta: int) -> None:
@@ -278,12 +296,29 @@ class Machine(RuleBasedStateMachine):
     def set_cap(self, data: st.DataObject, caps: Caps) -> None:
         self._do(SetSpendingCap(**self._common(data), caps=caps))
 
+    @rule(data=st.data(), alert=ALERTS, remove=st.booleans())
+    def set_alert(self, data: st.DataObject, alert: Alert, remove: bool) -> None:
+        common = self._common(data)
+        present = self.model.person(common["user_id"]).purse(common["app_id"]).alerts
+        if remove and present:
+            alert = min(present, key=lambda each: (each.credits, each.direction.value))
+        self._do(
+            SetAlert(**common, credits=alert.credits, direction=alert.direction, remove=remove)
+        )
+
     @precondition(lambda self: self._unwritten())
     @rule(data=st.data())
     def sweep(self, data: st.DataObject) -> None:
         user_id, app_id = data.draw(st.sampled_from([*self._unwritten(), (2, 2)]))
         self._do(
-            Settle(user_id=user_id, app_id=app_id, created_by=9, key="", transaction_id="unused")
+            Settle(
+                user_id=user_id,
+                app_id=app_id,
+                created_by=9,
+                key="",
+                transaction_id="unused",
+                policy=self.policies[app_id],
+            )
         )
 
     @precondition(lambda self: self.answered)
@@ -351,6 +386,7 @@ class Machine(RuleBasedStateMachine):
         return data.draw(st.sampled_from(["unknown", *(entry.id for entry in entries[-20:])]))
 
     def _do(self, command: Command) -> None:
+        alerts = self._alerts()
         expected = self.model.apply(command, self.now)
         outcome = self.history.decide(command, self.now)
         name = type(command).__name__
@@ -362,6 +398,7 @@ class Machine(RuleBasedStateMachine):
         self.met[f"{name}: accepted"] += 1
         self.history.write(outcome)
         self._compare_entries(command, outcome, expected)
+        self._compare_events(outcome, alerts)
         self.model.written(command, outcome.transactions)
         if command.key:
             self.answered.append((command, outcome.main))
@@ -395,6 +432,49 @@ class Machine(RuleBasedStateMachine):
             assert refunded == expected.refunded
         assert (outcome.purchase is None) == (main.kind is not Kind.USE)
 
+    def _alerts(self) -> dict[tuple[int, int], set[Alert]]:
+        """Return the alerts that apply to each user in each app, before a command."""
+        return {
+            (user_id, app_id): self.model.person(user_id).purse(app_id).alerts
+            | set(self.policies[app_id].alerts)
+            for user_id in USERS
+            for app_id in APPS
+        }
+
+    def _compare_events(self, outcome: Accepted, alerts: dict[tuple[int, int], set[Alert]]) -> None:
+        """Find the crossings in the histories, from one instant to the next."""
+        first = {each.user_id: each.sequence for each in reversed(outcome.transactions)}
+        crossings = Counter[tuple[str, Alert]]()
+        for (user_id, app_id), set_ in alerts.items():
+            here = [each for each in self.history.entries[user_id] if each.app_id == app_id]
+            old = [each for each in here if each.sequence < first.get(user_id, 2**63)]
+            balance = max(0, old[-1].balance_after) if old else 0
+            new = here[len(old) :]
+            for entry, later in zip_longest(new, new[1:]):
+                if later is not None and _instant(later) == _instant(entry):
+                    continue
+                after = max(0, entry.balance_after)
+                for alert in set_:
+                    above, is_above = balance >= alert.credits, after >= alert.credits
+                    if above is not is_above and is_above is (
+                        alert.direction is Direction.RISES_TO
+                    ):
+                        crossings[entry.id, alert] += 1
+                balance = after
+        assert Counter((e.transaction_id, e.alert) for e in outcome.events) == crossings
+        assert len({each.id for each in outcome.events}) == len(outcome.events)
+        by_id = {each.id: each for each in outcome.transactions}
+        for event in outcome.events:
+            entry = by_id[event.transaction_id]
+            self.met["event"] += 1
+            assert (event.user_id, event.app_id, event.sequence, event.created_at) == (
+                entry.user_id,
+                entry.app_id,
+                entry.sequence,
+                entry.created_at,
+            )
+            assert event.balance == max(0, entry.balance_after)
+
     @invariant()
     def agree(self) -> None:
         if not hasattr(self, "model"):
@@ -413,6 +493,10 @@ def _parts(entry: Transaction) -> list[tuple[str, int]]:
     assert sum(part.credits for part in allocations) == entry.credits
     groups = groupby(allocations, key=lambda part: part.grant_id)
     return [(id_, sum(part.credits for part in group)) for id_, group in groups]
+
+
+def _instant(entry: Transaction) -> datetime:
+    return entry.details.effective_at or entry.created_at
 
 
 def _events(entries: Iterable[Transaction], user_id: int, app_id: int) -> list[Event]:
@@ -451,6 +535,8 @@ def _compare(account: Account, app_id: int, purse: Purse) -> None:
     ]
     assert app.held == purse.held
     assert app.caps == purse.caps
+    assert len(app.alerts) <= ALERTS_MAX
+    assert set(app.alerts) == purse.alerts
     assert {
         s.period: {window(s.period, s.starts_at): s.credits} for s in app.spent
     } == purse.counted
@@ -460,6 +546,7 @@ def _compare(account: Account, app_id: int, purse: Purse) -> None:
         holds=app.holds,
         caps=app.caps,
         spent=app.spent,
+        alerts=app.alerts,
     )
 
 
@@ -468,6 +555,7 @@ def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the account be full with few grants and holds."""
     monkeypatch.setattr("credit_models.ledger.app_draft.GRANTS_MAX", GRANTS_MAX)
     monkeypatch.setattr("credit_models.ledger.holds.HOLDS_MAX", HOLDS_MAX)
+    monkeypatch.setattr("credit_models.ledger.alerts.ALERTS_MAX", ALERTS_MAX)
 
 
 @pytest.mark.usefixtures("low_limits")

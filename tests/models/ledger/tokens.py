@@ -16,6 +16,8 @@ from credit_models.ledger import (
     NO_CAPS,
     Add,
     AdjustBalance,
+    Alert,
+    AlertUnchanged,
     AlreadyPurchased,
     AvailableTooLow,
     CapExceeded,
@@ -48,8 +50,10 @@ from credit_models.ledger import (
     ReversalExceeds,
     ReverseTransaction,
     RevisionChanged,
+    SetAlert,
     SetSpendingCap,
     Settle,
+    TooManyAlerts,
     Transaction,
     TransactionNotFound,
     TransferCredits,
@@ -60,6 +64,7 @@ from credit_models.ledger import (
 # The model's own limits; the test gives the ledger the same.
 GRANTS_MAX = 4
 HOLDS_MAX = 3
+ALERTS_MAX = 2
 
 FREE, SCHEDULED, GONE = "free", "scheduled", "gone"
 FOREVER = datetime.max.replace(tzinfo=UTC)
@@ -141,6 +146,7 @@ class Purse:
     debt: int = 0
     holds: dict[str, Held] = field(default_factory=dict)
     caps: Caps = NO_CAPS
+    alerts: set[Alert] = field(default_factory=set)
     counting: datetime | None = None  # when a use was last counted, or caps were last set
     uses: dict[str, tuple[datetime, int]] = field(default_factory=dict)  # those that were counted
     unwritten: list[Event] = field(default_factory=list)
@@ -782,6 +788,20 @@ class Model:
         caps = [command.caps.hour, command.caps.day, command.caps.month]
         least = min([cap for cap in caps if cap is not None], default=2**32 - 1)
         return Expected(Kind.CAP, least, 0, [("", least)])
+
+    def _SetAlert(  # noqa: N802
+        self, command: SetAlert, person: Person, purse: Purse, now: datetime
+    ) -> Expected | Refusal:
+        alert = Alert(credits=command.credits, direction=command.direction)
+        if (alert in purse.alerts) is not command.remove:
+            return AlertUnchanged()
+        if command.remove:
+            purse.alerts.remove(alert)
+        elif len(purse.alerts) == ALERTS_MAX:
+            return TooManyAlerts(limit=ALERTS_MAX)
+        else:
+            purse.alerts.add(alert)
+        return Expected(Kind.ALERT, command.credits, 0, [("", command.credits)])
 
     def _Settle(  # noqa: N802
         self, command: Settle, person: Person, purse: Purse, now: datetime

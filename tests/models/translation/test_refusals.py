@@ -12,6 +12,7 @@ from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES
 from credit_models.translation.refusals import (
     answer_of,
     bad_request,
+    dead_letter_not_found,
     error_info,
     key_not_found,
     page_token_invalid,
@@ -19,13 +20,15 @@ from credit_models.translation.refusals import (
     resume_token_invalid,
     revision_not_reached,
     summary_too_large,
+    too_many_webhooks,
     total_overflow,
     user_ids_exhausted,
     user_not_found,
+    webhook_url_not_allowed,
 )
 
 REFUSALS: list[type[Refusal]] = [
-    each for each in get_args(Refusal) if each is not ledger.NothingDue
+    each for each in get_args(Refusal) if each not in (ledger.NothingDue, ledger.AlertUnchanged)
 ]
 
 
@@ -54,6 +57,8 @@ def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence(
     answered += [total_overflow(5).reason, page_token_invalid().reason, key_not_found("k").reason]
     answered.append(summary_too_large("groups", 3).reason)
     answered += [resume_token_invalid().reason, resume_token_expired().reason]
+    answered += [too_many_webhooks(4).reason, webhook_url_not_allowed("must be public").reason]
+    answered.append(dead_letter_not_found("d").reason)
     answered += [user_not_found("u").reason, user_ids_exhausted().reason]
     answered += [revision_not_reached(1, required=2).reason]
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}

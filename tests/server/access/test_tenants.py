@@ -31,6 +31,14 @@ from tests.server.requests import ANY_ID, PATHS, WRITES, request_of
 from tests.server.serving import serving
 
 USER = UserId(user_id=7)
+OTHER_WRITES = (
+    "SetAppPolicy",
+    "SetAlert",
+    "RemoveAlert",
+    "SetWebhook",
+    "RemoveWebhook",
+    "ResendDeadLetters",
+)
 
 
 class Tenant:
@@ -309,6 +317,10 @@ SOON = datetime.now(UTC) + timedelta(days=1)
         "ListHolds",
         "GetForecast",
         "GetAppBalance",
+        "ListAlerts",
+        "ListAlertEvents",
+        "ListWebhooks",
+        "ListDeadLetters",
     ],
 )
 async def test_nothing_is_read_in_another_tenants_app(callers: Callers, call: str) -> None:
@@ -318,7 +330,7 @@ async def test_nothing_is_read_in_another_tenants_app(callers: Callers, call: st
     assert (refused.status, info(refused).metadata) == (Status.PERMISSION_DENIED, {"app_id": "1"})
 
 
-@pytest.mark.parametrize("call", [*WRITES, "SetAppPolicy"])
+@pytest.mark.parametrize("call", [*WRITES, *OTHER_WRITES])
 async def test_nothing_is_written_in_another_tenants_app(callers: Callers, call: str) -> None:
     _, two, _ = callers
     request = request_of(call)
@@ -438,7 +450,7 @@ async def test_the_limit_of_what_one_call_adds_holds_for_grants_and_adjustments(
             await caller.write(call, app_id=2, delta=-300)
 
 
-@pytest.mark.parametrize("call", [*WRITES, "SetAppPolicy"])
+@pytest.mark.parametrize("call", [*WRITES, *OTHER_WRITES])
 async def test_each_write_requires_its_scope_alone(call: str) -> None:
     scope = METHOD_SCOPES[PATHS[call]]
     for scopes, denied in ((frozenset({scope}), False), (EVERYTHING.scopes - {scope}, True)):

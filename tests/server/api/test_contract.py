@@ -37,6 +37,10 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "Summarize",
         "GetTransaction",
         "Watch",
+        "ListAlerts",
+        "ListAlertEvents",
+        "ListWebhooks",
+        "ListDeadLetters",
         "FindUser",
     }
     assert {path for call, path in PATHS.items() if call not in reads} == WRITES

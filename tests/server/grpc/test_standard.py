@@ -24,6 +24,7 @@ SERVICES = (
     "credit.v1.CreditService",
     "credit.v1.LedgerService",
     "credit.v1.HistoryService",
+    "credit.v1.AlertService",
     "credit.v1.DirectoryService",
 )
 
@@ -51,16 +52,7 @@ async def _watched(answer: Answer) -> AsyncIterator[int]:
         await answer.changed.wait()
 
 
-@pytest.mark.parametrize(
-    "service",
-    [
-        "",
-        "credit.v1.CreditService",
-        "credit.v1.LedgerService",
-        "credit.v1.HistoryService",
-        "credit.v1.DirectoryService",
-    ],
-)
+@pytest.mark.parametrize("service", SERVICES)
 async def test_health_follows_the_server(wire: Connection, served: Serving, service: str) -> None:
     assert await _check(wire, service) == SERVING
     served.status.set(False)
@@ -74,16 +66,7 @@ async def test_the_health_of_an_unknown_service_is_not_found(wire: Connection) -
     assert answer.status is Status.NOT_FOUND
 
 
-@pytest.mark.parametrize(
-    "service",
-    [
-        "",
-        "credit.v1.CreditService",
-        "credit.v1.LedgerService",
-        "credit.v1.HistoryService",
-        "credit.v1.DirectoryService",
-    ],
-)
+@pytest.mark.parametrize("service", SERVICES)
 async def test_a_watch_sends_each_change(
     wire: Connection, bystander: Connection, served: Serving, service: str
 ) -> None:
@@ -129,6 +112,7 @@ async def test_reflection_lists_the_services(
     )
     listed = answer.message(messages.ServerReflectionResponse).list_services_response
     assert {service.name for service in listed.service} >= {
+        "credit.v1.AlertService",
         "credit.v1.CreditService",
         "credit.v1.DirectoryService",
         "credit.v1.HistoryService",

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from credit_models.ledger import (
     Account,
+    Alert,
     Allocation,
     AppAccount,
     Caps,
     Category,
     Details,
+    Direction,
     Grant,
     Hold,
     Kind,
@@ -127,6 +129,7 @@ APP = AppAccount.of(
         PeriodSpending(period=Period.HOUR, starts_at=NOW.replace(minute=0), credits=0, since=5),
         PeriodSpending(period=Period.MONTH, starts_at=NOW.replace(day=1), credits=2**33, since=5),
     ),
+    alerts=(Alert(credits=20, direction=Direction.FALLS_BELOW),),
 )
 
 

@@ -131,6 +131,8 @@ def app_of(**grant: Any) -> dict[str, Any]:
         {"holds": [app_of()["grants"][0]]},
         {"due_at": 1},
         {"caps": {"day": Int64(0)}},
+        {"alerts": [{"credits": Int64(0), "direction": "falls_below"}]},
+        {"alerts": [{"credits": Int64(1), "direction": "sideways"}]},
         {"surprise": 1},
         app_of(left=None),
         app_of(id=None),

@@ -40,6 +40,9 @@ NEW_IN_3 = [
 NEW_IN_4 = [
     "the index app_id_created_at_id of credit_transactions is missing",
     "the index app_id_created_at_id of purchases is missing",
+    "the collection alert_events is missing",
+    "the collection webhooks is missing",
+    "the collection webhook_deliveries is missing",
     "the collection directory is missing",
     "the collection counters is missing",
 ]
@@ -144,15 +147,17 @@ async def test_a_database_of_0_2_0_is_not_served_before_it_is_migrated(
     )
 
 
-async def test_a_database_of_0_3_0_gets_the_indexes_of_apps(
+async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_collections_of_alerts(
     mongod_uri: str, database: str, client: MongoClient[Document]
 ) -> None:
     store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
     await store.migrate()
-    # Schema 3 has the same collections, without these indexes.
+    # Schema 3 has neither these collections nor these indexes.
     client[database]["schema_version"].update_one({}, {"$set": {"version": Int64(3)}})
     for name in ("credit_transactions", "purchases"):
         client[database][name].drop_index("app_id_created_at_id")
+    for name in ("alert_events", "webhooks", "webhook_deliveries"):
+        client[database].drop_collection(name)
     with pytest.raises(StoreMisconfigured) as refused:
         await store.verify_schema()
     for difference in ("the schema has version 3, this server needs 4", *NEW_IN_4):

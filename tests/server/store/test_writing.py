@@ -14,11 +14,13 @@ from credit_models.ledger import (
     NO_DETAILS,
     UINT32_MAX,
     Account,
+    Alert,
     Allocation,
     AppAccount,
     Caps,
     Category,
     Details,
+    Direction,
     Grant,
     Hold,
     Kind,
@@ -130,6 +132,13 @@ spent = st.lists(
     ),
     max_size=2,
 ).map(tuple)
+alerts = st.sampled_from(
+    [
+        (),
+        (Alert(credits=1, direction=Direction.FALLS_BELOW),),
+        tuple(Alert(credits=UINT32_MAX, direction=each) for each in Direction),
+    ]
+)
 apps = st.builds(
     AppAccount.of,
     grants=st.lists(grants, max_size=4, unique_by=id_of).map(tuple),
@@ -137,6 +146,7 @@ apps = st.builds(
     holds=st.lists(holds, max_size=2, unique_by=id_of).map(tuple),
     caps=caps,
     spent=spent,
+    alerts=alerts,
 )
 accounts = st.builds(
     Account,
@@ -189,6 +199,7 @@ def changes(draw: st.DrawFn) -> tuple[Account, Account]:
                     holds=changed_elements(draw, app.holds, holds),
                     caps=draw(st.just(app.caps) | caps),
                     spent=draw(st.just(app.spent) | spent),
+                    alerts=draw(st.just(app.alerts) | alerts),
                 )
             case "replace":
                 changed[app_id] = draw(apps)

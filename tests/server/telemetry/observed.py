@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
+from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
 from credit_server.api.directory_service import DirectoryService
@@ -92,6 +93,7 @@ async def observed(
             CreditService(committer, store, audit, commands=commands),
             LedgerService(committer, store, commands, audit, access, operation_seconds=30.0),
             HistoryService(store, committer.clock, audit, access),
+            AlertService(committer, store, audit),
             DirectoryService(store, committer.clock, audit),
         ]
         services = with_standard_services(contract, status, CONTRACT.files)

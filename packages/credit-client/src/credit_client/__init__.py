@@ -8,10 +8,14 @@ import credit_client.private_names  # noqa: F401 - before what relies on them
 
 # isort: split
 from credit_models import (
+    Alert,
+    AlertDirection,
+    AlertEvent,
     Allocation,
     AppPolicy,
     Balance,
     CreditTransaction,
+    DeadLetter,
     DirectoryUser,
     ErrorReason,
     ExpiringCredits,
@@ -29,10 +33,12 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
+    Webhook,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
@@ -57,6 +63,7 @@ from credit_client.errors import (
     ClockSkewed,
     CreditError,
     CreditsLimitExceeded,
+    DeadLetterNotFound,
     DeadlineExceeded,
     ExpiresTooEarly,
     GrantEmpty,
@@ -92,13 +99,16 @@ from credit_client.errors import (
     SummaryTooLarge,
     TlsFailed,
     TokenUnavailable,
+    TooManyAlerts,
     TooManyApps,
+    TooManyWebhooks,
     TransactionNotFound,
     Unauthenticated,
     Unavailable,
     UnknownRefusal,
     UserIdsExhausted,
     UserNotFound,
+    WebhookUrlNotAllowed,
 )
 from credit_client.history import PurchaseQuery, TransactionQuery
 from credit_client.hold_handle import HoldHandle, PendingHold
@@ -111,6 +121,10 @@ __all__ = [
     "AccessDenied",
     "AccountFull",
     "ActorNotAllowed",
+    "Alert",
+    "AlertDirection",
+    "AlertEvent",
+    "AlertList",
     "Allocation",
     "AlreadyPurchased",
     "AppNotAllowed",
@@ -132,6 +146,8 @@ __all__ = [
     "CreditError",
     "CreditTransaction",
     "CreditsLimitExceeded",
+    "DeadLetter",
+    "DeadLetterNotFound",
     "DeadlineExceeded",
     "DirectoryUser",
     "ErrorReason",
@@ -193,7 +209,9 @@ __all__ = [
     "SummaryTooLarge",
     "TlsFailed",
     "TokenUnavailable",
+    "TooManyAlerts",
     "TooManyApps",
+    "TooManyWebhooks",
     "TransactionNotFound",
     "TransactionPage",
     "TransactionQuery",
@@ -207,6 +225,8 @@ __all__ = [
     "UserSpendingCaps",
     "Violation",
     "WatchEvent",
+    "Webhook",
+    "WebhookUrlNotAllowed",
     "WriteOptions",
     "request_id",
 ]

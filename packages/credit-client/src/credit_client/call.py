@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import betterproto2
 from credit_models import UserId, WatchRequest
@@ -24,7 +25,7 @@ from credit_client.listing import Listing, RowT
 from credit_client.methods import BATCH_WRITE, WATCH
 from credit_client.operation import Messages
 from credit_client.refusal import error_of, retry_after_seconds
-from credit_client.request import RequestT, Values, build, current_request_id
+from credit_client.request import RequestT, Values, current_request_id
 from credit_client.retry import Backoff, RetryBudget, is_retryable
 from credit_client.scope import Home, Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
@@ -43,6 +44,8 @@ from credit_client.transport import RequestT as SentT
 from credit_client.watching import SilentStream, Watching
 
 _LEAST_SECONDS = 0.001
+
+_MessageT = TypeVar("_MessageT")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -209,7 +212,7 @@ class Caller:
         # The request id is taken here: the generator runs in the context of its reader.
         call = self._call(method.path, timeout_seconds, ReadEffect())
         rows = self._rows(Listing(method, request), call)
-        return self._rows_of_named(rows, request, names, call) if names else rows
+        return self._of_named(rows, request, names, call) if names else rows
 
     async def set_numbers(
         self,
@@ -241,17 +244,17 @@ class Caller:
             setattr(request, name.field, number)
         return timeout_seconds
 
-    async def _rows_of_named(
+    async def _of_named(
         self,
-        rows: AsyncGenerator[RowT, None],
-        request: UserId,
+        messages: AsyncGenerator[_MessageT, None],
+        request: betterproto2.Message,
         names: Sequence[Name],
         call: _Call,
-    ) -> AsyncGenerator[RowT, None]:
+    ) -> AsyncGenerator[_MessageT, None]:
         await self.set_numbers(request, names, call.timeout_seconds)
-        async with aclosing(rows):
-            async for row in rows:
-                yield row
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
 
     def watch(self, values: Values, *, progress: bool) -> AsyncGenerator[WatchEvent, None]:
         """Watch until the reader stops, and reconnect forever once the first event has come.
@@ -266,8 +269,10 @@ class Caller:
             CreditError: The request is rejected here; the generator raises what comes later.
             TypeError: A value has the wrong type.
         """
-        watching = Watching(build(WatchRequest, values))
-        return self._events(watching, self._call(WATCH.path, None, ReadEffect()), progress=progress)
+        request, names = build_named(WatchRequest, values, self._users_app_id)
+        call = self._call(WATCH.path, None, ReadEffect())
+        events = self._events(Watching(request), call, progress=progress)
+        return self._of_named(events, request, names, call) if names else events
 
     async def _answer(
         self, call: _Call, method: Method[SentT, ReplyT], request: SentT

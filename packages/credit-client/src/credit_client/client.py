@@ -6,8 +6,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self, Unpack
 
-from credit_models import Empty, Receipt
+from credit_models import CreditRequest, Empty, Receipt
 
+from credit_client.alerts import Alerts
 from credit_client.arguments import (
     Config,
     FilePath,
@@ -26,7 +27,7 @@ from credit_client.holds import HoldWrites
 from credit_client.importing import Import, ImportReport, ImportRow, RejectedRow
 from credit_client.keepalive import KeepaliveTimes
 from credit_client.methods import ADD, USE, WriteReplyT, WriteT
-from credit_client.operation import checked_key, name_key, new_key, receipt_of
+from credit_client.operation import checked_key, complete_receipt, name_key, new_key, receipt_of
 from credit_client.policies import Policies
 from credit_client.reads import Reads
 from credit_client.request import Values, given_request_id
@@ -35,6 +36,7 @@ from credit_client.settings import ClientSettings, Streams
 from credit_client.tracing import Tracing
 from credit_client.transport import Method, Transport
 from credit_client.users import Users
+from credit_client.webhooks import Webhooks
 from credit_client.writes import NotedOptions, WriteOptions
 
 
@@ -43,6 +45,8 @@ class CreditClient(
     HoldWrites[AwaitedReceipt],
     CorrectionWrites[AwaitedReceipt],
     Policies,
+    Alerts,
+    Webhooks,
     Reads,
     Users,
 ):
@@ -461,7 +465,12 @@ class CreditClient(
                 write = pending_write(method.request_type, fields, key, users_app_id)
                 return await write_alone(caller, write, timeout_seconds=timeout_seconds)
             answer, request_id = await caller.unary(method, fields, timeout_seconds=timeout_seconds)
-            return receipt_of(answer, request_id)
+            receipt = receipt_of(answer, request_id)
+            if method.reply_type is Empty and isinstance(amount := values["credits"], int):
+                complete_receipt(
+                    receipt, amount if method.request_type is CreditRequest else -amount
+                )
+            return receipt
         except BaseException as error:
             name_key(error, key)
             raise

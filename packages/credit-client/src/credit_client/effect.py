@@ -6,6 +6,9 @@ from credit_client.errors import CreditError, IdempotencyKeyReused, Outcome
 from credit_client.outcome import outcome_of
 from credit_client.transport import AttemptFailed
 
+# The clause of a server, and that of servers up to 0.3.0.
+_PROMISES = ("; no change was made", "; nothing happened")
+
 
 class Effect(Protocol):
     """Follows the attempts of a call."""
@@ -84,7 +87,19 @@ class WriteEffect:
             # be on its way to another server, and take effect once there are credits, for example.
             # Only a key that belongs to another request makes the server reject it forever.
             error.outcome, clause = Outcome.UNKNOWN, "an earlier attempt may have taken effect"
+            error.message = _without_promise(error.message)
         elif "nothing happened" in error.message or clause in error.message:
             return
         error.message = f"{error.message}; {clause}"
         error.args = (error.message,)
+
+
+def _without_promise(message: str) -> str:
+    """Return a server's message without its clause that the attempt made no change.
+
+    The clause is about one attempt. Beside an earlier attempt whose outcome is unknown it would
+    read as a promise for the whole write.
+    """
+    for clause in _PROMISES:
+        message = message.replace(clause, "")
+    return message

@@ -32,6 +32,10 @@
     ├── CreditsLimitExceeded    your request: it adds more than the operator allows in one call
     ├── BalanceOverflow         your request: the balance has no room for so many credits
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
+    ├── TooManyAlerts           your app: as many alerts as allowed are set
+    ├── TooManyWebhooks         your app: as many webhooks as allowed are set
+    ├── WebhookUrlNotAllowed    your request: the URL is not HTTPS, or has a private address
+    ├── DeadLetterNotFound      your request: the app has no such dead letter
     ├── GrantsFull              your app: the user has as many live grants as allowed
     ├── HoldsFull               your app: the user has as many open holds as allowed
     ├── AccountFull             your app: the user has as many grants and holds as allowed
@@ -550,6 +554,56 @@ class TooManyApps(_Refusal):
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.TOO_MANY_APPS
     limit: int
+
+
+@_figures
+class TooManyAlerts(_Refusal):
+    """The user in the app, or the app, has as many alerts as are allowed. Nothing was changed.
+
+    Attributes:
+        limit: The largest number of alerts.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.TOO_MANY_ALERTS
+    limit: int
+
+
+@_figures
+class TooManyWebhooks(_Refusal):
+    """The app has as many webhooks as are allowed. Nothing was changed.
+
+    Attributes:
+        limit: The largest number of webhooks.
+    """
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.TOO_MANY_WEBHOOKS
+    limit: int
+
+
+@_figures
+class WebhookUrlNotAllowed(_Refusal):
+    """The operator does not allow the URL: it is not HTTPS, or has a private address.
+
+    Nothing was changed.
+    """
+
+    status = Status.FAILED_PRECONDITION
+    reason = ErrorReason.WEBHOOK_URL_NOT_ALLOWED
+
+
+@_figures
+class DeadLetterNotFound(_Refusal):
+    """The app has no dead letter with this id. Nothing was changed.
+
+    Attributes:
+        dead_letter_id: The id of the request.
+    """
+
+    status = Status.NOT_FOUND
+    reason = ErrorReason.DEAD_LETTER_NOT_FOUND
+    dead_letter_id: str
 
 
 @_figures

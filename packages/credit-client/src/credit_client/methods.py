@@ -30,10 +30,18 @@ from credit_models import (
     GetTransactionResponse,
     GrantCreditsRequest,
     GrantCreditsResponse,
+    ListAlertEventsRequest,
+    ListAlertEventsResponse,
+    ListAlertsRequest,
+    ListAlertsResponse,
+    ListDeadLettersRequest,
+    ListDeadLettersResponse,
     ListGrantsRequest,
     ListGrantsResponse,
     ListHoldsRequest,
     ListHoldsResponse,
+    ListWebhooksRequest,
+    ListWebhooksResponse,
     PlaceHoldRequest,
     PlaceHoldResponse,
     Purchase,
@@ -44,14 +52,24 @@ from credit_models import (
     QueryTransactionsResponse,
     ReleaseHoldRequest,
     ReleaseHoldResponse,
+    RemoveAlertRequest,
+    RemoveAlertResponse,
+    RemoveWebhookRequest,
+    RemoveWebhookResponse,
+    ResendDeadLettersRequest,
+    ResendDeadLettersResponse,
     ResolveUserRequest,
     ResolveUserResponse,
     ReverseTransactionRequest,
     ReverseTransactionResponse,
+    SetAlertRequest,
+    SetAlertResponse,
     SetAppPolicyRequest,
     SetAppPolicyResponse,
     SetSpendingCapRequest,
     SetSpendingCapResponse,
+    SetWebhookRequest,
+    SetWebhookResponse,
     SummarizeRequest,
     SummarizeResponse,
     TransferCreditsRequest,
@@ -107,6 +125,13 @@ def _history(name: str, request: type[RequestT], reply: type[ReplyT]) -> Method[
     return Method(path=path, request_type=request, reply_type=reply, writes=False)
 
 
+def _alert(
+    name: str, request: type[RequestT], reply: type[ReplyT], *, writes: bool = False
+) -> Method[RequestT, ReplyT]:
+    path = f"/credit.v1.AlertService/{name}"
+    return Method(path=path, request_type=request, reply_type=reply, writes=writes)
+
+
 ADD = _credit("AddCredits", CreditRequest, Empty, writes=True)
 USE = _credit("UseCredits", PurchaseRequest, Empty, writes=True)
 USER_CREDITS = _credit("GetUserCredits", UserId, UserCredits)
@@ -145,6 +170,19 @@ TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionRe
 BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
 SUMMARIZE = _history("Summarize", SummarizeRequest, SummarizeResponse)
 WATCH = _history("Watch", WatchRequest, WatchResponse)
+
+SET_ALERT = _alert("SetAlert", SetAlertRequest, SetAlertResponse, writes=True)
+REMOVE_ALERT = _alert("RemoveAlert", RemoveAlertRequest, RemoveAlertResponse, writes=True)
+ALERTS = _alert("ListAlerts", ListAlertsRequest, ListAlertsResponse)
+ALERT_EVENTS = _alert("ListAlertEvents", ListAlertEventsRequest, ListAlertEventsResponse)
+
+SET_WEBHOOK = _alert("SetWebhook", SetWebhookRequest, SetWebhookResponse, writes=True)
+WEBHOOKS = _alert("ListWebhooks", ListWebhooksRequest, ListWebhooksResponse)
+REMOVE_WEBHOOK = _alert("RemoveWebhook", RemoveWebhookRequest, RemoveWebhookResponse, writes=True)
+DEAD_LETTERS = _alert("ListDeadLetters", ListDeadLettersRequest, ListDeadLettersResponse)
+RESEND_DEAD_LETTERS = _alert(
+    "ResendDeadLetters", ResendDeadLettersRequest, ResendDeadLettersResponse, writes=True
+)
 
 # `writes` is about the ledger: a failure of this call has changed no balance.
 RESOLVE_USER = Method(

@@ -14,6 +14,7 @@ from credit_models import (
     OperationOutcome,
     PurchaseRequest,
     Receipt,
+    TransactionType,
     TransferCreditsRequest,
 )
 from credit_models.codec import WireError, decode
@@ -96,6 +97,22 @@ def receipt_of(answer: Answer[WriteReplyT], request_id: str) -> Receipt:
     raise mismatch
 
 
+def complete_receipt(receipt: Receipt, effect: int) -> None:
+    """Set in the receipt of an addition or a purchase what follows from its request.
+
+    The server sends these receipts with the fields that they had in 0.2.0, and `owed`: few fields
+    cost it a third of the time that all would.
+
+    Args:
+        receipt: The receipt.
+        effect: The `credits` of the request, negative for a purchase.
+    """
+    receipt.type = TransactionType.ADD if effect > 0 else TransactionType.USE
+    receipt.credits, receipt.effect = abs(effect), effect
+    receipt.balance_before = max(0, receipt.balance - receipt.owed - effect)
+    receipt.revision = receipt.sequence
+
+
 def validates_only(request: AnyWrite) -> bool:
     """Return whether a write is a dry run: it is decided, and nothing is written."""
     return not isinstance(request, CreditRequest | PurchaseRequest) and request.validate_only
@@ -165,6 +182,10 @@ class PendingWrite:
         result = settled(outcome, request_id=request_id)
         if isinstance(result, Receipt):
             self.receipt = result
+            if isinstance(self.request, CreditRequest):
+                complete_receipt(result, self.request.credits)
+            elif isinstance(self.request, PurchaseRequest):
+                complete_receipt(result, -self.request.credits)
         else:
             self.failure = result
             self.effect.failed(result)

@@ -31,6 +31,10 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.APP_TOTAL_OVERFLOW
             | ErrorReason.OVERLOADED
             | ErrorReason.TOO_MANY_APPS
+            | ErrorReason.TOO_MANY_ALERTS
+            | ErrorReason.TOO_MANY_WEBHOOKS
+            | ErrorReason.WEBHOOK_URL_NOT_ALLOWED
+            | ErrorReason.DEAD_LETTER_NOT_FOUND
             | ErrorReason.BATCH_ABORTED
             | ErrorReason.UNAUTHENTICATED
             | ErrorReason.RATE_LIMITED

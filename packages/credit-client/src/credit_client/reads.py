@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 
 from credit_models import (
+    Balance,
     CreditTransaction,
     Grant,
     Hold,
@@ -101,6 +102,29 @@ class Reads(ABC):
         values: Values = {"app_id": app_id, "user_id": user_id, "min_revision": min_revision}
         answer, _ = await self._open_caller.unary(BALANCE, values, timeout_seconds=timeout_seconds)
         return answer.reply.balance
+
+    async def balance_details(
+        self,
+        *,
+        app_id: int,
+        user_id: int | str,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Balance:
+        """Return a user's balance in an app with what is held and owed, and what expires next.
+
+        Args:
+            app_id: The app.
+            user_id: The user.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            RevisionNotReached: The user has a lower revision.
+        """
+        values: Values = {"app_id": app_id, "user_id": user_id, "min_revision": min_revision}
+        answer, _ = await self._open_caller.unary(BALANCE, values, timeout_seconds=timeout_seconds)
+        return answer.reply
 
     def purchases(
         self,
@@ -318,7 +342,7 @@ class Reads(ABC):
     def watch(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         resume_token: str = "",
         progress: bool = False,

@@ -35,6 +35,7 @@ _DetailT = TypeVar("_DetailT", ErrorInfo, BadRequest, RetryInfo)
 _FIRST_RELEASES = {
     "credit.v1.LedgerService": "0.3.0",
     "credit.v1.HistoryService": "0.4.0",
+    "credit.v1.AlertService": "0.4.0",
     "credit.v1.DirectoryService": "0.4.0",
 }
 

@@ -19,6 +19,7 @@ from credit_server.access.audit import open_audit
 from credit_server.access.authorize import Access
 from credit_server.access.tls import ServerTls
 from credit_server.admission.list_slots import ListSlots
+from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
 from credit_server.api.directory_service import DirectoryService
@@ -28,7 +29,7 @@ from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.api.watch_hub import WatchHub
 from credit_server.banner import address_of, banner
-from credit_server.commit import Clock, Committer, Sweeper, SweepLimits
+from credit_server.commit import Clock, Committer, EventOrder, Sweeper, SweepLimits
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
 from credit_server.errors import PartFailed, StartError
@@ -44,6 +45,8 @@ from credit_server.store.port import StoreUnavailable
 from credit_server.supervision import Supervisor, Timers, supervised
 from credit_server.telemetry import Exposition, HealthWatch, Telemetry, exposed
 from credit_server.telemetry.workers import exported
+from credit_server.webhooks.dispatcher import Dispatcher
+from credit_server.webhooks.sender import Sender
 from credit_server.workers.worker import Assignment, Worker
 
 log = structlog.get_logger("credit_server")
@@ -157,6 +160,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 turns=() if worker is None else worker.turns,
             ) as committer,
             supervisor.parts_needed(),
+            Sender(allow_private=settings.webhook_allow_private) as sender,
         ):
             access = Access(authenticator, audit=audit, limits=settings.access)
             commands = Commands(opened.store, credits_max=settings.credits_max)
@@ -178,6 +182,13 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                     operation_seconds=settings.call.call_deadline_seconds,
                 ),
                 HistoryService(opened.store, committer.clock, audit, access, list_slots, hub=hub),
+                AlertService(
+                    committer,
+                    opened.store,
+                    audit,
+                    list_slots,
+                    webhook_allow_private=settings.webhook_allow_private,
+                ),
                 DirectoryService(
                     opened.store, committer.clock, audit, user_ids_from=settings.user_ids_from
                 ),
@@ -205,12 +216,17 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 SweepLimits(per_second=settings.settle_per_second),
             )
             sweeping = supervisor.start("the sweeper", sweeper.run())
+            ordering = supervisor.start("the order of events", EventOrder(opened.store).run())
+            dispatcher = Dispatcher(opened.store, sender, observed.telemetry.webhooks)
+            dispatching = supervisor.start("the webhooks", dispatcher.run())
             _start_parts(supervisor, observed, tls, opened.mongod)
             try:
                 await first_of(signalled, supervisor)
             finally:
                 watching.cancel()
                 sweeping.cancel()
+                ordering.cancel()
+                dispatching.cancel()
                 if worker is None or not worker.others_serve:
                     status.set(False)  # before anything else, so that probes see it first
                 await _stop(server, settings, worker)

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,8 +14,17 @@ from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard, exit_of
 from credit_client.cli.flags import sentence_of
 from credit_client.cli.groups import words_of
-from credit_client.cli.options import Attempt, Details, Sending, client_of, fail, format_of
-from credit_client.cli.output import Format, show_receipt, show_stream
+from credit_client.cli.options import (
+    Attempt,
+    Details,
+    Display,
+    Sending,
+    client_of,
+    fail,
+    format_of,
+)
+from credit_client.cli.output import Layout, record_of, show_receipt, show_stream
+from credit_client.cli.pager import paged
 from credit_client.cli.table import Record
 from credit_client.cli.waiting import WaitingNotice
 from credit_client.cli.write import retryable
@@ -23,7 +33,7 @@ from credit_client.errors import CreditError, Outcome
 
 Write: TypeAlias = Callable[[CreditClient, Attempt], Coroutine[None, None, Receipt]]
 
-# The columns that a table leaves out on a narrow terminal. JSON output always has them.
+# The columns that a table leaves out on a narrow terminal. JSON and CSV always have them.
 OPTIONAL = ("id", "created_by")
 
 
@@ -46,44 +56,50 @@ class Question:
 
 def make_list(
     rows: Callable[[CreditClient], AsyncGenerator[object, None]],
-    fields: Sequence[str],
-    noun: str,
+    layout: Layout,
     connection: Connection,
+    display: Display,
     *,
-    utc: bool,
-    output: Format | None,
+    record: Callable[[object], Record] = record_of,
     row: Callable[[Record], Record] | None = None,
 ) -> None:
     """Show the rows of a list as they arrive.
 
     Args:
         rows: The list.
-        fields: The columns of the table.
-        noun: What the rows are.
+        layout: Its form.
         connection: How to reach the server.
-        utc: Whether the table has times in UTC.
-        output: How to show the rows.
+        display: How to show the rows.
+        record: Makes the record of a row.
         row: Makes the row of the table from a record; None changes nothing.
     """
     make_reads(
         lambda client, notice: show_stream(
             notice.until_first(rows(client)),
-            fields,
-            format_of(output),
-            noun,
-            optional=OPTIONAL,
-            utc=utc,
+            layout,
+            display.form,
+            utc=display.utc,
+            record=record,
             row=row,
         ),
         connection,
+        paging=display.paged,
     )
 
 
 def make_reads(
     call: Callable[[CreditClient, WaitingNotice], Coroutine[None, None, None]],
     connection: Connection,
+    *,
+    paging: bool = False,
 ) -> None:
-    """Make calls that change nothing with a new client, and turn an error into an exit code."""
+    """Make calls that change nothing with a new client, and turn an error into an exit code.
+
+    Args:
+        call: Makes the calls, and shows what they return.
+        connection: How to reach the server.
+        paging: Whether an output that is longer than the terminal goes to a pager.
+    """
     client = client_of(connection)
 
     async def made() -> None:
@@ -92,7 +108,8 @@ def make_reads(
                 await call(client, notice)
 
     try:
-        asyncio.run(made())
+        with paged() if paging else nullcontext():
+            asyncio.run(made())
         sys.stdout.flush()
     except CreditError as error:
         fail(sentence_of(error), exit_of(error))

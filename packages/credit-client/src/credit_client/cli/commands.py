@@ -5,26 +5,26 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import datetime
-from importlib.metadata import version
+from dataclasses import replace
 from typing import Annotated
 
 import typer
-from credit_models import CreditTransaction, UserCredits
+from credit_models import Balance, CreditTransaction, UserCredits
 
-from credit_client.cli.calls import OPTIONAL, Question, make_reads, make_write
+from credit_client.cli.alerts import alert
+from credit_client.cli.calls import Question, make_reads, make_write
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
+from credit_client.cli.export import export
 from credit_client.cli.groups import with_groups, words_of
 from credit_client.cli.help import Command, application, help_width
 from credit_client.cli.history import (
     TRANSACTIONS,
-    day_or_moment,
     find,
     purchases,
     summary,
+    transaction_record,
     transactions,
-    with_effect,
 )
 from credit_client.cli.hold_writes import capture, extend, hold, release
 from credit_client.cli.importing import import_file
@@ -36,26 +36,33 @@ from credit_client.cli.options import (
     By,
     Conditions,
     Credits,
+    Display,
     MinRevision,
-    Output,
     ReportId,
     ReportName,
     Sending,
     User,
     UserId,
-    Utc,
-    format_of,
     number,
     user_option,
 )
-from credit_client.cli.output import Format, record_of, show, show_json, show_rows
+from credit_client.cli.output import Format, Layout, record_of, show, show_json, show_rows
+from credit_client.cli.statement import statement
+from credit_client.cli.table import Record
+from credit_client.cli.times import moment, read_option
 from credit_client.cli.watching import watch
+from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
 from credit_client.errors import ServerTooOld, UserNotFound
 
-_BALANCES = ("app_id", "balance")
+# The fields of a balance that are seldom set. A table has columns for those that are.
 _BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
-_SUMMARY = ("user_id", "external_id", "last_sequence", "created_at", "updated_at")
+_BALANCES = Layout(
+    noun="balances",
+    fields=("user_id", "app_id", "balance", *_BALANCES_SELDOM),
+    columns=("app_id", "balance"),
+)
+_SUMMARY = ("user_id", "external_id", "revision", "created_at", "updated_at")
 
 _WRITES = (
     "Where a write ends without its result, standard error shows whether it may have taken effect,"
@@ -75,6 +82,8 @@ app = application(help="Add, spend and show credits.", epilog=f"{_WRITES}\n\n{_T
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms, which few commands need
+
         typer.echo(f"credit {version('credit-client')}")
         raise typer.Exit
 
@@ -167,54 +176,61 @@ app.command("import", cls=Command)(with_groups(import_file))
 @with_groups
 def balance(
     connection: Connection,
+    display: Display,
     app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
     user: Annotated[UserId | None, user_option("--user", "The user.")] = None,
     min_revision: MinRevision = None,
     at: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
             "--at",
-            parser=day_or_moment,
             metavar="TIME",
-            help="The balance at the beginning of this day (in UTC), or at this time. Needs --user"
-            " and --app.",
+            help="The balance at the beginning of this day, or at this time. Needs --user and"
+            " --app.",
         ),
     ] = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
 
     async def earlier(client: CreditClient, app_id: int, user_id: int | str) -> None:
-        found = await client.balance_at(user_id=user_id, app_id=app_id, at=at)
+        found = await client.balance_at(user_id=user_id, app_id=app_id, at=time)
         whose = {"app_id": app_id, "user_id": user_id}
-        show({**whose, **record_of(found)}, format_of(output), utc=utc)
+        show({**whose, **record_of(found)}, display.form, utc=display.utc)
 
     async def of_app(client: CreditClient, app_id: int) -> None:
-        credits_held = await client.balance(app_id=app_id, user_id=user, min_revision=min_revision)
-        whose = {} if user is None else {"user_id": user}
-        show({"app_id": app_id, **whose, "balance": credits_held}, format_of(output))
+        if user is None:
+            total = await client.balance(app_id=app_id, min_revision=min_revision)
+            show({"app_id": app_id, "balance": total}, display.form)
+            return
+        found = await client.balance_details(app_id=app_id, user_id=user, min_revision=min_revision)
+        record = record_of(found) if display.form is Format.JSON else _balance_row(found)
+        whose = {"app_id": app_id, "user_id": user}
+        shown = {**whose, **record, **whose}
+        if display.form is Format.TABLE and not found.revision:
+            del shown["revision"]  # not known, such as to an identity that belongs to certain apps
+        show(shown, display.form, utc=display.utc)
 
     async def of_user(client: CreditClient, user_id: int | str) -> None:
         held = await client.user_credits(user_id=user_id, min_revision=min_revision)
-        if format_of(output) is Format.JSON:
+        if display.form is Format.JSON:
             show_json(_record(held))
         else:
-            _show_balances(held)
+            _show_balances(held, display)
 
-    if at is not None:
+    time = None if at is None else read_option("--at", at, lambda it: moment(it, utc=display.utc))
+    if time is not None:
         if app_id is None or user is None:
             raise typer.BadParameter("--at needs both --user and --app")
         make_reads(lambda client, _: earlier(client, app_id, user), connection)
     elif app_id is not None:
         make_reads(lambda client, _: of_app(client, app_id), connection)
     elif user is not None:
-        make_reads(lambda client, _: of_user(client, user), connection)
+        make_reads(lambda client, _: of_user(client, user), connection, paging=display.paged)
     else:
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
-for _query in (transactions, purchases, summary, find, watch):
+for _query in (transactions, purchases, summary, find, statement, export, watch):
     app.command(_query.__name__, cls=Command)(_query)
 
 
@@ -222,39 +238,51 @@ for _query in (transactions, purchases, summary, find, watch):
 @with_groups
 def user_summary(
     connection: Connection,
+    display: Display,
     given: Annotated[UserId | None, USER] = None,
     user: Annotated[UserId | None, user_option("--user", "The same as USER.")] = None,
     last: Annotated[int, number("--last", "The number of last transactions to show.")] = 5,
     min_revision: MinRevision = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """Show a user's balances in all apps and last transactions."""
     user_id = _one_user(given, user)
+    if last < 0:
+        raise typer.BadParameter("--last must be 0 or more")
+    if display.form is Format.CSV:
+        raise typer.BadParameter(
+            "a summary is no list: use credit balance or credit transactions with -o csv"
+        )
 
     async def shown(client: CreditClient) -> None:
         held = await client.user_credits(user_id=user_id, min_revision=min_revision)
-        latest = await _latest(client, held, last)
+        latest = [transaction_record(one) for one in await _latest(client, held, last)]
         about = {**_record(held), **await _external_id(client, held.user_id)}
-        if format_of(output) is Format.JSON:
-            show_json({**about, "transactions": [record_of(one) for one in latest]})
+        if display.form is Format.JSON:
+            show_json({**about, "transactions": latest})
             return
-        about["last_sequence"] = held.revision
-        show({field: about[field] for field in _SUMMARY if field in about}, Format.TABLE, utc=utc)
+        known = {field: about[field] for field in _SUMMARY if field in about}
+        show(known, Format.TABLE, utc=display.utc)
         sys.stdout.write("\n")
-        _show_balances(held, utc=utc)
+        _show_balances(held, display)
         if latest:
             sys.stdout.write("\n")
-            rows = [with_effect(record_of(one)) for one in latest]
-            show_rows(rows, TRANSACTIONS, "transactions", optional=OPTIONAL, utc=utc)
+            show_rows(latest, TRANSACTIONS, Format.TABLE, utc=display.utc)
 
-    if last < 0:
-        raise typer.BadParameter("--last must be 0 or more")
-    make_reads(lambda client, _: shown(client), connection)
+    make_reads(lambda client, _: shown(client), connection, paging=display.paged)
 
 
 for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
+
+app.add_typer(alert, name="alert")
+app.add_typer(webhook, name="webhook")
+
+
+def _show_balances(held: UserCredits, display: Display) -> None:
+    """Show a user's balances. A table has columns for held and owed credits if there are any."""
+    rows = [{"user_id": held.user_id, **_balance_row(each)} for each in held.balances]
+    columns = (*_BALANCES.columns, *filled(rows, _BALANCES_SELDOM))
+    show_rows(rows, replace(_BALANCES, columns=columns), display.form, utc=display.utc)
 
 
 def _record(held: UserCredits) -> dict[str, object]:
@@ -265,17 +293,13 @@ def _record(held: UserCredits) -> dict[str, object]:
     return {**record_of(held), "balances": balances}
 
 
-def _show_balances(held: UserCredits, *, utc: bool = False) -> None:
-    """Show a user's balances, with columns for held, owed and expiring credits if there are any."""
-    records = []
-    for balance in held.balances:
-        following = balance.expiring_next
-        record = {**record_of(balance), "expiring": 0, "expires_at": None}
-        if following is not None:
-            record |= {"expiring": following.credits, "expires_at": record_of(following)["at"]}
-        records.append(record)
-    fields = [*_BALANCES, *filled(records, _BALANCES_SELDOM)]
-    show_rows(records, fields, "balances", utc=utc)
+def _balance_row(balance: Balance) -> Record:
+    """Return the record of a balance, in which what expires next has fields of its own."""
+    record = {**record_of(balance), "expiring": 0, "expires_at": None}
+    following = record.pop("expiring_next")
+    if isinstance(following, dict):
+        record |= {"expiring": following["credits"], "expires_at": following["at"]}
+    return record
 
 
 def _one_user(argument: int | str | None, option: int | str | None) -> int | str:

@@ -1,7 +1,7 @@
 """How the `credit` command ends: its exit codes, and its last lines on a stream that works.
 
-The exit codes are part of the command's interface, and the README lists them. This module needs no
-extra.
+The exit codes are part of the command's interface, and `docs/cli.md` lists them. This module needs
+no extra.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from credit_client.errors import (
     CapExceeded,
     CreditError,
     CreditsLimitExceeded,
+    DeadLetterNotFound,
     DeadlineExceeded,
     ExpiresTooEarly,
     GrantEmpty,
@@ -50,11 +51,14 @@ from credit_client.errors import (
     SummaryTooLarge,
     TlsFailed,
     TokenUnavailable,
+    TooManyAlerts,
     TooManyApps,
+    TooManyWebhooks,
     TransactionNotFound,
     Unavailable,
     UserIdsExhausted,
     UserNotFound,
+    WebhookUrlNotAllowed,
 )
 from credit_client.transport import AttemptFailed
 
@@ -107,7 +111,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
     Exit.ROWS_REJECTED: "rows of an import were rejected, and all others took effect",
     Exit.NOT_CONFIRMED: "not confirmed at the terminal: no change was made",
-    Exit.NOT_FOUND: "the user has no such transaction, grant, hold or idempotency key in the app",
+    Exit.NOT_FOUND: "there is no such transaction, grant, hold, idempotency key or dead letter",
     Exit.NOT_POSSIBLE: (
         "the state of the hold, grant, transaction or report does not permit the write, such as a"
         " hold that has ended"
@@ -144,6 +148,10 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     CreditsLimitExceeded: Exit.OVERFLOW,
     BalanceOverflow: Exit.OVERFLOW,
     AppTotalOverflow: Exit.OVERFLOW,
+    TooManyAlerts: Exit.OVERFLOW,
+    TooManyWebhooks: Exit.OVERFLOW,
+    WebhookUrlNotAllowed: Exit.MISUSE,
+    DeadLetterNotFound: Exit.NOT_FOUND,
     TooManyApps: Exit.OVERFLOW,
     GrantsFull: Exit.OVERFLOW,
     HoldsFull: Exit.OVERFLOW,

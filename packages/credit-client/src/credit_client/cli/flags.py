@@ -3,7 +3,13 @@
 import re
 
 from credit_client.cli.connection import Connection
-from credit_client.errors import CreditError, IdempotencyKeyReused, InvalidField
+from credit_client.errors import (
+    CreditError,
+    IdempotencyKeyReused,
+    InvalidField,
+    NotReversible,
+    ReversalExceeds,
+)
 from credit_client.settings import ClientSettings
 
 _OF_FIELD = {
@@ -84,6 +90,9 @@ def sentence_of(error: CreditError) -> str:
     text = str(error)
     for name in names & _OF_FIELD.keys():
         text = re.sub(rf"\b{re.escape(name)}\b", _OF_FIELD[name], text)
+    if isinstance(error, NotReversible | ReversalExceeds):
+        # `ReverseTransaction` has two directions; the command for both is `credit refund`.
+        text = text.replace("reversed", "refunded")
     return _with_options(text)
 
 

@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 from typing import Any, get_type_hints
 
@@ -90,8 +90,6 @@ def _words(parameters: Sequence[inspect.Parameter], values: dict[str, Any]) -> l
                 words += [name, chosen.value]
             case timedelta() as time:
                 words += [name, f"{time // timedelta(seconds=1)}s"]
-            case datetime() as moment:
-                words += [name, moment.isoformat()]
             case value:
                 words += [name, value]
     return words

@@ -62,7 +62,8 @@ class Group(TyperGroup):
         """Write the options and the commands."""
         _write_parameters(self, ctx, formatter)
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        rows = [(name, each.help or "") for name, each in commands if each is not None]
+        # The help of the command itself has the other paragraphs.
+        rows = [(name, (each.help or "").partition("\n\n")[0]) for name, each in commands if each]
         _write_section(formatter, "Commands", rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:

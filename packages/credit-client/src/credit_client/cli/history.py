@@ -2,56 +2,69 @@
 
 from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
+from dataclasses import astuple, dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, TypedDict, TypeVar
 
 import typer
 from credit_models import CreditTransaction, Purchase, Summary, SummaryGroup, TransactionType
 
-from credit_client.cli.calls import make_list, make_reads
+from credit_client.cli.calls import OPTIONAL, make_list, make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.groups import with_groups
 from credit_client.cli.options import (
     After,
+    Display,
     MinRevision,
-    Output,
     UserId,
-    Utc,
-    format_of,
-    moment,
     number,
     user_option,
 )
-from credit_client.cli.output import record_of, show
+from credit_client.cli.output import Layout, fields_of, record_of, show
 from credit_client.cli.table import Record
+from credit_client.cli.times import moment, past, read_option
 from credit_client.client import CreditClient
 
-TRANSACTIONS = (
-    "sequence",
-    "created_at",
-    "app_id",
-    "effect",
-    "type",
-    "balance_after",
-    "created_by",
-    "id",
-)
-APP_TRANSACTIONS = ("created_at", "user_id", *TRANSACTIONS[3:])
-PURCHASES = (
-    "sequence",
-    "created_at",
-    "app_id",
-    "credits",
-    "created_by",
-    "id",
-    "report_id",
-    "report_name",
-)
-APP_PURCHASES = ("created_at", "user_id", *PURCHASES[3:])
-_SIGNS = {"ADD": 1, "USE": -1}
+# The transactions of a page: as many as the server returns at most.
+PAGE_SIZE = 1000
 
+TRANSACTIONS = Layout(
+    noun="transactions",
+    fields=fields_of(CreditTransaction),
+    columns=(
+        "sequence",
+        "created_at",
+        "app_id",
+        "effect",
+        "type",
+        "balance_after",
+        "created_by",
+        "id",
+    ),
+    optional=OPTIONAL,
+)
+_APP_TRANSACTIONS = replace(
+    TRANSACTIONS, columns=("created_at", "user_id", *TRANSACTIONS.columns[3:])
+)
+_PURCHASES = Layout(
+    noun="purchases",
+    fields=fields_of(Purchase),
+    columns=(
+        "sequence",
+        "created_at",
+        "app_id",
+        "credits",
+        "created_by",
+        "id",
+        "report_id",
+        "report_name",
+    ),
+    optional=OPTIONAL,
+)
+_APP_PURCHASES = replace(_PURCHASES, columns=("created_at", "user_id", *_PURCHASES.columns[3:]))
+_SIGNS = {"ADD": 1, "USE": -1}
+_KINDS = {each.name.lower(): each for each in TransactionType if each.name and each}
 
 _RowT = TypeVar("_RowT")
 
@@ -92,83 +105,74 @@ class CommonFilters(TypedDict):
     page_size: int
 
 
-def day_or_moment(text: str | datetime) -> datetime:
-    """Read a day, which begins at midnight in UTC, or a time with a time zone.
-
-    Raises:
-        typer.BadParameter: It is none.
-    """
-    try:
-        return datetime.strptime(str(text), "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
-        return moment(text)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Filters:
     """The filters of a list of transactions or purchases."""
 
-    last: Annotated[int | None, number("--last", "Only the latest entries, at most so many.")] = (
-        None
-    )
+    last: Annotated[
+        int | None,
+        number("--last", "Only the latest entries, at most so many. The oldest comes first."),
+    ] = None
     app_id: Annotated[int | None, number("--app", "Only entries in this app.")] = None
     since: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
             "--since",
-            parser=day_or_moment,
             metavar="TIME",
-            help="Only entries from this day (in UTC) or time on, such as 2026-01-01.",
+            help="Only entries of this time or later: a date such as 2026-01-01, a time such as"
+            " 2026-01-01T18:00Z, or 30d for the last 30 days.",
         ),
     ] = None
     until: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
             "--until",
-            parser=day_or_moment,
             metavar="TIME",
-            help="Only entries before this day (in UTC) or time.",
+            help="Only entries before this time, which is given as for --since. A date is its"
+            " beginning, so that the day itself is not listed.",
         ),
     ] = None
     report: Annotated[
         str | None, typer.Option("--report", help="Only purchases of this report.")
     ] = None
-    requester: Annotated[
-        int | None, number("--requester", "Only requests of this person or service.")
+    created_by: Annotated[
+        int | None, number("--created-by", "Only requests of this person or service.")
     ] = None
 
     def __post_init__(self) -> None:
         """Check the options before anything is sent.
 
         Raises:
-            typer.BadParameter: `--last` is below 1.
+            typer.BadParameter: A number is too low.
         """
         if self.last is not None and self.last < 1:
             raise typer.BadParameter("--last must be 1 or more")
+        if self.created_by is not None and self.created_by < 1:
+            raise typer.BadParameter("--created-by must be 1 or more")
 
     @property
     def any(self) -> bool:
         """Whether an option is given."""
         return any(value not in (None, []) for value in astuple(self))
 
-    def values(self, user: int | str | None, after: int) -> CommonFilters:
+    def values(self, user: int | str | None, after: int, *, utc: bool) -> CommonFilters:
         """Return the arguments of a query that these options give.
 
         Raises:
-            typer.BadParameter: Neither a user nor an app is given.
+            typer.BadParameter: Neither a user nor an app is given, or a time cannot be read.
         """
         if user is None and self.app_id is None:
             raise typer.BadParameter("name a user, an app, or both: --user, --app")
         return {
             "user_id": user,
             "app_id": self.app_id,
-            "created_from": self.since,
-            "created_until": self.until,
+            "created_from": _time("--since", self.since, utc=utc),
+            "created_until": _time("--until", self.until, utc=utc),
             "after_sequence": after,
             "report_id": self.report or "",
-            "created_by": self.requester,
+            "created_by": self.created_by,
             "oldest_first": self.last is None,
-            "page_size": min(self.last or 1000, 1000),
+            "page_size": min(self.last or PAGE_SIZE, PAGE_SIZE),
         }
 
 
@@ -181,7 +185,7 @@ class TransactionFilters(Filters):
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="Only transactions of this kind, such as use; repeatable.",
+            help=f"Only transactions of this kind; repeatable. The kinds are {', '.join(_KINDS)}.",
         ),
     ] = None
     related: Annotated[
@@ -195,20 +199,19 @@ class TransactionFilters(Filters):
         """Check the options before anything is sent.
 
         Raises:
-            typer.BadParameter: `--last` is below 1, or a kind is not known.
+            typer.BadParameter: A number is too low, or a kind is not known.
         """
         Filters.__post_init__(self)
         self.types()
 
     def types(self) -> list[TransactionType]:
         """Return the types of the kinds."""
-        known = {each.name.lower(): each for each in TransactionType if each.name and each}
-        unknown = [kind for kind in self.kinds or () if kind.lower() not in known]
+        unknown = [kind for kind in self.kinds or () if kind.lower() not in _KINDS]
         if unknown:
             raise typer.BadParameter(
-                f"{unknown[0]!r} is not a kind; the kinds are {', '.join(known)}"
+                f"{unknown[0]!r} is not a kind; the kinds are {', '.join(_KINDS)}"
             )
-        return [known[kind.lower()] for kind in self.kinds or ()]
+        return [_KINDS[kind.lower()] for kind in self.kinds or ()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,11 +231,10 @@ class PurchaseFilters(Filters):
 def transactions(
     filters: TransactionFilters,
     connection: Connection,
+    display: Display,
     user: AnyUser = None,
     after: After = 0,
     min_revision: MinRevision = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """List transactions of a user, or of all users in an app, oldest first.
 
@@ -240,7 +242,7 @@ def transactions(
     """
     # Without filters the list also works with a server of 0.2.0, which has no queries.
     whole = user is not None and not filters.any
-    values = filters.values(user, after) if not whole else None
+    values = filters.values(user, after, utc=display.utc) if not whole else None
 
     def listed(client: CreditClient) -> AsyncGenerator[CreditTransaction, None]:
         if values is None:
@@ -258,12 +260,10 @@ def transactions(
 
     make_list(
         listed,
-        APP_TRANSACTIONS if user is None else TRANSACTIONS,
-        "transactions",
+        _APP_TRANSACTIONS if user is None else TRANSACTIONS,
         connection,
-        utc=utc,
-        output=output,
-        row=with_effect,
+        display,
+        record=transaction_record,
     )
 
 
@@ -271,17 +271,16 @@ def transactions(
 def purchases(
     filters: PurchaseFilters,
     connection: Connection,
+    display: Display,
     user: AnyUser = None,
     after: After = 0,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """List purchases of a user, or of all users in an app, oldest first.
 
     Those of all users are without the latest ones, of about the last 90 seconds.
     """
     whole = user is not None and not filters.any
-    values = filters.values(user, after) if not whole else None
+    values = filters.values(user, after, utc=display.utc) if not whole else None
 
     def listed(client: CreditClient) -> AsyncGenerator[Purchase, None]:
         if values is None:
@@ -291,11 +290,9 @@ def purchases(
 
     make_list(
         listed,
-        APP_PURCHASES if user is None else PURCHASES,
-        "purchases",
+        _APP_PURCHASES if user is None else _PURCHASES,
         connection,
-        utc=utc,
-        output=output,
+        display,
         row=_with_refund,
     )
 
@@ -303,47 +300,47 @@ def purchases(
 @with_groups
 def summary(
     since: Annotated[
-        datetime,
+        str,
         typer.Option(
             "--since",
-            parser=day_or_moment,
             metavar="TIME",
-            help="The beginning of the span: a day (in UTC) or a time, such as 2026-01-01.",
+            help="The beginning of the span: a day or a time, such as 2026-01-01. As days of the"
+            " groups, it is in UTC unless it has a time zone.",
         ),
     ],
     until: Annotated[
-        datetime,
-        typer.Option(
-            "--until", parser=day_or_moment, metavar="TIME", help="The day or time after its end."
-        ),
+        str,
+        typer.Option("--until", metavar="TIME", help="The day or time after its end, likewise."),
     ],
     connection: Connection,
+    display: Display,
     user: AnyUser = None,
     app_id: Annotated[int | None, number("--app", "Only in this app.")] = None,
     by: Annotated[
         Grouping | None,
         typer.Option("--by", help="The groups; days and months are those of UTC."),
     ] = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """Show sums of the transactions of a user, or of all users in an app."""
     if user is None and app_id is None:
         raise typer.BadParameter("name a user, an app, or both: --user, --app")
+    begin = read_option("--since", since, lambda text: moment(text, utc=True))
+    end = read_option("--until", until, lambda text: moment(text, utc=True))
 
     async def rows(client: CreditClient) -> AsyncGenerator[Summary, None]:
         found = await client.summarize(
             user_id=user,
             app_id=app_id,
-            created_from=since,
-            created_until=until,
+            created_from=begin,
+            created_until=end,
             group_by=SummaryGroup.UNSPECIFIED if by is None else SummaryGroup[by.name],
         )
         for each in found.summaries:
             yield each
 
     key = () if by is None else (_GROUP_FIELDS[by],)
-    make_list(rows, (*key, *_SUMS), "transactions", connection, utc=utc, output=output)
+    layout = Layout(noun="transactions", fields=fields_of(Summary), columns=(*key, *_SUMS))
+    make_list(rows, layout, connection, display)
 
 
 @with_groups
@@ -357,10 +354,9 @@ def find(
         ),
     ],
     connection: Connection,
+    display: Display,
     user: Annotated[UserId | None, user_option("--user", "The user of the key.")] = None,
     app_id: Annotated[int | None, number("--app", "The app of the key.")] = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """Show one transaction, by its id or by the idempotency key of its write."""
     if (user is None) != (app_id is None):
@@ -372,9 +368,13 @@ def find(
             if user is None
             else await client.transaction(user_id=user, app_id=app_id, idempotency_key=name)
         )
-        show(record_of(one), format_of(output), utc=utc)
+        show(transaction_record(one), display.form, utc=display.utc)
 
     make_reads(lambda client, _: found(client), connection)
+
+
+def _time(name: str, text: str | None, *, utc: bool) -> datetime | None:
+    return None if text is None else read_option(name, text, lambda given: past(given, utc=utc))
 
 
 async def _first_or_latest(
@@ -397,6 +397,11 @@ async def _first_or_latest(
             break
     for row in latest:
         yield row
+
+
+def transaction_record(transaction: object) -> Record:
+    """Return the record of a transaction."""
+    return with_effect(record_of(transaction))
 
 
 def with_effect(record: Record) -> Record:

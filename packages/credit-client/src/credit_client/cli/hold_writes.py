@@ -18,9 +18,9 @@ from credit_client.cli.options import (
     ReportName,
     Sending,
     User,
-    duration,
     number,
 )
+from credit_client.cli.times import duration
 
 HoldId = Annotated[str, typer.Option("--hold", help="The hold's id.")]
 

@@ -2,15 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain
@@ -192,7 +190,7 @@ def write(
     unusable: list[UnusableFile] = []
 
     async def made() -> None:
-        with _Bar(file) as progressed:
+        with _progress(file) as progressed:
 
             def report(numbers: ImportReport) -> None:
                 file.report = numbers
@@ -235,34 +233,20 @@ def _close(file: ImportFile) -> None:
         file.rejected.close()
 
 
-class _Bar:
-    """Shows a bar on standard error, if it is a terminal."""
+@contextmanager
+def _progress(file: ImportFile) -> Iterator[Callable[[], None]]:
+    """Show a bar on standard error, if it is a terminal; yield what updates it."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from credit_client.cli.progress import file_bar  # noqa: PLC0415 - see that module
 
-    def __init__(self, file: ImportFile) -> None:
-        self._file = file
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task = self._bar.add_task("0 rows", total=file.size)
+    with file_bar(file.size) as update:
 
-    def __enter__(self) -> Callable[[], None]:
-        self._bar.start()
-        return self._update
+        def show_counts() -> None:
+            counts = file.counts
+            rejected = f", {counts['rejected']:,} rejected" if counts["rejected"] else ""
+            rows = f"{counts['applied'] + counts['replayed']:,} rows"
+            update(file.reader.bytes_read, rows + rejected)
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _update(self) -> None:
-        counts = self._file.counts
-        done = counts["applied"] + counts["replayed"]
-        text = f"{done:,} rows" + (
-            f", {counts['rejected']:,} rejected" if counts["rejected"] else ""
-        )
-        self._bar.update(self._task, completed=self._file.reader.bytes_read, description=text)
+        yield show_counts

@@ -1,38 +1,67 @@
 """The commands that show grants, holds, forecasts, spending caps and the policies of apps."""
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from datetime import datetime
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from credit_models import AppPolicy
+from credit_models import AppPolicy, ForecastStep, Grant, Hold, SpendingCapStatus
 
-from credit_client.cli.calls import make_list, make_reads
+from credit_client.cli.calls import OPTIONAL, make_list, make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.groups import with_groups
 from credit_client.cli.options import (
     After,
     App,
     By,
+    Display,
     DryRun,
     MinRevision,
     Output,
     User,
-    Utc,
     format_of,
-    moment,
     number,
 )
-from credit_client.cli.output import Format, record_of, show, show_json, show_rows
+from credit_client.cli.output import (
+    Format,
+    Layout,
+    fields_of,
+    record_of,
+    show,
+    show_json,
+    show_rows,
+)
 from credit_client.cli.table import Record
+from credit_client.cli.times import moment, read_option
 from credit_client.client import CreditClient
 
-_GRANTS = ("id", "left", "credits", "priority")
+_GRANTS = Layout(
+    noun="grants",
+    fields=fields_of(Grant),
+    columns=("id", "left", "credits", "priority"),
+    optional=("category",),
+)
 _GRANTS_SELDOM = ("category", "effective_at", "expires_at")
-_HOLDS = ("id", "held", "expires_at", "created_by", "purpose")
-_ALL_HOLDS = ("id", "state", "credits", "held", "captured", "released", "placed_at", "purpose")
-_CAPS = ("period", "cap", "spent", "held", "left", "resets_at")
-_STEPS = ("at", "type", "effect", "balance_after", "related_id")
+_HOLDS = Layout(
+    noun="holds",
+    fields=fields_of(Hold),
+    columns=("id", "held", "expires_at", "created_by", "purpose"),
+    optional=OPTIONAL,
+)
+_ALL_HOLDS = replace(
+    _HOLDS,
+    columns=("id", "state", "credits", "held", "captured", "released", "placed_at", "purpose"),
+)
+_CAPS = Layout(
+    noun="caps",
+    fields=fields_of(SpendingCapStatus),
+    columns=("period", "cap", "spent", "held", "left", "resets_at"),
+)
+_STEPS = Layout(
+    noun="steps",
+    fields=fields_of(ForecastStep),
+    columns=("at", "type", "effect", "balance_after", "related_id"),
+)
 
 
 @with_groups
@@ -40,25 +69,18 @@ def grants(
     user: User,
     app_id: App,
     connection: Connection,
+    display: Display,
     min_revision: MinRevision = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """List what is left of a user's grants in an app."""
 
     async def listed(client: CreditClient) -> None:
-        records = [
-            record_of(one)
-            for one in await client.grants(user_id=user, app_id=app_id, min_revision=min_revision)
-        ]
-        if format_of(output) is Format.JSON:
-            for record in records:
-                show_json(record)
-        else:
-            fields = [*_GRANTS, *filled(records, _GRANTS_SELDOM)]
-            show_rows(records, fields, "grants", optional=("category",), utc=utc)
+        found = await client.grants(user_id=user, app_id=app_id, min_revision=min_revision)
+        records = [record_of(one) for one in found]
+        columns = (*_GRANTS.columns, *filled(records, _GRANTS_SELDOM))
+        show_rows(records, replace(_GRANTS, columns=columns), display.form, utc=display.utc)
 
-    make_reads(lambda client, _: listed(client), connection)
+    make_reads(lambda client, _: listed(client), connection, paging=display.paged)
 
 
 @with_groups
@@ -66,11 +88,10 @@ def holds(
     user: User,
     app_id: App,
     connection: Connection,
+    display: Display,
     everything: Annotated[bool, typer.Option("--all", help="List settled holds too.")] = False,
     after: After = 0,
     min_revision: MinRevision = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """List a user's open holds in an app, oldest first."""
     make_list(
@@ -82,10 +103,8 @@ def holds(
             min_revision=min_revision,
         ),
         _ALL_HOLDS if everything else _HOLDS,
-        "holds",
         connection,
-        utc=utc,
-        output=output,
+        display,
     )
 
 
@@ -94,34 +113,37 @@ def forecast(
     user: User,
     app_id: App,
     connection: Connection,
+    display: Display,
     until: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
             "--until",
-            parser=moment,
             metavar="TIME",
-            help="The end, such as 2026-12-31T00:00Z. Default: without an end.",
+            help="The end, such as 2026-12-31 or 2026-12-31T18:00Z. Default: without an end.",
         ),
     ] = None,
     min_revision: MinRevision = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """Show when credits start, expire and are released, if nothing is spent."""
+    end = None
+    if until is not None:
+        end = read_option("--until", until, lambda text: moment(text, utc=display.utc))
 
     async def shown(client: CreditClient) -> None:
         found = await client.forecast(
-            user_id=user, app_id=app_id, until=until, min_revision=min_revision
+            user_id=user, app_id=app_id, until=end, min_revision=min_revision
         )
-        if format_of(output) is Format.JSON:
+        if display.form is Format.JSON:
             show_json(record_of(found))
             return
-        show({"balance": found.balance}, Format.TABLE)
-        if found.steps:
+        if display.form is Format.TABLE:
+            show({"balance": found.balance}, Format.TABLE)
+            if not found.steps:
+                return
             typer.echo()
-            show_rows(map(record_of, found.steps), _STEPS, "steps", utc=utc)
+        show_rows(map(record_of, found.steps), _STEPS, display.form, utc=display.utc)
 
-    make_reads(lambda client, _: shown(client), connection)
+    make_reads(lambda client, _: shown(client), connection, paging=display.paged)
 
 
 @with_groups
@@ -129,18 +151,17 @@ def caps(
     user: User,
     app_id: App,
     connection: Connection,
+    display: Display,
     min_revision: MinRevision = None,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """Show a user's spending caps in an app, what is spent and held, and when each period ends."""
 
     async def shown(client: CreditClient) -> None:
         found = await client.spending_cap(user_id=user, app_id=app_id, min_revision=min_revision)
-        if format_of(output) is Format.JSON:
+        if display.form is Format.JSON:
             show_json(record_of(found))
         else:
-            show_rows(map(record_of, found.statuses), _CAPS, "caps", utc=utc)
+            show_rows(map(record_of, found.statuses), _CAPS, display.form, utc=display.utc)
 
     make_reads(lambda client, _: shown(client), connection)
 
@@ -164,7 +185,10 @@ def policy(
     dry_run: DryRun = False,
     output: Output = None,
 ) -> None:
-    """Show or change the policy of an app: its caps, and whether balances may be negative."""
+    """Show the policy of an app, or set whether its balances may be negative.
+
+    The command cap sets the spending caps that the policy shows.
+    """
     if allow_negative is None:
         make_policy_call(lambda client: client.app_policy(app_id=app_id), connection, output=output)
         return

@@ -1,12 +1,13 @@
 """The commands that grant, return, move, correct and cap credits."""
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
 import typer
-from credit_models import GrantCategory
+from credit_models import CreditTransaction, GrantCategory
 
 from credit_client.cli.calls import Question, make_ledger_write, make_reads
 from credit_client.cli.connection import Connection
@@ -23,12 +24,11 @@ from credit_client.cli.options import (
     Sending,
     User,
     UserId,
-    duration,
     fail,
-    moment,
     number,
     user_option,
 )
+from credit_client.cli.times import duration, fixed, fixed_or_duration, is_duration, moment
 from credit_client.client import CreditClient
 
 
@@ -53,17 +53,20 @@ def grant(
         str | None,
         typer.Option(
             "--expires",
+            parser=fixed_or_duration,
             metavar="WHEN",
-            help="When the credits expire: after a time such as 30d or 12h, or at a time such as"
-            " 2026-12-31T00:00Z. Default: never.",
+            help="When the credits expire: after a time such as 30d or 12h, at the beginning of a"
+            " day such as 2026-12-31, or at a time such as 2026-12-31T18:00Z. Default: never.",
         ),
     ] = None,
     starts: Annotated[
         str | None,
         typer.Option(
             "--starts",
+            parser=fixed,
             metavar="TIME",
-            help="When the credits can first be spent, such as 2026-12-31T00:00Z. Default: now.",
+            help="When the credits can first be spent, such as 2026-12-31 or 2026-12-31T18:00Z."
+            " Default: now.",
         ),
     ] = None,
     priority: Annotated[
@@ -77,9 +80,6 @@ def grant(
 ) -> None:
     """Add credits that have an end, a start, a priority or a category."""
     ends_at, ends_after = _when(expires)
-    starts_at, starts_after = _when(starts)
-    if starts_after is not None:
-        raise typer.BadParameter("--starts must be a time such as 2026-12-31T00:00Z")
     make_ledger_write(
         lambda client, attempt: client.grant(
             user_id=user,
@@ -88,7 +88,7 @@ def grant(
             created_by=by,
             expires_at=ends_at,
             expires_after=ends_after,
-            effective_at=starts_at,
+            effective_at=None if starts is None else moment(starts),
             priority=priority,
             category=GrantCategory[category.name] if category else GrantCategory.UNSPECIFIED,
             **details.options(attempt),
@@ -150,13 +150,13 @@ def refund(
         int | None, number("--credits", "The number of credits. Default: all that is left.")
     ] = None,
     restore_until: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
             "--restore-until",
-            parser=moment,
+            parser=fixed,
             metavar="TIME",
             help="Until when refunded credits of grants that have ended can be spent, such as"
-            " 2026-12-31T00:00Z. Default: they expire at once.",
+            " 2026-12-31 or 2026-12-31T18:00Z. Default: they expire at once.",
         ),
     ] = None,
     by: By = 1,
@@ -165,14 +165,14 @@ def refund(
     """Return the credits of a purchase, or take back credits that were added."""
     if (transaction is None) == (sequence is None):
         raise typer.BadParameter("give either --transaction or --sequence")
-    found = transaction or _transaction_at(sequence or 0, user, connection)
+    found = transaction or _transaction_at(sequence or 0, user, app_id, connection)
     make_ledger_write(
         lambda client, attempt: client.reverse(
             user_id=user,
             app_id=app_id,
             transaction_id=found,
             credits=amount,
-            restore_until=restore_until,
+            restore_until=None if restore_until is None else moment(restore_until),
             created_by=by,
             **details.options(attempt),
         ),
@@ -181,7 +181,7 @@ def refund(
         sending,
         details,
         dry_run=dry_run,
-        question=Question(action="reverse", user_id=user, app_id=app_id, amount=amount),
+        question=Question(action="refund", user_id=user, app_id=app_id, amount=amount),
     )
 
 
@@ -310,20 +310,33 @@ def cap(
 
 
 def _when(text: str | None) -> tuple[datetime | None, timedelta | None]:
-    """Read a moment or a duration."""
+    """Return the moment or the duration that a text names."""
     if text is None:
         return None, None
-    if text[:1].isdigit() and text[-1:].isalpha() and "T" not in text:
-        return None, duration(text)
-    return moment(text), None
+    return (None, duration(text)) if is_duration(text) else (moment(text), None)
 
 
-def _transaction_at(sequence: int, user: int | str, connection: Connection) -> str:
+def _transaction_at(sequence: int, user: int | str, app_id: int, connection: Connection) -> str:
     """Return the id of a user's transaction, or end the command."""
     found: list[str] = []
 
+    def rows_of(client: CreditClient) -> AsyncGenerator[CreditTransaction, None]:
+        after = max(0, sequence - 1)
+        if isinstance(user, int):
+            return client.transactions(user_id=user, after_sequence=after)
+        # A query has the app, whose directory has the user. Servers before 0.4.0 have neither.
+        return aiter(
+            client.query_transactions(
+                user_id=user,
+                app_id=app_id,
+                after_sequence=after,
+                before_sequence=sequence + 1,
+                page_size=1,
+            )
+        )
+
     async def find(client: CreditClient) -> None:
-        rows = client.transactions(user_id=user, after_sequence=max(0, sequence - 1))
+        rows = rows_of(client)
         async with aclosing(rows):
             async for row in rows:
                 found.extend([row.id] if row.sequence == sequence else [])

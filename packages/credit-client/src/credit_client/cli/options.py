@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
 import typer
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 else:
     UserId = str  # typer takes no union; `parser` makes the value
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _NUMBER = re.compile(r"[+-]?[0-9]+")
-_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 
 
 def whole(text: str | int) -> int:
@@ -43,37 +40,6 @@ def user_id(text: str | int) -> int | str:
     """Read a user: a whole number or, if the text is no number, the user's id in the app."""
     # Not what `int` accepts beyond digits, such as 1_000: it may be an id in the app.
     return int(text) if _NUMBER.fullmatch(str(text).strip()) else text
-
-
-def duration(text: str | timedelta) -> timedelta:
-    """Read a time such as 30d, 12h, 15m or 90s.
-
-    Raises:
-        typer.BadParameter: It is none.
-    """
-    if isinstance(text, timedelta):
-        return text
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is not a time such as 30d, 12h, 15m or 90s")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
-
-
-def moment(text: str | datetime) -> datetime:
-    """Read a date with a time and a time zone, such as 2026-12-31T00:00Z.
-
-    Raises:
-        typer.BadParameter: It is none.
-    """
-    try:
-        found = text if isinstance(text, datetime) else datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise typer.BadParameter(
-            f"{text!r} is not a time with a time zone, such as 2026-12-31T00:00Z"
-        )
-    return found
 
 
 def number(name: str, explanation: str, variable: str | None = None) -> OptionInfo:
@@ -118,10 +84,6 @@ MinRevision: TypeAlias = Annotated[
     number("--min-revision", "Fail unless the user's revision is this one or greater."),
 ]
 After: TypeAlias = Annotated[int, number("--after", "Only entries after this sequence.")]
-Utc: TypeAlias = Annotated[
-    bool, typer.Option("--utc", help="Show times of tables in UTC and not in local time.")
-]
-
 
 Note: TypeAlias = Annotated[
     str | None, typer.Option("--note", help="Why the write is made. It is stored with the write.")
@@ -131,6 +93,39 @@ Note: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Show what the write would do, and write nothing.")
 ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Display:
+    """How a command shows what it has read."""
+
+    output: Output = None
+    utc: Annotated[
+        bool,
+        typer.Option(
+            "--utc",
+            help="Show times of tables in UTC and not in local time. Times that you give without a"
+            " time zone are in UTC then, too.",
+        ),
+    ] = False
+    pager: Annotated[
+        bool,
+        typer.Option(
+            "--pager/--no-pager",
+            help="Show a table that is longer than the terminal in a pager, which the variable"
+            " PAGER names. Default: less.",
+        ),
+    ] = True
+
+    @property
+    def form(self) -> Format:
+        """The form of the output."""
+        return format_of(self.output)
+
+    @property
+    def paged(self) -> bool:
+        """Whether a long output goes to a pager."""
+        return self.pager and self.form is Format.TABLE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,21 +1,32 @@
-"""How answers are shown: tables for people, JSON for programs; a list a row at a time."""
+"""How answers are shown: tables for people, JSON and CSV for programs; a list a row at a time."""
 
 import dataclasses
 import datetime as dt
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import Protocol
 
-from credit_models import Receipt, TransactionType
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
+from credit_models import Receipt
 
+from credit_client.cli.csv_rows import CsvRows
 from credit_client.cli.table import Record, Table, shown
 
-# The fields of a receipt that some writes set and others do not. A table has those that are set.
-_SELDOM = {"credits", "effect", "held", "owed", "released_credits", "type", "validated"}
+# Fields that are often unset. What is shown to people has those that are set.
+_SELDOM = {
+    "credits",
+    "effect",
+    "expiring",
+    "held",
+    "owed",
+    "owed_after",
+    "released_credits",
+    "type",
+    "validated",
+}
 
 # The order of a receipt's fields in a table. What is not here comes first.
 _LAST = (
@@ -41,6 +52,39 @@ class Format(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """The form of a list.
+
+    Attributes:
+        noun: What the rows are.
+        fields: All fields of a record, which are the columns of CSV.
+        columns: The fields that are the columns of a table.
+        optional: The columns that a table leaves out on a narrow terminal, in this order.
+    """
+
+    noun: str
+    fields: Sequence[str]
+    columns: Sequence[str]
+    optional: Sequence[str] = ()
+
+
+class Rows(Protocol):
+    """Writes the rows of a list, each as it comes."""
+
+    def add(self, record: Record) -> None:
+        """Write a row."""
+
+    def end(self) -> None:
+        """Write what is left after the last row."""
+
+
+def fields_of(message_type: type) -> tuple[str, ...]:
+    """Return the names of a message's fields."""
+    return tuple(field.name for field in dataclasses.fields(message_type))
 
 
 def record_of(message: object) -> Record:
@@ -51,7 +95,7 @@ def record_of(message: object) -> Record:
     if not dataclasses.is_dataclass(message):
         raise TypeError(f"{type(message).__name__} is not a message")
     return {
-        field.name: _plain(getattr(message, field.name)) for field in dataclasses.fields(message)
+        field.name: plain(getattr(message, field.name)) for field in dataclasses.fields(message)
     }
 
 
@@ -61,14 +105,16 @@ def show_json(record: Record) -> None:
 
 
 def show(record: Record, output: Format, *, utc: bool = False) -> None:
-    """Write one answer: a JSON document, or a line for each field that has a value."""
+    """Write one answer: a JSON document, CSV of one row, or a line for each field with a value."""
     if output is Format.JSON:
         show_json(record)
-        return
-    given = {name: value for name, value in record.items() if _is_given(name, value)}
-    width = max(map(len, given))
-    for name, value in given.items():
-        sys.stdout.write(f"{name.ljust(width)}  {shown(name, value, utc=utc)}\n")
+    elif output is Format.CSV:
+        _Csv(tuple(record)).add(record)
+    else:
+        given = {name: value for name, value in record.items() if _is_given(name, value)}
+        width = max(map(len, given))
+        for name, value in given.items():
+            sys.stdout.write(f"{name.ljust(width)}  {shown(name, value, utc=utc)}\n")
 
 
 def show_receipt(receipt: Receipt, output: Format) -> None:
@@ -76,9 +122,6 @@ def show_receipt(receipt: Receipt, output: Format) -> None:
     record = dict(record_of(receipt))
     if output is Format.TABLE:
         record |= {name: record.pop(name) for name in _LAST}
-        if receipt.type is TransactionType.UNSPECIFIED:
-            # The receipts of `AddCredits` and `UseCredits` do not have it.
-            del record["balance_before"]
         if receipt.revision in (0, receipt.sequence):
             del record["revision"]
         if receipt.validated:
@@ -87,78 +130,131 @@ def show_receipt(receipt: Receipt, output: Format) -> None:
 
 
 def show_rows(
-    records: Iterable[Record],
-    fields: Sequence[str],
-    noun: str,
-    *,
-    optional: Sequence[str] = (),
-    utc: bool = False,
+    records: Iterable[Record], layout: Layout, output: Format, *, utc: bool = False
 ) -> None:
-    """Write a table that is complete already; report on stderr if it is empty."""
-    table, count = Table(fields, optional=optional, utc=utc), 0
-    for count, record in enumerate(records, 1):  # noqa: B007 - the last one is the count
-        table.add(record)
-    table.end()
-    if not count:
-        _report_none(noun)
+    """Write a list that is complete already."""
+    rows = _rows(layout, output, utc=utc)
+    for record in records:
+        rows.add(record)
+    rows.end()
 
 
 async def show_stream(
     messages: AsyncGenerator[object, None],
-    fields: Sequence[str],
+    layout: Layout,
     output: Format,
-    noun: str,
     *,
-    optional: Sequence[str] = (),
     utc: bool = False,
+    record: Callable[[object], Record] = record_of,
     row: Callable[[Record], Record] | None = None,
 ) -> None:
-    """Write messages as they come, in constant memory: JSON lines, or rows of a table.
+    """Write messages as they come, in constant memory: JSON lines, CSV, or rows of a table.
 
     Where standard output is no terminal and standard error is one, a count on stderr shows the
     progress. The messages are closed in any case, also where the output cannot be written.
+
+    Args:
+        messages: The messages.
+        layout: The form of the list.
+        output: The form of the output.
+        utc: Whether a table has times in UTC.
+        record: Makes the record of a message.
+        row: Makes the row of a table from a record; None changes nothing.
     """
-    watched = sys.stderr.isatty() and not sys.stdout.isatty()
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.completed} " + noun),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not watched,
-        # It would print what is written to stdout at the terminal, and leave the file empty.
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    table = Table(fields, optional=optional, utc=utc) if output is Format.TABLE else None
-    count = 0
+    rows, count = _rows(layout, output, utc=utc), 0
+    for_table = row if output is Format.TABLE else None
     async with aclosing(messages):
-        with progress:
-            task = progress.add_task(noun, total=None)
+        with counted(layout.noun, watched=not sys.stdout.isatty()) as progressed:
             async for message in messages:
-                record = record_of(message)
-                if table is None:
-                    show_json(record)
-                else:
-                    table.add(record if row is None else row(record))
-                progress.advance(task)
+                made = record(message)
+                rows.add(made if for_table is None else for_table(made))
                 count += 1
-    if table is not None:
-        table.end()
-        if not count:
-            _report_none(noun)
+                progressed(count)
+    rows.end()
 
 
-def _report_none(noun: str) -> None:
-    sys.stderr.write(f"no {noun}\n")
+@contextmanager
+def counted(
+    noun: str, *, watched: bool, total: int | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how many rows have arrived, if it is a terminal.
+
+    Args:
+        noun: What the rows are.
+        watched: Whether to show it at all.
+        total: The number of all rows, if it is known.
+
+    Yields:
+        A function that sets the number.
+    """
+    if not (watched and sys.stderr.isatty()):
+        yield lambda _: None
+        return
+    from credit_client.cli.progress import counter  # noqa: PLC0415 - see that module
+
+    with counter(noun, total) as progressed:
+        yield progressed
+
+
+def _rows(layout: Layout, output: Format, *, utc: bool) -> Rows:
+    if output is Format.JSON:
+        return _JsonLines()
+    return _Csv(layout.fields) if output is Format.CSV else ReportedTable(layout, utc=utc)
+
+
+class _JsonLines:
+    """A list as NDJSON: a JSON document on each line."""
+
+    def add(self, record: Record) -> None:
+        show_json(record)
+
+    def end(self) -> None:
+        pass
+
+
+class _Csv:
+    """A list as CSV on standard output. It has a header also if it has no row."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._rows = CsvRows(sys.stdout, fields)
+        self._rows.head()
+
+    def add(self, record: Record) -> None:
+        self._rows.add(record)
+
+    def end(self) -> None:
+        pass
+
+
+class ReportedTable:
+    """A list as a table. Standard error gets a line if it is empty."""
+
+    def __init__(self, layout: Layout, *, utc: bool) -> None:
+        """Write nothing yet."""
+        self._table = Table(layout.columns, optional=layout.optional, utc=utc)
+        self._noun = layout.noun
+        self._empty = True
+
+    def add(self, record: Record) -> None:
+        """See `Rows`."""
+        self._empty = False
+        self._table.add(record)
+
+    def end(self) -> None:
+        """See `Rows`."""
+        self._table.end()
+        if self._empty:
+            sys.stderr.write(f"no {self._noun}\n")
 
 
 def _is_given(name: str, value: object) -> bool:
     if name in _SELDOM:
         return bool(value) and value != "UNSPECIFIED"
-    return value not in (None, "")
+    return value not in (None, "", [], {})
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """Return a value of a message as JSON has it; see `record_of`."""
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, Enum):

@@ -1,15 +1,15 @@
 """Values and tables for people: amounts, local times, and columns that fit the terminal."""
 
 import datetime as dt
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import typer
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.text import Text
 
 Record: TypeAlias = Mapping[str, object]
 
@@ -17,26 +17,42 @@ _AMOUNTS = {
     "balance",
     "balance_after",
     "balance_before",
+    "cap",
     "captured",
+    "closing",
+    "count",
     "credits",
+    "credits_in",
+    "credits_out",
     "effect",
+    "expired",
     "expiring",
     "held",
     "left",
+    "opening",
     "owed",
     "per_day",
     "per_hour",
     "per_month",
+    "refunded",
     "refunded_credits",
     "released",
     "released_credits",
+    "spent",
+    "transactions",
 }
 _NUMBERS = {"app_id", "created_by", "priority", "sequence", "user_id"}
+_TIMES = {"at", "from", "until"}
 # Free text is wrapped where it does not fit beside other columns. Ids, numbers and times stay in
 # one piece, unless one alone is wider than the terminal.
 _TEXTS = {"purpose", "report_name"}
 _TEXT_WIDTH_MIN = 20
-_SHORT_HEADS = {"sequence": "SEQ", "balance_after": "BALANCE"}
+_SHORT_HEADS = {
+    "balance_after": "BALANCE",
+    "credits_in": "IN",
+    "credits_out": "OUT",
+    "sequence": "SEQ",
+}
 
 _GAP = "  "
 _INDENT = "  "
@@ -58,7 +74,7 @@ def shown(field: str, value: object, *, utc: bool = False) -> str:
         return f"{value:+,}"
     if field in _AMOUNTS and isinstance(value, int):
         return f"{value:,}"
-    if field == "at" or field.endswith("_at"):
+    if field in _TIMES or field.endswith("_at"):
         time = dt.datetime.fromisoformat(str(value))
         return str((time if utc else time.astimezone()).replace(microsecond=0))
     return "".join(
@@ -186,6 +202,10 @@ def _line(columns: Sequence[_Column], cell_of: Mapping[str, str], room: int | No
 def _wrapped(cell: str, width: int) -> list[str]:
     if cell_len(cell) <= width:
         return [cell]
+    # Few tables need it, and these modules take 50 ms of CPU to load.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     return [line.plain.rstrip() for line in Text(cell).wrap(Console(), width)]
 
 
@@ -196,7 +216,5 @@ def _padded(text: str, width: int, *, right: bool) -> str:
 
 
 def _write(line: str, *, bold: bool) -> None:
-    if bold and sys.stdout.isatty():
-        Console().print(Text(line, style="bold"), soft_wrap=True)
-    else:
-        sys.stdout.write(line + "\n")
+    styled = bold and sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    sys.stdout.write((typer.style(line, bold=True) if styled else line) + "\n")

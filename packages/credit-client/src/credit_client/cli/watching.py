@@ -7,24 +7,28 @@ from contextlib import aclosing
 from typing import Annotated
 
 import typer
+from credit_models import Balance
 from credit_models import WatchResponse as WatchEvent
 
 from credit_client.cli.calls import OPTIONAL, make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import complain
 from credit_client.cli.groups import with_groups
-from credit_client.cli.options import Output, Utc, format_of, number
-from credit_client.cli.output import Format, record_of, show_json, show_rows
+from credit_client.cli.options import Display, UserId, number, user_option
+from credit_client.cli.output import Format, Layout, fields_of, record_of, show_json, show_rows
 from credit_client.cli.table import Table
 
 _TRANSACTION = ("created_at", "user_id", "app_id", "effect", "type", "balance_after", "id")
-_BALANCE = ("app_id", "balance")
+_BALANCES = Layout(noun="balances", fields=fields_of(Balance), columns=("app_id", "balance"))
 
 
 @with_groups
 def watch(
     connection: Connection,
-    user: Annotated[int | None, number("--user", "The user; without it, all of the app.")] = None,
+    display: Display,
+    user: Annotated[
+        UserId | None, user_option("--user", "The user; without it, all of the app.")
+    ] = None,
     app_id: Annotated[int | None, number("--app", "The app; without it, all of the user.")] = None,
     token: Annotated[
         str, typer.Option("--from", metavar="TOKEN", help="Continue after the event with this.")
@@ -32,13 +36,13 @@ def watch(
     once: Annotated[
         bool, typer.Option("--once", help="End when everything up to now has been shown.")
     ] = False,
-    utc: Utc = False,
-    output: Output = None,
 ) -> None:
     """Show transactions as they are written, of a user or in an app; Ctrl-C ends it."""
     if user is None and app_id is None:
         raise typer.BadParameter("name a user, an app, or both: --user, --app")
-    shown = _Shown(format_of(output), utc=utc)
+    if display.form is Format.CSV:
+        raise typer.BadParameter("events are a table or json", param_hint="'--output'")
+    shown = _Shown(display.form, utc=display.utc)
     try:
         make_reads(
             lambda client, notice: shown.show(
@@ -58,7 +62,7 @@ def watch(
         raise typer.Exit from None
     finally:
         if shown.token:
-            ids = [("--user", user), ("--app", app_id)]
+            ids = [("--user", user), ("--app", app_id), ("--users-app", connection.users_app)]
             words = [word for name, id_ in ids if id_ is not None for word in (name, str(id_))]
             command = shlex.join(["credit", "watch", *words, "--from", shown.token])
             complain(f"credit: to continue: {command}\n")
@@ -89,7 +93,7 @@ class _Shown:
 
     def _show_in_table(self, event: WatchEvent) -> None:
         if event.snapshot is not None and event.snapshot.balances:
-            show_rows(map(record_of, event.snapshot.balances), _BALANCE, "balances")
+            show_rows(map(record_of, event.snapshot.balances), _BALANCES, Format.TABLE)
             sys.stdout.write("\n")
         if event.transaction is not None:
             self._table.add(record_of(event.transaction))

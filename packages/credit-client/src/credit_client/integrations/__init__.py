@@ -25,7 +25,9 @@ from credit_client.errors import (
     RateLimited,
     ReversalExceeds,
     RevisionChanged,
+    TooManyAlerts,
     TooManyApps,
+    TooManyWebhooks,
     Unavailable,
 )
 
@@ -41,6 +43,8 @@ _STATUSES: dict[type[CreditError], HTTPStatus] = {
     GrantEmpty: HTTPStatus.CONFLICT,
     GrantsFull: HTTPStatus.CONFLICT,
     HoldsFull: HTTPStatus.CONFLICT,
+    TooManyAlerts: HTTPStatus.CONFLICT,
+    TooManyWebhooks: HTTPStatus.CONFLICT,
     TooManyApps: HTTPStatus.CONFLICT,
     HoldExceeded: HTTPStatus.CONFLICT,
     HoldSettled: HTTPStatus.CONFLICT,

@@ -7,8 +7,13 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from credit_models import (
+    Alert,
+    AlertDirection,
+    AlertEvent,
     AppPolicy,
+    Balance,
     CreditTransaction,
+    DeadLetter,
     DirectoryUser,
     Grant,
     GrantCategory,
@@ -18,10 +23,12 @@ from credit_models import (
     SummaryGroup,
     TransactionType,
     UserCredits,
+    Webhook,
 )
 from credit_models import GetBalanceAtResponse as BalanceAt
 from credit_models import GetForecastResponse as Forecast
 from credit_models import GetSpendingCapResponse as UserSpendingCaps
+from credit_models import ListAlertsResponse as AlertList
 from credit_models import QueryPurchasesResponse as PurchasePage
 from credit_models import QueryTransactionsResponse as TransactionPage
 from credit_models import SummarizeResponse as Summaries
@@ -1690,6 +1697,246 @@ class CreditClient:
             )
         )
 
+    def set_alert(
+        self,
+        *,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        user_id: int | str | None = None,
+        direction: AlertDirection = AlertDirection.FALLS_BELOW,
+        timeout_seconds: float | None = None,
+    ) -> Sequence[Alert]:
+        """Set an alert: each time the balance crosses the limit, the server writes an event.
+
+        Args:
+            app_id: The app.
+            credits: The limit, in credits that can be spent.
+            created_by: The identity of the acting person or service.
+            user_id: The user; None: the alert is for every user of the app.
+            direction: Whether a balance that falls below the limit has an event, or one that rises
+                to it.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            All alerts of the user in the app or, without a user, of the app.
+
+        Raises:
+            TooManyAlerts: The user or the app has as many alerts as are allowed.
+            TooManyApps: The user has credits in as many apps as one user may.
+        """
+        return self._session.run(
+            self._session.client.set_alert(
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                user_id=user_id,
+                direction=direction,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def remove_alert(
+        self,
+        *,
+        app_id: int,
+        credits: int,
+        created_by: int,
+        user_id: int | str | None = None,
+        direction: AlertDirection = AlertDirection.FALLS_BELOW,
+        timeout_seconds: float | None = None,
+    ) -> Sequence[Alert]:
+        """Remove an alert. Removing one that is not set changes nothing.
+
+        Args:
+            app_id: The app.
+            credits: The limit of the alert.
+            created_by: The identity of the acting person or service.
+            user_id: The user; None: the alert is one for every user of the app.
+            direction: The direction of the alert.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The alerts that are left, as for `set_alert`.
+        """
+        return self._session.run(
+            self._session.client.remove_alert(
+                app_id=app_id,
+                credits=credits,
+                created_by=created_by,
+                user_id=user_id,
+                direction=direction,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def alerts(
+        self, *, app_id: int, user_id: int | str | None = None, timeout_seconds: float | None = None
+    ) -> AlertList:
+        """Return the `app_alerts` of an app and, with a user, the `user_alerts` too."""
+        return self._session.run(
+            self._session.client.alerts(
+                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def alert_events(
+        self,
+        *,
+        app_id: int,
+        user_id: int | str | None = None,
+        after_position: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> Generator[AlertEvent, None, None]:
+        """Return the events of an app so far, oldest first: `for … in …`.
+
+        They are read in pages of 1,000. An event is here within a second after its transaction. To
+        read later events, continue after the `position` of the last one.
+
+        Args:
+            app_id: The app.
+            user_id: Only events of this user; None: of all users.
+            after_position: The events after this `position`; 0 for all.
+            timeout_seconds: The time for each page; None for the client's.
+        """
+        return self._session.rows(
+            self._session.client.alert_events(
+                app_id=app_id,
+                user_id=user_id,
+                after_position=after_position,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def watch_alerts(
+        self,
+        *,
+        app_id: int,
+        user_id: int | str | None = None,
+        after_position: int,
+        timeout_seconds: float | None = None,
+    ) -> Generator[AlertEvent, None, None]:
+        """Return the events of an app as they come, without an end: `for … in …`.
+
+        The server answers each call when there is an event, or after some seconds. If it cannot be
+        reached, the client retries until it can. No event is missed, and none comes twice.
+
+        Args:
+            app_id: The app.
+            user_id: Only events of this user; None: of all users.
+            after_position: The events after this `position`: 0 for all, or that of the last event
+                that your app has processed. Store it, to continue after a restart.
+            timeout_seconds: The time for each call; None for the client's.
+        """
+        return self._session.rows(
+            self._session.client.watch_alerts(
+                app_id=app_id,
+                user_id=user_id,
+                after_position=after_position,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def set_webhook(
+        self,
+        *,
+        app_id: int,
+        url: str,
+        created_by: int,
+        secret: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> str:
+        """Set a webhook: the server sends the events of the app to its URL.
+
+        Args:
+            app_id: The app.
+            url: Where the events are sent, by HTTPS.
+            created_by: The identity of the acting person or service.
+            secret: The key of the signatures: `whsec_` and base64 of 24 to 64 bytes. None: a new
+                one. It replaces the secret of a webhook that is set already.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The secret. No other call returns it: store it where the messages are verified.
+
+        Raises:
+            WebhookUrlNotAllowed: The URL is not HTTPS, or has a private address.
+            TooManyWebhooks: The app has as many webhooks as are allowed.
+        """
+        return self._session.run(
+            self._session.client.set_webhook(
+                app_id=app_id,
+                url=url,
+                created_by=created_by,
+                secret=secret,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def webhooks(self, *, app_id: int, timeout_seconds: float | None = None) -> Sequence[Webhook]:
+        """Return the webhooks of an app, without their secrets."""
+        return self._session.run(
+            self._session.client.webhooks(app_id=app_id, timeout_seconds=timeout_seconds)
+        )
+
+    def remove_webhook(
+        self, *, app_id: int, url: str, created_by: int, timeout_seconds: float | None = None
+    ) -> None:
+        """Remove a webhook, with the messages that it has not acknowledged.
+
+        Args:
+            app_id: The app.
+            url: The URL of the webhook. Removing one that is not set changes nothing.
+            created_by: The identity of the acting person or service.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        return self._session.run(
+            self._session.client.remove_webhook(
+                app_id=app_id, url=url, created_by=created_by, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def dead_letters(
+        self, *, app_id: int, timeout_seconds: float | None = None
+    ) -> Generator[DeadLetter, None, None]:
+        """Return the messages of an app that no attempt has delivered: `for … in …`.
+
+        Args:
+            app_id: The app.
+            timeout_seconds: The time for each page; None for the client's.
+        """
+        return self._session.rows(
+            self._session.client.dead_letters(app_id=app_id, timeout_seconds=timeout_seconds)
+        )
+
+    def resend_dead_letters(
+        self,
+        *,
+        app_id: int,
+        created_by: int,
+        dead_letter_id: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> int:
+        """Send dead letters again, like new messages, and return their number.
+
+        Args:
+            app_id: The app.
+            created_by: The identity of the acting person or service.
+            dead_letter_id: The `id` of the dead letter; None: all dead letters of the app.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            DeadLetterNotFound: The app has no dead letter with this id.
+        """
+        return self._session.run(
+            self._session.client.resend_dead_letters(
+                app_id=app_id,
+                created_by=created_by,
+                dead_letter_id=dead_letter_id,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
     def user_credits(
         self,
         *,
@@ -1736,6 +1983,34 @@ class CreditClient:
         """
         return self._session.run(
             self._session.client.balance(
+                app_id=app_id,
+                user_id=user_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def balance_details(
+        self,
+        *,
+        app_id: int,
+        user_id: int | str,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Balance:
+        """Return a user's balance in an app with what is held and owed, and what expires next.
+
+        Args:
+            app_id: The app.
+            user_id: The user.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            RevisionNotReached: The user has a lower revision.
+        """
+        return self._session.run(
+            self._session.client.balance_details(
                 app_id=app_id,
                 user_id=user_id,
                 min_revision=min_revision,
@@ -1947,7 +2222,7 @@ class CreditClient:
     def watch(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         resume_token: str = "",
         progress: bool = False,

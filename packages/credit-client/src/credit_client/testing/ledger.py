@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from credit_models import (
+    Alert,
+    AlertEvent,
     AppPolicy,
     Balance,
     CreditRequest,
@@ -15,10 +17,14 @@ from credit_models import (
     ErrorReason,
     GetForecastResponse,
     GetSpendingCapResponse,
+    ListAlertEventsRequest,
+    ListAlertEventsResponse,
+    ListAlertsResponse,
     ListGrantsResponse,
     Purchase,
     PurchaseRequest,
     Receipt,
+    RemoveAlertRequest,
     SetAppPolicyRequest,
     SetSpendingCapRequest,
     UserCredits,
@@ -30,22 +36,28 @@ from credit_models.ledger import (
     UINT32_MAX,
     Accepted,
     Account,
+    AlertUnchanged,
     AppAccount,
     BatchSize,
     Command,
     Lookup,
     Policy,
     Replayed,
+    SetAlert,
     Settle,
+    TooManyAlerts,
     Transaction,
+    TransferCredits,
     decide,
 )
 from credit_models.operations import AnyWrite
 from credit_models.translation import messages
+from credit_models.translation.alerts import AlertChange, alert_of, alerts_to_messages
 from credit_models.translation.commands import caps_from_message, command_of
 from credit_models.translation.refusals import answer_of, revision_not_reached, total_overflow
 
 from credit_client.operation import users_of
+from credit_client.testing.alerts import FakeAlerts
 from credit_client.testing.clock import FakeClock
 
 _NO_APP = AppAccount()
@@ -165,7 +177,8 @@ class FakeLedger:
         self._ids = itertools.count(1)
         self._users: dict[int, _User] = {}
         self._policies: dict[int, AppPolicy] = {}
-        # The users with grants, holds or caps: only for these can something be due.
+        self._alerts = FakeAlerts()
+        # The users with grants, holds, caps or alerts: only for these can something be due.
         self._timed: set[int] = set()
         # The size of the atomic batch that is being made.
         self._batch: BatchSize | None = None
@@ -209,12 +222,14 @@ class FakeLedger:
         logged = len(self._log)
         concerned = set[int]().union(*map(users_of, requests))
         before = {user_id: self._user(user_id).copy() for user_id in concerned}
+        events = len(self._alerts)
         results = self._results(requests)
         first = next((at for at, each in enumerate(results) if isinstance(each, Refused)), None)
         if first is None:
             return results
         self._users |= before
         del self._log[logged:]
+        self._alerts.drop(concerned, events)
         aborted = refused(ledger.BatchAborted(index=first))
         not_decided = [aborted] * (len(requests) - len(results))
         return [each if isinstance(each, Refused) else aborted for each in results] + not_decided
@@ -371,6 +386,64 @@ class FakeLedger:
             self._policies[request.app_id] = changed
         return changed
 
+    def change_alert(self, request: AlertChange) -> list[Alert]:
+        """Set or remove an alert of a user or an app, and return all alerts of the user or app.
+
+        Raises:
+            Refused: There are too many alerts or apps.
+        """
+        if request.user_id is None:
+            changed = self._alerts.change(request)
+            if isinstance(changed, TooManyAlerts):
+                raise refused(changed)
+            return alerts_to_messages(changed)
+        alert = alert_of(request)
+        command = SetAlert(
+            user_id=request.user_id,
+            app_id=request.app_id,
+            created_by=request.created_by,
+            key="",
+            transaction_id=self._new_id(),
+            credits=alert.credits,
+            direction=alert.direction,
+            remove=isinstance(request, RemoveAlertRequest),
+        )
+        outcome = decide(
+            self._account(request.user_id), command, ledger.NOTHING_FOUND, self.clock.now()
+        )
+        if isinstance(outcome, Accepted):
+            self._apply(outcome)
+        elif not isinstance(outcome, AlertUnchanged | Replayed):
+            raise refused(outcome)
+        return self.alerts(user_id=request.user_id, app_id=request.app_id).user_alerts
+
+    def alerts(self, *, app_id: int, user_id: int | None = None) -> ListAlertsResponse:
+        """Return the alerts of an app and, with a user, those of the user."""
+        own = _NO_APP if user_id is None else self._account(user_id).apps.get(app_id, _NO_APP)
+        return ListAlertsResponse(
+            user_alerts=alerts_to_messages(own.alerts),
+            app_alerts=alerts_to_messages(self._alerts.of_app(app_id)),
+        )
+
+    def alert_events(self, request: ListAlertEventsRequest) -> ListAlertEventsResponse:
+        """Return a page of the events of an app."""
+        self._sweep()
+        return self._alerts.page(request)
+
+    def events(self) -> Sequence[AlertEvent]:
+        """Return all events of alerts, oldest first."""
+        self._sweep()
+        return self._alerts.all()
+
+    def _rules(self, app_id: int) -> Policy:
+        """Return the policy of an app with its alerts, as the ledger takes it."""
+        policy = self.policy(app_id=app_id)
+        return Policy(
+            caps=caps_from_message(policy.caps),
+            allow_negative=policy.allow_negative,
+            alerts=self._alerts.of_app(app_id),
+        )
+
     def _user(self, user_id: int) -> _User:
         """Return a user with what is due; one without history is not kept."""
         self._sweep()
@@ -396,17 +469,16 @@ class FakeLedger:
         return results
 
     def _decide(self, request: AnyWrite) -> Receipt:
-        policy = self.policy(app_id=request.app_id)
         user_id = request.user_id or 0  # It is set: `set_policy` handles requests without it.
         user = self._user(user_id)
         command = command_of(
             request,
             new_id=self._new_id,
             credits_max=self._credits_max,
-            policy=Policy(
-                caps=caps_from_message(policy.caps), allow_negative=policy.allow_negative
-            ),
+            policy=self._rules(request.app_id),
         )
+        if isinstance(command, TransferCredits):
+            command = replace(command, to_policy=self._rules(command.to_app_id))
         target = None if len(command.users) == 1 else self._account(command.users[1])
         outcome = decide(
             user.account, command, user.lookup(command), self.clock.now(), target=target
@@ -428,6 +500,7 @@ class FakeLedger:
 
     def _apply(self, accepted: Accepted) -> None:
         # From here on the write is certain: it is allowed, and nothing below can fail.
+        self._alerts.add(accepted.events)
         for account in accepted.accounts:
             user = self._users.setdefault(account.user_id, _User(account=account))
             user.account = replace(account, id=account.id or self._new_id())
@@ -454,7 +527,12 @@ class FakeLedger:
         for user_id in sorted(self._timed & self._users.keys()):
             for app_id in sorted(self._users[user_id].account.apps):
                 command = Settle(
-                    user_id=user_id, app_id=app_id, created_by=1, key="", transaction_id=""
+                    user_id=user_id,
+                    app_id=app_id,
+                    created_by=1,
+                    key="",
+                    transaction_id="",
+                    policy=self._rules(app_id),
                 )
                 outcome = decide(self._users[user_id].account, command, ledger.NOTHING_FOUND, now)
                 if isinstance(outcome, Accepted):

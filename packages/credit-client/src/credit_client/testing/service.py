@@ -6,17 +6,21 @@ from typing import Any, TypeVar
 
 import betterproto2
 from credit_models import (
+    AlertEvent,
     BatchWriteRequest,
     BatchWriteResponse,
     Empty,
     ErrorReason,
     GetAppPolicyResponse,
+    ListDeadLettersResponse,
     ListHoldsRequest,
     ListHoldsResponse,
     Operation,
     OperationFailure,
     OperationOutcome,
     Receipt,
+    RemoveAlertResponse,
+    SetAlertResponse,
     SetAppPolicyResponse,
     SetSpendingCapRequest,
     SetSpendingCapResponse,
@@ -54,6 +58,7 @@ from credit_client.testing.history import (
 )
 from credit_client.testing.ledger import FakeLedger, Refused, refused
 from credit_client.testing.watching import events_of
+from credit_client.testing.webhooks import FakeWebhooks
 from credit_client.transport import Method, ReplyT
 
 _RequestT = TypeVar("_RequestT", bound=betterproto2.Message)
@@ -95,6 +100,7 @@ class FakeCreditService:
 
     def __init__(self, ledger: FakeLedger | None = None) -> None:
         self.ledger = ledger or FakeLedger()
+        self._webhooks = FakeWebhooks(self.ledger)
         self.directory = FakeDirectory(self.ledger)
         self._failures: deque[ErrorReason] = deque()
 
@@ -102,6 +108,11 @@ class FakeCreditService:
     def clock(self) -> FakeClock:
         """The clock of the ledger: `service.clock.advance(timedelta(days=30))`."""
         return self.ledger.clock
+
+    @property
+    def webhook_messages(self) -> Sequence[tuple[str, AlertEvent]]:
+        """The URL and the event of each message that a server would send, oldest first."""
+        return self._webhooks.messages()
 
     def fail_next(self, reason: ErrorReason, *, times: int = 1) -> None:
         """Make the next attempts fail before anything happens; the SDK retries them by itself.
@@ -194,6 +205,21 @@ class FakeCreditService:
                     methods.SET_APP_POLICY,
                     lambda request: SetAppPolicyResponse(policy=ledger.set_policy(request)),
                 ),
+                self._unary(
+                    methods.SET_ALERT,
+                    lambda request: SetAlertResponse(alerts=ledger.change_alert(request)),
+                ),
+                self._unary(
+                    methods.REMOVE_ALERT,
+                    lambda request: RemoveAlertResponse(alerts=ledger.change_alert(request)),
+                ),
+                self._read(methods.ALERTS, ledger.alerts, "app_id", "user_id"),
+                self._unary(methods.ALERT_EVENTS, ledger.alert_events),
+                self._unary(methods.SET_WEBHOOK, self._webhooks.set),
+                self._read(methods.WEBHOOKS, self._webhooks.of_app, "app_id"),
+                self._unary(methods.REMOVE_WEBHOOK, self._webhooks.remove),
+                self._unary(methods.DEAD_LETTERS, lambda _: ListDeadLettersResponse()),
+                self._unary(methods.RESEND_DEAD_LETTERS, self._webhooks.resend),
                 self._unary(methods.RESOLVE_USER, self.directory.resolve),
                 self._unary(methods.FIND_USER, self.directory.find),
                 self._batch(),

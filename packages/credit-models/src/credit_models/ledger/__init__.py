@@ -1,5 +1,8 @@
 """The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
+from credit_models.ledger.alerts import (
+    changed_alerts,
+)
 from credit_models.ledger.batch_size import (
     BATCH_SIZE_MAX,
     BatchSize,
@@ -23,6 +26,7 @@ from credit_models.ledger.commands import (
     ReleaseHold,
     ReportKey,
     ReverseTransaction,
+    SetAlert,
     SetSpendingCap,
     Settle,
     TransferCredits,
@@ -40,6 +44,7 @@ from credit_models.ledger.invariants import (
 from credit_models.ledger.outcomes import (
     Accepted,
     AccountFull,
+    AlertUnchanged,
     AlreadyPurchased,
     AvailableTooLow,
     BalanceOverflow,
@@ -71,11 +76,13 @@ from credit_models.ledger.outcomes import (
     ReversalExceeds,
     RevisionChanged,
     Settled,
+    TooManyAlerts,
     TooManyApps,
     TransactionNotFound,
 )
 from credit_models.ledger.records import (
     ACCOUNT_ITEMS_MAX,
+    ALERTS_MAX,
     APPS_MAX,
     GRANTS_MAX,
     HOLDS_MAX,
@@ -85,11 +92,14 @@ from credit_models.ledger.records import (
     PRIORITY_DEFAULT,
     UINT32_MAX,
     Account,
+    Alert,
+    AlertEvent,
     Allocation,
     AppAccount,
     Caps,
     Category,
     Details,
+    Direction,
     Expiring,
     Grant,
     Hold,
@@ -107,6 +117,7 @@ from credit_models.ledger.settle import (
 
 __all__ = [
     "ACCOUNT_ITEMS_MAX",
+    "ALERTS_MAX",
     "APPS_MAX",
     "BATCH_SIZE_MAX",
     "GRANTS_MAX",
@@ -124,6 +135,9 @@ __all__ = [
     "AccountFull",
     "Add",
     "AdjustBalance",
+    "Alert",
+    "AlertEvent",
+    "AlertUnchanged",
     "Allocation",
     "AlreadyPurchased",
     "AnnotatedCommand",
@@ -141,6 +155,7 @@ __all__ = [
     "Command",
     "CreditsLimitExceeded",
     "Details",
+    "Direction",
     "ExpiresTooEarly",
     "Expiring",
     "ExtendHold",
@@ -180,9 +195,11 @@ __all__ = [
     "ReversalExceeds",
     "ReverseTransaction",
     "RevisionChanged",
+    "SetAlert",
     "SetSpendingCap",
     "Settle",
     "Settled",
+    "TooManyAlerts",
     "TooManyApps",
     "Transaction",
     "TransactionNotFound",
@@ -191,6 +208,7 @@ __all__ = [
     "VoidGrant",
     "WriteCommand",
     "cap_statuses",
+    "changed_alerts",
     "decide",
     "invariant",
     "settle",

@@ -42,6 +42,7 @@ class AppDraft:
         "_granted",
         "_held",
         "_items_elsewhere",
+        "alerts",
         "app_id",
         "at",
         "balance",
@@ -69,6 +70,7 @@ class AppDraft:
         self.holds = app.holds
         self.caps = app.caps
         self.spent = app.spent
+        self.alerts = app.alerts
         self._granted = app.granted
         self._held: Counter[str] | None = None
         self._due_at = app.due_at
@@ -115,6 +117,7 @@ class AppDraft:
             holds=self.holds,
             caps=self.caps,
             spent=self.spent,
+            alerts=self.alerts,
             granted=self._granted,
             due_at=self._next_due(),
         )

@@ -23,8 +23,8 @@ _ITEMS_PER_ENTRY = 4
 class BatchSize:
     """Measures the effects of accepted commands.
 
-    An entry counts as 1. Each 16 allocations of an entry count as 1 more. The account of each user
-    counts as 1 for each 4 of its items, once.
+    An entry counts as 1, and so does an event of an alert. Each 16 allocations of an entry count as
+    1 more. The account of each user counts as 1 for each 4 of its items, once.
 
     Attributes:
         total: The size of what was added.
@@ -42,7 +42,7 @@ class BatchSize:
         Returns:
             The refusal of a command that does not fit; None if the effects were added.
         """
-        total = self.total
+        total = self.total + len(accepted.events)
         for entry in accepted.transactions:
             total += 1 + len(entry.details.allocations) // _ALLOCATIONS_PER_ENTRY
         new = [account for account in accepted.accounts if account.user_id not in self._users]

@@ -14,6 +14,7 @@ from credit_models.ledger.records import (
     UINT32_MAX,
     Caps,
     Category,
+    Direction,
     Pairs,
     Policy,
     Purchase,
@@ -273,11 +274,13 @@ class TransferCredits(AnnotatedCommand):
         to_user_id: The user that gets the credits.
         to_app_id: The app that gets the credits. User and app are not both those of the source.
         credits: The number of credits, 1 to 2**32 - 1.
+        to_policy: The policy of the app that gets the credits. It is not part of the request.
     """
 
     to_user_id: int
     to_app_id: int
     credits: int
+    to_policy: Policy = NO_POLICY
 
     @property
     def users(self) -> tuple[int, ...]:
@@ -313,6 +316,21 @@ class SetSpendingCap(AnnotatedCommand):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SetAlert(WriteCommand):
+    """Set or remove an alert of a user in an app.
+
+    Attributes are those of `WriteCommand`, and the alert's:
+        credits: The limit, 1 to 2**32 - 1.
+        direction: The direction.
+        remove: Whether the alert is removed.
+    """
+
+    credits: int
+    direction: Direction
+    remove: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settle(WriteCommand):
     """Write what is due in an app: the server's sweeper requests it.
 
@@ -333,6 +351,7 @@ Command = (
     | TransferCredits
     | AdjustBalance
     | SetSpendingCap
+    | SetAlert
     | Settle
 )
 

@@ -10,7 +10,7 @@ A command is decided in this order, and the first refusal counts:
 6. the purchase that may be made only once;
 7. the credits of the hold or of the reversed entry;
 8. the spending caps, and the available credits;
-9. the greatest balance, the number of apps, and the number of grants or holds;
+9. the greatest balance, the number of alerts, of apps, and of grants or holds;
 10. the balance that the command must leave.
 
 The contract's `errors` options have the same order. Each command has a function in the module of
@@ -20,6 +20,7 @@ its theme, which covers the steps 4 to 9.
 from datetime import datetime
 from typing import assert_never
 
+from credit_models.ledger.alerts import set_alert, with_events
 from credit_models.ledger.commands import (
     Add,
     AdjustBalance,
@@ -31,6 +32,7 @@ from credit_models.ledger.commands import (
     PlaceHold,
     ReleaseHold,
     ReverseTransaction,
+    SetAlert,
     SetSpendingCap,
     Settle,
     TransferCredits,
@@ -52,6 +54,7 @@ from credit_models.ledger.outcomes import (
 )
 from credit_models.ledger.plain import decide_plain
 from credit_models.ledger.records import (
+    NO_POLICY,
     UINT32_MAX,
     Account,
 )
@@ -91,7 +94,10 @@ def decide(
     if isinstance(command, (Add, Use)):
         outcome = decide_plain(account, command, lookup, now, latest)
         if outcome is not None:
-            return outcome
+            # A plain command is of a user without alerts of its own in the app.
+            if command.policy is NO_POLICY or not isinstance(outcome, Accepted):
+                return outcome
+            return with_events(outcome, command, ())
     _check(command)
     if lookup.earlier is not None:
         return repeated(command, lookup.earlier)
@@ -110,13 +116,14 @@ def decide(
     # Success is certain from here on: the rest collects the effects.
     main = draft.finish(effects.main)
     drafts = (draft,) if target_draft is draft else (draft, target_draft)
-    return Accepted(
+    accepted = Accepted(
         accounts=tuple(changed.account() for changed in drafts),
         transactions=tuple(entry for changed in drafts for entry in changed.entries),
         main=main,
         purchase=effects.purchase,
         refunded=effects.refunded,
     )
+    return with_events(accepted, command, tuple(changed.source for changed in drafts))
 
 
 def _check(command: Command) -> None:
@@ -201,6 +208,8 @@ def _apply(draft: Draft, target: Draft, command: Command, lookup: Lookup) -> Eff
             return adjust(draft, command)
         case SetSpendingCap():
             return set_cap(draft, command)
+        case SetAlert():
+            return set_alert(draft, command)
         case Settle():
             return Effects(main=draft.entries[-1]) if draft.entries else NothingDue()
         case _:

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from credit_models.ledger.records import Account, Kind, Period, Purchase, Transaction
+from credit_models.ledger.records import (
+    Account,
+    AlertEvent,
+    Kind,
+    Period,
+    Purchase,
+    Transaction,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +43,7 @@ class Accepted(NamedTuple):
         main: The entry with the command's id and key; for `Settle`, the last entry.
         purchase: The new purchase; None if there is none.
         refunded: The changed purchase; None if there is none.
+        events: The events of alerts whose limit the entries cross.
     """
 
     accounts: tuple[Account, ...]
@@ -43,6 +51,7 @@ class Accepted(NamedTuple):
     main: Transaction
     purchase: Purchase | None = None
     refunded: Refunded | None = None
+    events: tuple[AlertEvent, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -323,6 +332,22 @@ class BalanceOverflow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TooManyAlerts:
+    """The user in the app, or the app, has the largest number of alerts that is allowed.
+
+    Attributes:
+        limit: That number; see `ALERTS_MAX`.
+    """
+
+    limit: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlertUnchanged:
+    """The alert is set or removed already. Only a `SetAlert` has this outcome."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TooManyApps:
     """The user has, or had, credits in the largest number of apps that is allowed.
 
@@ -428,6 +453,8 @@ Refusal = (
     | CapExceeded
     | InsufficientCredits
     | BalanceOverflow
+    | TooManyAlerts
+    | AlertUnchanged
     | TooManyApps
     | GrantsFull
     | HoldsFull

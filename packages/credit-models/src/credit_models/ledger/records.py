@@ -1,10 +1,10 @@
-"""The records of the ledger: accounts with their grants, holds and caps, entries, and purchases.
+"""The records of the ledger: accounts and what they keep for apps, entries, and purchases.
 
 The *base credits* are the part of a balance that belongs to no grant. *Terms* are the end, the
 priority and the category of credits. *Burn order* is the order in which credits are used; see
 `burning`.
 An account is one user's document. What it keeps for one app beyond the balance is an `AppAccount`;
-an app without grants, holds and caps has none.
+an app without grants, holds, caps and alerts has none.
 """
 
 from collections.abc import Iterable, Mapping, Sized
@@ -29,6 +29,10 @@ HOLDS_MAX = 256
 # hold, so the items take at most 5 MB of the 16 MiB that a document may have. Reading this many
 # items takes 45 ms (2-core machine).
 ACCOUNT_ITEMS_MAX = 4096
+
+# The number of alerts that one user may have in one app, and that an app may have for all users.
+# Each of them is compared with each change of a balance.
+ALERTS_MAX = 8
 
 # The priority of base credits, and of a grant whose request names none.
 PRIORITY_DEFAULT = 500
@@ -150,6 +154,59 @@ class Caps:
 NO_CAPS = Caps()
 
 
+class Direction(Enum):
+    """The direction in which a balance crosses a limit; the values are those in the store."""
+
+    FALLS_BELOW = "falls_below"
+    RISES_TO = "rises_to"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alert:
+    """A limit of a balance, and the direction in which crossing it makes an event.
+
+    Attributes:
+        credits: The limit, 1 to 2**32 - 1.
+        direction: The direction.
+    """
+
+    credits: int
+    direction: Direction
+
+    def is_crossed(self, before: int, after: int) -> bool:
+        """Return whether a change of the available balance crosses the limit."""
+        match self.direction:
+            case Direction.FALLS_BELOW:
+                return after < self.credits <= before
+            case Direction.RISES_TO:
+                return before < self.credits <= after
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlertEvent:
+    """One crossing of an alert's limit.
+
+    Attributes:
+        id: Its id, which follows from the entry and the alert.
+        user_id: The user whose balance crossed the limit.
+        app_id: The app.
+        alert: The alert.
+        balance: The available balance after the crossing.
+        transaction_id: The last entry of the change.
+        sequence: The `sequence` of that entry.
+        created_at: The `created_at` of that entry.
+    """
+
+    id: str
+    user_id: int
+    app_id: int
+    alert: Alert
+    balance: int
+    transaction_id: str
+    sequence: int
+    created_at: datetime
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
     """The rules of an app for all its users.
@@ -157,10 +214,12 @@ class Policy:
     Attributes:
         caps: The caps of each user without caps of its own.
         allow_negative: Whether an adjustment may take more credits than the user has.
+        alerts: The alerts for each user, at most `ALERTS_MAX`, by limit and direction.
     """
 
     caps: Caps = NO_CAPS
     allow_negative: bool = False
+    alerts: tuple[Alert, ...] = ()
 
 
 NO_POLICY = Policy()
@@ -211,6 +270,7 @@ class AppAccount:
         holds: The open holds, by the order in which they were placed.
         caps: The user's own caps. They replace those of the app's policy.
         spent: What was used in the latest hour, day and month; empty if nothing is counted.
+        alerts: The user's own alerts, at most `ALERTS_MAX`, by limit and direction.
         granted: The sum of what is left of `grants`. The rest of the balance are base credits;
             they are negative if the user owes credits.
         due_at: The earliest time at which a grant starts or ends, or a hold ends; None: never.
@@ -221,6 +281,7 @@ class AppAccount:
     holds: tuple[Hold, ...] = ()
     caps: Caps = NO_CAPS
     spent: tuple[PeriodSpending, ...] = ()
+    alerts: tuple[Alert, ...] = ()
     granted: int = 0
     due_at: datetime | None = None
 
@@ -233,6 +294,7 @@ class AppAccount:
         holds: tuple[Hold, ...] = (),
         caps: Caps = NO_CAPS,
         spent: tuple[PeriodSpending, ...] = (),
+        alerts: tuple[Alert, ...] = (),
     ) -> "AppAccount":
         """Return the record with `granted` and `due_at`, which follow from the rest."""
         return cls(
@@ -241,6 +303,7 @@ class AppAccount:
             holds=holds,
             caps=caps,
             spent=spent,
+            alerts=alerts,
             granted=sum(grant.left for grant in grants),
             due_at=next_due(grants, scheduled, holds),
         )
@@ -344,6 +407,7 @@ class Kind(Enum):
     TRANSFER_IN = "transfer_in"
     ADJUST = "adjust"
     CAP = "cap"
+    ALERT = "alert"
 
     @property
     def sign(self) -> int:
@@ -368,6 +432,7 @@ _SIGNS = {
     Kind.TRANSFER_IN: 1,
     Kind.ADJUST: 1,
     Kind.CAP: 0,
+    Kind.ALERT: 0,
 }
 
 
@@ -430,7 +495,7 @@ class Transaction:
         app_id: The app.
         kind: How it changed the balance.
         credits: The number of credits concerned, 1 to 2**32 - 1. For CAP: the least cap, or
-            2**32 - 1 if all caps were removed.
+            2**32 - 1 if all caps were removed. For ALERT: the limit.
         balance_after: The balance in the app after it, -(2**32 - 1) to 2**32 - 1.
         sequence: Counts the user's transactions over all apps: 1, 2, 3 and so on without a gap.
         created_at: The time of the decision, UTC, in whole milliseconds. Never before the user's

@@ -18,6 +18,7 @@ from credit_models.ledger.commands import (
     PlaceHold,
     ReleaseHold,
     ReverseTransaction,
+    SetAlert,
     SetSpendingCap,
     Settle,
     TransferCredits,
@@ -59,6 +60,7 @@ _FIELDS: dict[type[WriteCommand], tuple[str, ...]] = {
     TransferCredits: (*_COMMON, "to_user_id", "to_app_id", "credits"),
     AdjustBalance: (*_COMMON, "delta"),
     SetSpendingCap: (*_COMMON, "caps"),
+    SetAlert: ("created_by", "credits", "direction", "remove"),
     Settle: (),
 }
 
@@ -75,11 +77,12 @@ _DEFAULTS = {
     "final": True,
     "once": False,
     "priority": PRIORITY_DEFAULT,
+    "remove": False,
 }
 
 # The fields that the entries hold: those of all requests, and `credits` of some.
 _IN_ENTRY = frozenset({"created_by", "note", "metadata", "report_id", "report_name"})
-_CREDITS_IN_ENTRY = (Add, Use, GrantCredits, TransferCredits)
+_CREDITS_IN_ENTRY = (Add, Use, GrantCredits, TransferCredits, SetAlert)
 
 # The other fields, by name.
 _RECORDED = {
@@ -195,6 +198,8 @@ def _call_of(entry: Transaction) -> type[WriteCommand] | None:
             return AdjustBalance
         case Kind.CAP:
             return SetSpendingCap
+        case Kind.ALERT:
+            return SetAlert
         case Kind.ACTIVATE | Kind.EXPIRE | Kind.TRANSFER_IN:
             return None
 

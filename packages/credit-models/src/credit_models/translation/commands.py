@@ -23,8 +23,12 @@ from credit_models import (
     QueryPurchasesRequest,
     QueryTransactionsRequest,
     ReleaseHoldRequest,
+    RemoveAlertRequest,
+    RemoveWebhookRequest,
     ReverseTransactionRequest,
+    SetAlertRequest,
     SetSpendingCapRequest,
+    SetWebhookRequest,
     SpendingCaps,
     SummarizeRequest,
     SummaryGroup,
@@ -37,6 +41,8 @@ from credit_models import (
 from credit_models.constraints import Violation, violations
 from credit_models.ledger import NO_POLICY, UINT32_MAX, Caps, Category, Command, Policy
 from credit_models.operations import AnyWrite
+from credit_models.translation.alerts import direction_rule
+from credit_models.translation.webhooks import webhook_rules
 
 CATEGORIES: Mapping[GrantCategory, Category] = MappingProxyType(
     {
@@ -201,6 +207,10 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             GetBalanceAtRequest: _balance_rule,
             SummarizeRequest: _summary_rule,
             WatchRequest: _scope_rule,
+            SetAlertRequest: direction_rule,
+            RemoveAlertRequest: direction_rule,
+            SetWebhookRequest: webhook_rules,
+            RemoveWebhookRequest: webhook_rules,
             FindUserRequest: _user_rule,
             AppId: _revision_rule,
         }

@@ -38,6 +38,7 @@ from credit_models.ledger import (
     Refusal,
     ReversalExceeds,
     RevisionChanged,
+    TooManyAlerts,
     TooManyApps,
     TransactionNotFound,
 )
@@ -134,6 +135,10 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
                 "the balance with held and scheduled credits is {balance}, and {credits} more"
                 " would raise it above 4294967295; no change was made"
             ),
+        ),
+        TooManyAlerts: (
+            ErrorReason.TOO_MANY_ALERTS,
+            "{limit} alerts are set, and more are not allowed; no change was made",
         ),
         TooManyApps: (
             ErrorReason.TOO_MANY_APPS,
@@ -273,6 +278,37 @@ def key_not_found(key: str) -> Answer:
         ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND,
         "no request of the user in the app with this key was applied",
         {"key": key},
+    )
+
+
+def too_many_webhooks(limit: int) -> Answer:
+    """Return the answer to a new webhook of an app that has the most webhooks."""
+    return Answer(
+        ErrorReason.TOO_MANY_WEBHOOKS,
+        f"the app has {limit} webhooks, and more are not allowed; no change was made",
+        {"limit": str(limit)},
+    )
+
+
+def webhook_url_not_allowed(fault: str) -> Answer:
+    """Return the answer to a webhook whose URL the operator does not allow.
+
+    Args:
+        fault: What the URL must be like, such as "must begin with https://".
+    """
+    return Answer(
+        ErrorReason.WEBHOOK_URL_NOT_ALLOWED,
+        f"the URL of a webhook {fault}; no change was made",
+        {},
+    )
+
+
+def dead_letter_not_found(dead_letter_id: str) -> Answer:
+    """Return the answer to a request for a dead letter that the app does not have."""
+    return Answer(
+        ErrorReason.DEAD_LETTER_NOT_FOUND,
+        "the app has no dead letter with this id; no change was made",
+        {"dead_letter_id": dead_letter_id},
     )
 
 

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import betterproto2
 import structlog
 from credit_models.constraints import Constraint, constraints_of
-from credit_models.ledger import Receipt
+from credit_models.ledger import AlertUnchanged, Receipt
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 
@@ -36,6 +37,11 @@ Line = Mapping[str, Shown]
 Sink = Callable[[Line], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A write took effect that makes no transaction and changes no policy."""
+
+
 class ResolvedUser(NamedTuple):
     """The effect of a call that resolves a user.
 
@@ -49,7 +55,7 @@ class ResolvedUser(NamedTuple):
 
 
 # What a write that succeeded has done.
-Effect = Receipt | AppPolicy | ResolvedUser
+Effect = Receipt | AppPolicy | AlertUnchanged | Done | ResolvedUser
 
 # The result of a write: its effect, its error, or None if it was dropped without an effect.
 WriteResult = Effect | BaseException | None
@@ -75,6 +81,9 @@ _IF_SET = {
     "to_user_id": "to_user_id",
     "to_app_id": "to_app_id",
     "allow_negative": "allow_negative",
+    "direction": "direction",
+    "url": "url",
+    "dead_letter_id": "dead_letter_id",
     "validate_only": "validate_only",
     "note": "note",
     "metadata": "metadata",
@@ -184,6 +193,10 @@ class AuditLog:
             return {"status": Status.OK.name, **written, "replayed": ending.replayed}
         if isinstance(ending, AppPolicy):
             return {"status": Status.OK.name, "revision": ending.revision}
+        if isinstance(ending, Done):
+            return {"status": Status.OK.name}
+        if isinstance(ending, AlertUnchanged):
+            return {"status": Status.OK.name, "replayed": True}
         if isinstance(ending, ResolvedUser):
             user_id, created = ending.user.user_id, ending.created
             return {"status": Status.OK.name, "user_id": user_id, "created": created}
@@ -248,6 +261,8 @@ def _shown(request: betterproto2.Message) -> dict[str, Shown]:
     shown: dict[str, Shown] = {}
     for field, name, constraint in _shown_fields(type(request)):
         value: Shown | None = getattr(request, field)
+        if isinstance(value, betterproto2.Enum):
+            value = (value.name or str(int(value))).lower()
         if value or (value is not None and field in _ALWAYS):
             shown[name] = _cut(value, constraint)
     return shown

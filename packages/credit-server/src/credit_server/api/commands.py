@@ -1,7 +1,14 @@
 """Make the command of a write: check the caller's permissions, validate and convert the request."""
 
 import betterproto2
-from credit_models import SetAppPolicyRequest
+from credit_models import (
+    RemoveAlertRequest,
+    RemoveWebhookRequest,
+    ResendDeadLettersRequest,
+    SetAlertRequest,
+    SetAppPolicyRequest,
+    SetWebhookRequest,
+)
 from credit_models.constraints import Violation
 from credit_models.ledger import UINT32_MAX, Command, Receipt
 from credit_models.operations import AnyWrite
@@ -46,7 +53,18 @@ class Commands:
         return command_of(request, new_id=self._new_id, credits_max=credits_max)
 
 
-def check(request: AnyWrite | SetAppPolicyRequest, identity: Identity | None) -> None:
+# The writes that are no operations.
+_OtherWrite = (
+    SetAppPolicyRequest
+    | SetAlertRequest
+    | RemoveAlertRequest
+    | SetWebhookRequest
+    | RemoveWebhookRequest
+    | ResendDeadLettersRequest
+)
+
+
+def check(request: AnyWrite | _OtherWrite, identity: Identity | None) -> None:
     """Check that a caller may make a write, and that the request is valid.
 
     Raises:

@@ -1,12 +1,16 @@
-"""The writes of an app's policy, which concern no user and therefore are no transactions."""
+"""The writes of an app's policy, which concern no user and therefore are no transactions.
+
+The policy contains the app's spending caps and alerts.
+"""
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from credit_models import SetAppPolicyRequest, SetSpendingCapRequest
-from credit_models.ledger import Policy, RevisionChanged
+from credit_models import RemoveAlertRequest, SetAppPolicyRequest, SetSpendingCapRequest
+from credit_models.ledger import Policy, RevisionChanged, TooManyAlerts, changed_alerts
+from credit_models.translation.alerts import AlertChange, alert_of
 from credit_models.translation.commands import caps_from_message
 
 from credit_server.access import authorize
@@ -19,6 +23,8 @@ from credit_server.store.port import AppPolicy, Conflict, Store
 
 # How often a change is decided at most. It is decided again if another change was stored meanwhile.
 _ATTEMPTS_MAX = 5
+
+_Change = SetSpendingCapRequest | SetAppPolicyRequest | AlertChange
 
 
 class PolicyChanges:
@@ -52,10 +58,22 @@ class PolicyChanges:
             call, request, lambda policy: replace(policy, allow_negative=allow_negative)
         )
 
+    async def change_alert(self, call: Call[Any, Any], request: AlertChange) -> AppPolicy:
+        """Set or remove an alert for all users of an app."""
+
+        def changed(policy: Policy) -> Policy:
+            remove = isinstance(request, RemoveAlertRequest)
+            alerts = changed_alerts(policy.alerts, alert_of(request), remove=remove)
+            if isinstance(alerts, TooManyAlerts):
+                raise errors.refused(alerts)
+            return replace(policy, alerts=alerts)
+
+        return await self._change(call, request, changed)
+
     async def _change(
         self,
         call: Call[Any, Any],
-        request: SetSpendingCapRequest | SetAppPolicyRequest,
+        request: _Change,
         change: Callable[[Policy], Policy],
     ) -> AppPolicy:
         """Change a policy, and write the line of the audit log.
@@ -82,7 +100,7 @@ class PolicyChanges:
 
     async def _decide(
         self,
-        request: SetSpendingCapRequest | SetAppPolicyRequest,
+        request: _Change,
         change: Callable[[Policy], Policy],
     ) -> AppPolicy:
         for _ in range(_ATTEMPTS_MAX - 1):
@@ -94,7 +112,7 @@ class PolicyChanges:
 
     async def _attempt(
         self,
-        request: SetSpendingCapRequest | SetAppPolicyRequest,
+        request: _Change,
         change: Callable[[Policy], Policy],
     ) -> AppPolicy:
         now = self._clock.now().now
@@ -111,7 +129,7 @@ class PolicyChanges:
             updated_at=now,
             updated_by=request.created_by,
         )
-        if not request.validate_only:
+        if not getattr(request, "validate_only", False):
             await self._store.set_policy(changed)
         return changed
 
@@ -121,14 +139,13 @@ def _ending(ended: asyncio.Task[AppPolicy]) -> AppPolicy | BaseException | None:
     return None if ended.cancelled() else ended.exception() or ended.result()
 
 
-def _is_expected(
-    request: SetSpendingCapRequest | SetAppPolicyRequest, stored: AppPolicy, *, unchanged: bool
-) -> bool:
+def _is_expected(request: _Change, stored: AppPolicy, *, unchanged: bool) -> bool:
     """Return whether the stored revision is the one that a request expects.
 
     A retry of a change whose answer was lost expects the revision before its own change.
     """
-    expected = request.expected_revision
+    # Requests for alerts expect none.
+    expected: int | None = getattr(request, "expected_revision", None)
     if expected is None or expected == stored.revision:
         return True
     own = unchanged and stored.updated_by == request.created_by

@@ -12,8 +12,12 @@ from credit_models import (
     GetForecastRequest,
     GetSpendingCapRequest,
     GetTransactionRequest,
+    ListAlertEventsRequest,
+    ListAlertsRequest,
+    ListDeadLettersRequest,
     ListGrantsRequest,
     ListHoldsRequest,
+    ListWebhooksRequest,
     QueryPurchasesRequest,
     QueryTransactionsRequest,
     SummarizeRequest,
@@ -46,6 +50,10 @@ _Request = TypeVar(
     GetBalanceAtRequest,
     SummarizeRequest,
     WatchRequest,
+    ListAlertsRequest,
+    ListAlertEventsRequest,
+    ListWebhooksRequest,
+    ListDeadLettersRequest,
     FindUserRequest,
 )
 _Answer = TypeVar("_Answer")

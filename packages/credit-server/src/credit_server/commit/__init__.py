@@ -10,6 +10,7 @@ from credit_server.commit.errors import (
     ResultUnknown,
     Stopping,
 )
+from credit_server.commit.event_order import EventOrder
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pending import Answer, Submission, WriteResult
 from credit_server.commit.sweeper import Sweeper, SweepLimits, SweepObserver
@@ -22,6 +23,7 @@ __all__ = [
     "CommitLimits",
     "CommitObserver",
     "Committer",
+    "EventOrder",
     "NoObserver",
     "NotCommitted",
     "Overloaded",

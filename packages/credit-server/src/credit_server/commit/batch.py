@@ -16,6 +16,7 @@ from credit_models.ledger import (
     NOTHING_FOUND,
     Accepted,
     Account,
+    AlertEvent,
     BatchAborted,
     BatchSize,
     Command,
@@ -173,6 +174,7 @@ class Plan:
         purchases: New purchases, in order.
         refunded: Changed purchases by their id, each with its user.
         totals: The change of each app's total.
+        events: New events of alerts.
         depends_on_reads: Whether the answer to a command that writes nothing depends on what was
             read: a balance, or that the key is new. Such an answer is certain only after a cached
             balance was read from the store and the keys were looked up.
@@ -184,6 +186,7 @@ class Plan:
     purchases: list[Purchase] = field(default_factory=list)
     refunded: dict[str, tuple[int, Refunded]] = field(default_factory=dict)
     totals: dict[int, int] = field(default_factory=dict)
+    events: list[AlertEvent] = field(default_factory=list)
     depends_on_reads: bool = False
 
     def add(self, accepted: Accepted) -> None:
@@ -191,6 +194,7 @@ class Plan:
         for account in accepted.accounts:
             self.accounts[account.user_id] = account
         self.transactions.extend(accepted.transactions)
+        self.events.extend(accepted.events)
         if accepted.purchase is not None:
             self.purchases.append(accepted.purchase)
         if (refunded := accepted.refunded) is not None:
@@ -436,6 +440,7 @@ class BatchWriter:
             totals={app_id: delta for app_id, delta in batch.totals.items() if delta},
             counter_shard=self._counter_shard,
             refunded=list(batch.refunded.values()),
+            events=batch.events,
         )
 
     def _cached(self, commands: Sequence[Command]) -> DedupIndex:

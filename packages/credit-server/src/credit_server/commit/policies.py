@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from cachetools import TTLCache
-from credit_models.ledger import NO_POLICY, Command, Policy
+from credit_models.ledger import NO_POLICY, Command, Policy, TransferCredits
 
 from credit_server.store.port import Store
 
@@ -43,7 +43,7 @@ class PolicyCache:
         """
         policies = {}
         missing = []
-        for app_id in {command.app_id for command in commands}:
+        for app_id in {app_id for command in commands for app_id in _apps(command)}:
             policy = self._cached.get(app_id)
             if policy is None:
                 missing.append(app_id)
@@ -58,9 +58,18 @@ class PolicyCache:
                     policies[stored.app_id] = policy
         if not policies:
             return commands
-        return [
-            replace(command, policy=policies[command.app_id])
-            if command.app_id in policies
-            else command
-            for command in commands
-        ]
+        return [_with(policies, command) for command in commands]
+
+
+def _apps(command: Command) -> tuple[int, ...]:
+    if isinstance(command, TransferCredits):
+        return (command.app_id, command.to_app_id)
+    return (command.app_id,)
+
+
+def _with(policies: Mapping[int, Policy], command: Command) -> Command:
+    if isinstance(command, TransferCredits) and command.to_app_id in policies:
+        command = replace(command, to_policy=policies[command.to_app_id])
+    if command.app_id in policies:
+        return replace(command, policy=policies[command.app_id])
+    return command

@@ -90,7 +90,20 @@ class WriteSettings(Settings):
     their users themselves. A lower value than before has no effect."""
 
 
-class ServerSettings(TelemetrySettings, WriteSettings, AccessSettings, StoreSettings):
+class WebhookSettings(Settings):
+    """Where webhooks may be."""
+
+    title: ClassVar[str] = "Webhooks"
+
+    webhook_allow_private: bool = False
+    """Whether webhooks may have private, loopback and link-local addresses, and URLs with http. Set
+    it only if all who may set webhooks are trusted: the server then sends requests into its own
+    network."""
+
+
+class ServerSettings(
+    TelemetrySettings, WebhookSettings, WriteSettings, AccessSettings, StoreSettings
+):
     """All settings of `credit-server serve`."""
 
     title: ClassVar[str] = "Address and stop"

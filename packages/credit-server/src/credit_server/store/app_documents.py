@@ -1,6 +1,6 @@
-"""The documents of what an account keeps for an app: grants, holds, caps and what was spent.
+"""The documents of what an account keeps for an app: grants, holds, caps, alerts, what was spent.
 
-The document of an app's policy, which has caps too, is also here.
+The document of an app's policy, which has caps and alerts too, is also here.
 """
 
 from collections.abc import Sequence as Values
@@ -23,6 +23,7 @@ from credit_models.ledger import (
 )
 from pydantic import Field
 
+from credit_server.store.alert_documents import AlertDocument
 from credit_server.store.fields import Credits, Document, Long, Number, Sequence
 from credit_server.store.port import AppPolicy
 
@@ -226,6 +227,7 @@ class AppDocument(Document):
     app_id: Number
     caps: CapsDocument | None = None
     spent: list[SpentDocument] | None = None
+    alerts: list[AlertDocument] | None = None
     # It follows from the grants and holds. It is stored because the sweeper's query reads it.
     due_at: datetime | None = None
     grants: list[GrantDocument] | None = None
@@ -251,6 +253,7 @@ class AppDocument(Document):
                 for each in app.spent
             ]
             or None,
+            alerts=AlertDocument.from_alerts(app.alerts),
             due_at=app.due_at,
         )
 
@@ -270,6 +273,7 @@ class AppDocument(Document):
                 )
                 for each in self.spent or ()
             ),
+            alerts=AlertDocument.to_alerts(self.alerts),
         )
 
 
@@ -279,6 +283,7 @@ class AppPolicyDocument(Document):
     id: ObjectId | None = Field(default=None, alias="_id")
     app_id: Number
     caps: CapsDocument | None = None
+    alerts: list[AlertDocument] | None = None
     allow_negative: bool
     revision: Sequence
     updated_at: datetime
@@ -291,6 +296,7 @@ class AppPolicyDocument(Document):
         return cls(
             app_id=stored.app_id,
             caps=CapsDocument.from_caps(stored.policy.caps),
+            alerts=AlertDocument.from_alerts(stored.policy.alerts),
             allow_negative=stored.policy.allow_negative,
             revision=stored.revision,
             updated_at=stored.updated_at,
@@ -301,7 +307,11 @@ class AppPolicyDocument(Document):
         """Translate to the port."""
         return AppPolicy(
             app_id=self.app_id,
-            policy=Policy(caps=CapsDocument.to_caps(self.caps), allow_negative=self.allow_negative),
+            policy=Policy(
+                caps=CapsDocument.to_caps(self.caps),
+                allow_negative=self.allow_negative,
+                alerts=AlertDocument.to_alerts(self.alerts),
+            ),
             revision=self.revision,
             updated_at=self.updated_at,
             updated_by=self.updated_by,

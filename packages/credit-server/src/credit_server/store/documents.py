@@ -130,6 +130,7 @@ _Type = Literal[
     "transfer_in",
     "adjust",
     "cap",
+    "alert",
 ]
 _TYPES: dict[str, _Type] = {name: name for name in get_args(_Type)}
 

@@ -31,6 +31,7 @@ from credit_models.ledger import (
     invariant,
 )
 
+from credit_server.store.alert_events import MemoryAlertEvents
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -69,6 +70,7 @@ from credit_server.store.port import (
     StoreTransaction,
     Writer,
 )
+from credit_server.store.webhooks import MemoryWebhooks
 
 _Entry = TypeVar("_Entry", Transaction, Purchase)
 
@@ -112,6 +114,8 @@ class MemoryStore:
             page_size: The number of entries of a list that are read at a time.
             clock: The store's clock, in seconds since 1970.
         """
+        self.webhooks = MemoryWebhooks()
+        self.alert_events = MemoryAlertEvents(self.webhooks)
         self._clock = clock
         self._tables = _Tables()
         self._ids = itertools.count(1)
@@ -467,6 +471,7 @@ class _MemoryTransaction:
         for app_id, delta in changes.totals.items():
             part = (app_id, changes.counter_shard)
             tables.totals[part] = tables.totals.get(part, 0) + delta
+        self._store.alert_events.add(changes.events)
 
 
 def _position(place: int) -> LogPosition:

@@ -39,6 +39,8 @@ from credit_server.store.history import (
     TransactionRow,
 )
 from credit_server.store.log import MongoLog
+from credit_server.store.mongo_alert_events import MongoAlertEvents
+from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import (
     PAGE_SIZE,
     AppKey,
@@ -115,6 +117,8 @@ class MongoStore:
         self._totals: Collection = self._database[schema.APP_TOTALS]
         self._policies: Collection = self._database[schema.APP_POLICIES]
         self._leases: Collection = self._database[schema.LEASES]
+        self.webhooks = MongoWebhooks(self._database, self._deadline)
+        self.alert_events = MongoAlertEvents(self._database, self.webhooks, self._deadline)
         self._directory: Collection = self._database[schema.DIRECTORY]
         self._counters: Collection = self._database[schema.COUNTERS]
         self._account_reads = SharedReads(self._account_documents)
@@ -283,7 +287,8 @@ class MongoStore:
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app: see the port."""
         document = AppPolicyDocument.from_policy(changed).to_bson()
-        unset = {} if "caps" in document else {"$unset": {"caps": ""}}
+        absent = {name: "" for name in ("caps", "alerts") if name not in document}
+        unset = {"$unset": absent} if absent else {}
         async with self._deadline():
             result = await self._policies.update_one(
                 {"app_id": Int64(changed.app_id), "revision": Int64(changed.revision - 1)},

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from credit_models.ledger import (
     NO_POLICY,
     Account,
+    AlertEvent,
     Policy,
     Purchase,
     Refunded,
@@ -16,6 +17,7 @@ from credit_models.ledger import (
     Transaction,
 )
 
+from credit_server.store.alert_events import AlertEvents
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -27,6 +29,7 @@ from credit_server.store.history import (
     TransactionQuery,
     TransactionRow,
 )
+from credit_server.store.webhooks import Webhooks
 
 # How many entries of a list are read at a time, unless a store is created with another number. Each
 # page costs mongod 0.5 ms, and making 250 documents into bytes occupies the event loop for 0.6 ms.
@@ -290,6 +293,7 @@ class Changes:
         counter_shard: The part of the totals that the writer adds to. Concurrent writers use
             different counter shards, so that they do not conflict on a document.
         refunded: Changed purchases, which are stored, each with its user.
+        events: New events of alerts.
     """
 
     accounts: Sequence[tuple[Account, Account]]
@@ -298,6 +302,7 @@ class Changes:
     totals: Mapping[int, int]
     counter_shard: int
     refunded: Sequence[tuple[int, Refunded]] = ()
+    events: Sequence[AlertEvent] = ()
 
 
 class StoreTransaction(Protocol):
@@ -367,6 +372,16 @@ class Store(Protocol):
     A read returns what was acknowledged before it began, as long as the primary does not change.
     Right after a change of primary it may miss what was acknowledged a moment before.
     """
+
+    @property
+    def alert_events(self) -> AlertEvents:
+        """The events of alerts."""
+        ...
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """The webhooks, and what is to be sent to them."""
+        ...
 
     def new_id(self) -> str:
         """Return a new id, unique among all processes: 24 hexadecimal digits."""

@@ -65,7 +65,7 @@ def read_account(raw: RawBSONDocument) -> Account:
     }
     account = AccountDocument.model_validate(document).to_account()
     apps = {
-        app_id: AppAccount.of(caps=app.caps, spent=app.spent, **arrays[app_id])
+        app_id: AppAccount.of(caps=app.caps, spent=app.spent, alerts=app.alerts, **arrays[app_id])
         for app_id, app in account.apps.items()
     }
     return replace(account, apps=apps)

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
+from credit_server.store.alert_documents import AlertEventDocument
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import (
     AccountDocument,
@@ -25,12 +26,13 @@ from credit_server.store.documents import (
 from credit_server.store.driver import Database
 from credit_server.store.fields import Document
 from credit_server.store.port import StoreMisconfigured
+from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
 
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
 # to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3
 # (0.3.0): an account has grants, holds and caps, an entry refers to others, and an app has a
-# policy. 4: the entries of all users in an app have an index, and
-# users have external ids.
+# policy. 4: the entries of all users in an app have an index, an account and a policy have
+# alerts, whose events are stored and sent to webhooks, and users have external ids.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -38,6 +40,9 @@ CREDIT_TRANSACTIONS = "credit_transactions"
 PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
 APP_POLICIES = "app_policies"
+ALERT_EVENTS = "alert_events"
+WEBHOOKS = "webhooks"
+WEBHOOK_DELIVERIES = "webhook_deliveries"
 LEASES = "leases"
 DIRECTORY = "directory"
 COUNTERS = "counters"
@@ -51,6 +56,13 @@ BY_RELATED_ID = "user_id_related_id_sequence"
 BY_HOLD = "user_id_app_id_type_sequence"
 BY_REPORT = "user_id_app_id_report_id_sequence"
 BY_DUE_AT = "due_at_user_id"
+BY_UNORDERED = "unordered_created_at_sequence"
+BY_POSITION = "position"
+BY_APP_AND_POSITION = "app_id_position"
+BY_USER_AND_POSITION = "app_id_user_id_position"
+BY_DUE_DELIVERY = "due_at"
+BY_PENDING_AGE = "created_at"
+BY_DEAD_LETTER = "app_id_id"
 
 _DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,
@@ -58,6 +70,9 @@ _DOCUMENTS: dict[str, type[Document]] = {
     PURCHASES: PurchaseDocument,
     APP_TOTALS: AppTotalDocument,
     APP_POLICIES: AppPolicyDocument,
+    ALERT_EVENTS: AlertEventDocument,
+    WEBHOOKS: WebhookDocument,
+    WEBHOOK_DELIVERIES: DeliveryDocument,
     LEASES: LeaseDocument,
     DIRECTORY: DirectoryDocument,
     COUNTERS: CounterDocument,
@@ -128,6 +143,46 @@ _INDEXES: dict[str, list[IndexModel]] = {
         IndexModel([("app_id", ASCENDING), ("slot", ASCENDING)], name="app_id_slot", unique=True)
     ],
     APP_POLICIES: [IndexModel([("app_id", ASCENDING)], name="app_id", unique=True)],
+    ALERT_EVENTS: [
+        IndexModel(
+            [("unordered", ASCENDING), ("created_at", ASCENDING), ("sequence", ASCENDING)],
+            name=BY_UNORDERED,
+            partialFilterExpression={"unordered": True},
+        ),
+        # Unique: see `MongoAlertEvents.order`. Therefore the collection cannot be sharded.
+        IndexModel(
+            [("position", ASCENDING)],
+            name=BY_POSITION,
+            unique=True,
+            partialFilterExpression={"position": {"$exists": True}},
+        ),
+        IndexModel([("app_id", ASCENDING), ("position", ASCENDING)], name=BY_APP_AND_POSITION),
+        IndexModel(
+            [("app_id", ASCENDING), ("user_id", ASCENDING), ("position", ASCENDING)],
+            name=BY_USER_AND_POSITION,
+        ),
+    ],
+    WEBHOOKS: [
+        IndexModel([("app_id", ASCENDING), ("url", ASCENDING)], name="app_id_url", unique=True)
+    ],
+    WEBHOOK_DELIVERIES: [
+        IndexModel([("webhook_id", ASCENDING)], name="webhook_id"),
+        IndexModel(
+            [("due_at", ASCENDING)],
+            name=BY_DUE_DELIVERY,
+            partialFilterExpression={"due_at": {"$exists": True}},
+        ),
+        IndexModel(
+            [("created_at", ASCENDING)],
+            name=BY_PENDING_AGE,
+            partialFilterExpression={"due_at": {"$exists": True}},
+        ),
+        IndexModel(
+            [("app_id", ASCENDING), ("_id", ASCENDING)],
+            name=BY_DEAD_LETTER,
+            partialFilterExpression={"failed_at": {"$exists": True}},
+        ),
+    ],
     LEASES: [],
     DIRECTORY: [
         IndexModel(

@@ -35,6 +35,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from credit_server.store import schema
+from credit_server.store.alert_documents import event_bson
 from credit_server.store.documents import PurchaseDocument, TransactionDocument
 from credit_server.store.errors import translate, translated
 from credit_server.store.pipeline import run_pipelined
@@ -322,6 +323,7 @@ class MongoTransaction:
                     for app_id, delta in changes.totals.items()
                 ],
             ),
+            *_inserts(schema.ALERT_EVENTS, [event_bson(event) for event in changes.events]),
         ]
         replies = run_pipelined(self._session, self._database.name, commands)
         for command, reply in zip(commands, replies, strict=True):

@@ -110,6 +110,10 @@ def _small_fields(app: AppAccount) -> Bson:
             }
             for each in app.spent
         ] or None,
+        "alerts": [
+            {"credits": Int64(each.credits), "direction": each.direction.value}
+            for each in app.alerts
+        ] or None,
         "due_at": app.due_at,
     }  # fmt: skip
 

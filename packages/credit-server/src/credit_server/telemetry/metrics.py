@@ -251,6 +251,46 @@ class WatchMetrics:
         self._delay.observe(delay_seconds)
 
 
+class WebhookMetrics:
+    """The metrics of webhooks: a `WebhookObserver`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics."""
+        self._delivered = Counter(
+            "credit_webhook_delivered_total",
+            "Events that webhooks have acknowledged.",
+            registry=registry,
+        )
+        self._failed = Counter(
+            "credit_webhook_failed_total",
+            "Attempts to deliver an event that have failed.",
+            registry=registry,
+        )
+        self._oldest = Gauge(
+            "credit_webhook_pending_seconds",
+            "Age of the oldest event that a webhook has not acknowledged and that is sent again.",
+            registry=registry,
+        )
+        self._dead = Gauge(
+            "credit_webhook_dead_letters",
+            "Events that no attempt has delivered, and that are not sent again by themselves.",
+            registry=registry,
+        )
+
+    def delivered(self) -> None:
+        """Count an acknowledged event."""
+        self._delivered.inc()
+
+    def failed(self) -> None:
+        """Count an attempt that has failed."""
+        self._failed.inc()
+
+    def waiting(self, oldest_seconds: float, dead: int) -> None:
+        """Record the backlog."""
+        self._oldest.set(oldest_seconds)
+        self._dead.set(dead)
+
+
 class ConnectionMetrics:
     """The metrics of all connections. The transport counts them; this class exports the counts."""
 

@@ -24,6 +24,7 @@ from credit_server.telemetry.metrics import (
     StoreMetrics,
     SweeperMetrics,
     WatchMetrics,
+    WebhookMetrics,
 )
 from credit_server.telemetry.traces import BatchSpans, CallSpan, CallSpans
 
@@ -40,6 +41,7 @@ class Telemetry:
         store: The metrics of the store's health.
         sweeper: The metrics of the sweeper.
         watchers: The metrics of streams of Watch.
+        webhooks: The metrics of webhooks.
         process: The metrics of the process.
         certificates: Watches certificates that expire.
     """
@@ -64,6 +66,7 @@ class Telemetry:
         self.store = StoreMetrics(self.registry)
         self.sweeper = SweeperMetrics(self.registry)
         self.watchers = WatchMetrics(self.registry)
+        self.webhooks = WebhookMetrics(self.registry)
         self.process = ProcessMetrics(self.registry)
         self.certificates = CertificateWatch(CertificateMetrics(self.registry))
 

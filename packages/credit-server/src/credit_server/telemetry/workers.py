@@ -48,7 +48,14 @@ _LOWEST = frozenset(
         "process_start_time_seconds",
     }
 )
-_HIGHEST = frozenset({"credit_build", "credit_settle_lag_seconds"})
+_HIGHEST = frozenset(
+    {
+        "credit_build",
+        "credit_settle_lag_seconds",
+        "credit_webhook_dead_letters",
+        "credit_webhook_pending_seconds",
+    }
+)
 
 _Labels = tuple[tuple[str, str], ...]
 # The samples of a family by name and labels.

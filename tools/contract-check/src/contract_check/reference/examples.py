@@ -289,6 +289,47 @@ async for transaction in credits.transactions(user_id=7):
             "end_when_current": True,
         },
     ),
+    "credit.v1.AlertService.SetAlert": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "credits": 20,
+            "direction": "ALERT_DIRECTION_FALLS_BELOW",
+        },
+    ),
+    "credit.v1.AlertService.RemoveAlert": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+            "created_by": 1,
+            "credits": 20,
+            "direction": "ALERT_DIRECTION_FALLS_BELOW",
+        },
+    ),
+    "credit.v1.AlertService.ListAlerts": Example(
+        request={
+            "user_id": 7,
+            "app_id": 1,
+        },
+    ),
+    "credit.v1.AlertService.SetWebhook": Example(
+        request={"app_id": 1, "created_by": 1, "url": "https://example.com/credits"},
+    ),
+    "credit.v1.AlertService.ListWebhooks": Example(request={"app_id": 1}),
+    "credit.v1.AlertService.RemoveWebhook": Example(
+        request={"app_id": 1, "created_by": 1, "url": "https://example.com/credits"},
+    ),
+    "credit.v1.AlertService.ListDeadLetters": Example(request={"app_id": 1}),
+    "credit.v1.AlertService.ResendDeadLetters": Example(
+        request={"app_id": 1, "created_by": 1},
+    ),
+    "credit.v1.AlertService.ListAlertEvents": Example(
+        request={
+            "app_id": 1,
+            "page_size": 2,
+        },
+    ),
     "credit.v1.DirectoryService.ResolveUser": Example(
         request={"app_id": 1, "external_id": "3f2c9a5e-6d1b-4c8e-9f27-0a5b8d3e71c4"},
     ),

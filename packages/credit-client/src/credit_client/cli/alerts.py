@@ -1,0 +1,210 @@
+"""The commands `credit alert`: limits of balances, and the events of their crossings."""
+
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from enum import StrEnum
+from typing import Annotated, Any, TypeAlias
+
+import typer
+from credit_models import Alert, AlertDirection, AlertEvent
+
+from credit_client.cli.calls import make_list, make_reads
+from credit_client.cli.connection import Connection
+from credit_client.cli.groups import with_groups
+from credit_client.cli.help import Command, application
+from credit_client.cli.options import App, By, Display, UserId, number, user_option
+from credit_client.cli.output import Format, Layout, fields_of, record_of, show_json, show_rows
+from credit_client.cli.table import Record
+from credit_client.client import CreditClient
+
+_ALERTS = Layout(noun="alerts", fields=fields_of(Alert), columns=("credits", "direction"))
+_ALL_ALERTS = Layout(
+    noun="alerts",
+    fields=("of", *_ALERTS.fields),
+    columns=("of", *_ALERTS.columns),
+)
+_EVENTS = Layout(
+    noun="events",
+    fields=(*(name for name in fields_of(AlertEvent) if name != "alert"), *_ALERTS.fields),
+    columns=(
+        "position",
+        "created_at",
+        "user_id",
+        "credits",
+        "direction",
+        "balance",
+        "transaction_id",
+    ),
+)
+
+alert = application(
+    help="Set and list limits of balances, and show where balances have crossed them.", epilog=""
+)
+
+
+class Direction(StrEnum):
+    """The values of `--direction`."""
+
+    BELOW = "below"
+    RISES = "rises"
+
+
+_DIRECTIONS = {
+    Direction.BELOW: AlertDirection.FALLS_BELOW,
+    Direction.RISES: AlertDirection.RISES_TO,
+}
+
+MaybeUser: TypeAlias = Annotated[
+    UserId | None, user_option("--user", "The user. Default: every user of the app.")
+]
+OnlyUser: TypeAlias = Annotated[UserId | None, user_option("--user", "Only events of this user.")]
+Limit: TypeAlias = Annotated[int, number("--credits", "The limit, in credits.")]
+Way: TypeAlias = Annotated[
+    Direction,
+    typer.Option(
+        "--direction",
+        help="Whether the balance falls below the limit, or rises to it.",
+    ),
+]
+
+
+@alert.command("set", cls=Command)
+@with_groups
+def set_(
+    app_id: App,
+    limit: Limit,
+    connection: Connection,
+    display: Display,
+    user: MaybeUser = None,
+    direction: Way = Direction.BELOW,
+    by: By = 1,
+) -> None:
+    """Set an alert, and show all alerts of the user or the app."""
+    _make_change(
+        lambda client: client.set_alert(
+            app_id=app_id,
+            credits=limit,
+            created_by=by,
+            user_id=user,
+            direction=_DIRECTIONS[direction],
+        ),
+        connection,
+        display,
+    )
+
+
+@alert.command("remove", cls=Command)
+@with_groups
+def remove(
+    app_id: App,
+    limit: Limit,
+    connection: Connection,
+    display: Display,
+    user: MaybeUser = None,
+    direction: Way = Direction.BELOW,
+    by: By = 1,
+) -> None:
+    """Remove an alert, and show those that are left."""
+    _make_change(
+        lambda client: client.remove_alert(
+            app_id=app_id,
+            credits=limit,
+            created_by=by,
+            user_id=user,
+            direction=_DIRECTIONS[direction],
+        ),
+        connection,
+        display,
+    )
+
+
+@alert.command("list", cls=Command)
+@with_groups
+def list_(app_id: App, connection: Connection, display: Display, user: MaybeUser = None) -> None:
+    """List the alerts of an app and, with a user, those of the user."""
+
+    async def listed(client: CreditClient) -> None:
+        found = await client.alerts(app_id=app_id, user_id=user)
+        if display.form is Format.JSON:
+            show_json(record_of(found))
+            return
+        rows = [
+            {**record_of(each), "of": of}
+            for of, alerts in (("user", found.user_alerts), ("app", found.app_alerts))
+            for each in alerts
+        ]
+        show_rows(rows, _ALL_ALERTS, display.form, utc=display.utc)
+
+    make_reads(lambda client, _: listed(client), connection, paging=display.paged)
+
+
+@alert.command("events", cls=Command)
+@with_groups
+def events(
+    app_id: App,
+    connection: Connection,
+    display: Display,
+    user: OnlyUser = None,
+    after: Annotated[int, number("--after", "Only events after this position.")] = 0,
+) -> None:
+    """List where balances have crossed the limits of alerts, oldest first."""
+    make_list(
+        lambda client: client.alert_events(app_id=app_id, user_id=user, after_position=after),
+        _EVENTS,
+        connection,
+        display,
+        record=_event_record,
+    )
+
+
+@alert.command("watch", cls=Command)
+@with_groups
+def watch(
+    app_id: App,
+    connection: Connection,
+    display: Display,
+    user: OnlyUser = None,
+    after: Annotated[
+        int | None, number("--after", "Only events after this position. Default: new events.")
+    ] = None,
+) -> None:
+    """Show events as they come, until Ctrl-C."""
+
+    async def watched(client: CreditClient) -> AsyncGenerator[AlertEvent, None]:
+        start = after
+        if start is None:
+            start = 0
+            async for event in client.alert_events(app_id=app_id, user_id=user):
+                start = event.position
+        async with aclosing(
+            client.watch_alerts(app_id=app_id, user_id=user, after_position=start)
+        ) as coming:
+            async for event in coming:
+                yield event
+                sys.stdout.flush()
+
+    make_list(watched, _EVENTS, connection, replace(display, pager=False), record=_event_record)
+
+
+def _event_record(event: object) -> Record:
+    """Return the record of an event, which has the fields of its alert too."""
+    record = record_of(event)
+    found = record["alert"]
+    return {**record, **found} if isinstance(found, dict) else record
+
+
+def _make_change(
+    # Any: what a coroutine yields and is sent.
+    change: Callable[[CreditClient], Coroutine[Any, Any, Sequence[Alert]]],
+    connection: Connection,
+    display: Display,
+) -> None:
+    """Change alerts, and show those that there are then. It can be repeated: it has no key."""
+
+    async def shown(client: CreditClient) -> None:
+        records = [record_of(each) for each in await change(client)]
+        show_rows(records, _ALERTS, display.form, utc=display.utc)
+
+    make_reads(lambda client, _: shown(client), connection)

@@ -1,0 +1,69 @@
+"""Wake the calls that wait for events of alerts."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from credit_server.store.port import Store, StoreError
+
+# The pause between two looks for new events, which are one read of an index for all waiting calls.
+_INTERVAL_SECONDS = 0.25
+
+# How many new events are looked at in one read.
+_CHUNK = 1000
+
+
+class EventWatch:
+    """Looks for new events while calls wait, and wakes those of the events' apps.
+
+    A call reads its own events when it is woken, so that nothing is buffered here.
+    """
+
+    def __init__(self, store: Store, *, interval_seconds: float = _INTERVAL_SECONDS) -> None:
+        """Prepare; nothing is read before a call waits.
+
+        Args:
+            store: Keeps the events.
+            interval_seconds: The pause between two looks.
+        """
+        self._events = store.alert_events
+        self._interval = interval_seconds
+        self._waiting: dict[asyncio.Event, int] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def waiting(self, app_id: int) -> Iterator[asyncio.Event]:
+        """Return an event that is set when the app may have new events.
+
+        Enter the context before the events are read: what comes after the read then sets it.
+        """
+        changed = asyncio.Event()
+        self._waiting[changed] = app_id
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        try:
+            yield changed
+        finally:
+            del self._waiting[changed]
+
+    async def _look(self) -> None:
+        last: int | None = None
+        while self._waiting:
+            try:
+                if last is None:
+                    # An event can have come between the read of a call and this one.
+                    last = await self._events.newest()
+                    self._wake(None)
+                else:
+                    found = await self._events.since(last, _CHUNK)
+                    if found:
+                        last = found[-1][0]
+                        self._wake({app_id for _, app_id in found})
+            except StoreError:
+                last = None  # a waiting call reports the error when it reads again
+            await asyncio.sleep(self._interval)
+
+    def _wake(self, apps: set[int] | None) -> None:
+        for changed, app_id in self._waiting.items():
+            if apps is None or app_id in apps:
+                changed.set()

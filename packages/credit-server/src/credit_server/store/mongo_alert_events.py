@@ -1,0 +1,116 @@
+"""The events of alerts in MongoDB: see `alert_events` for the port."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from credit_server.store import schema
+from credit_server.store.alert_documents import AlertEventDocument
+from credit_server.store.alert_events import OrderedEvent
+from credit_server.store.driver import Database, Document
+from credit_server.store.mongo_webhooks import MongoWebhooks
+from credit_server.store.port import Conflict
+
+_DUPLICATE_KEY = 11000
+
+
+class MongoAlertEvents:
+    """Orders and reads the events of `alert_events`."""
+
+    def __init__(
+        self,
+        database: Database,
+        webhooks: MongoWebhooks,
+        deadline: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            database: The database.
+            webhooks: Get the events that are ordered.
+            deadline: Translates the driver's errors, and limits the time of an operation.
+        """
+        self._events = database[schema.ALERT_EVENTS]
+        self._webhooks = webhooks
+        self._deadline = deadline
+
+    async def order(self, limit: int) -> int:
+        """Give positions to events: see the port.
+
+        Positions have no gap, although several processes may order events at once. The last
+        position is read first. So an event that was found without a position gets a greater one,
+        from this process or from another. Events are updated one after another, and the unique
+        index rejects a position that is taken. When this process comes to its n-th event, n - 1 of
+        the events that it found have a position after the last one, so the next position is free
+        and follows them, or is taken.
+        """
+        async with self._deadline():
+            # The usual case. The read takes an index that is empty then.
+            if await self._events.find_one({"unordered": True}, {"_id": 1}) is None:
+                return 0
+            first = await self._newest() + 1
+            cursor = self._events.find({"unordered": True}).hint(schema.BY_UNORDERED)
+            cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
+            found = await cursor.limit(limit).to_list(None)
+            events = [AlertEventDocument.model_validate(each).to_event() for each in found]
+            await self._webhooks.enqueue(events)
+            await self._set_positions([event["_id"] for event in found], first)
+        return len(found)
+
+    async def _set_positions(self, ids: Sequence[ObjectId], first: int) -> None:
+        updates = [
+            UpdateOne(
+                {"_id": id_, "unordered": True},
+                {"$set": {"position": Int64(position)}, "$unset": {"unordered": ""}},
+            )
+            for position, id_ in enumerate(ids, first)
+        ]
+        try:
+            await self._events.bulk_write(updates)
+        except BulkWriteError as error:
+            # The updates stop at the first one that fails.
+            if error.details["writeErrors"][0]["code"] != _DUPLICATE_KEY:
+                raise
+            raise Conflict("another process has ordered the events") from error
+
+    async def newest(self) -> int:
+        """Return the greatest position: see the port."""
+        async with self._deadline():
+            return await self._newest()
+
+    async def _newest(self) -> int:
+        last = await self._events.find_one(
+            {"position": {"$exists": True}},
+            {"position": 1},
+            sort=[("position", DESCENDING)],
+            hint=schema.BY_POSITION,
+        )
+        return 0 if last is None else int(last["position"])
+
+    async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return the position and the app of later events: see the port."""
+        async with self._deadline():
+            cursor = self._events.find(
+                {"position": {"$gt": position}}, {"_id": 0, "position": 1, "app_id": 1}
+            ).hint(schema.BY_POSITION)
+            found = await cursor.sort("position", ASCENDING).limit(limit).to_list(None)
+        return [(each["position"], each["app_id"]) for each in found]
+
+    async def page(
+        self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
+    ) -> Sequence[OrderedEvent]:
+        """Return events of an app: see the port."""
+        query: Document = {"app_id": app_id, "position": {"$gt": after_position}}
+        index = schema.BY_APP_AND_POSITION
+        if user_id is not None:
+            query["user_id"] = user_id
+            index = schema.BY_USER_AND_POSITION
+        async with self._deadline():
+            cursor = self._events.find(query).hint(index).sort("position", ASCENDING)
+            documents = await cursor.limit(limit).batch_size(limit + 1).to_list(None)
+        events = (AlertEventDocument.model_validate(document) for document in documents)
+        return [OrderedEvent(event.position or 0, event.to_event()) for event in events]

@@ -1,0 +1,161 @@
+"""Webhooks and deliveries in MongoDB: see `webhooks` for the port."""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from credit_models.ledger import AlertEvent
+from pymongo import ASCENDING, ReturnDocument
+from pymongo.errors import BulkWriteError
+
+from credit_server.store import schema
+from credit_server.store.driver import Database, Document
+from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
+from credit_server.store.webhooks import Backlog, Claim, Delivery, Webhook, new_delivery
+
+_DUPLICATE_KEY = 11000
+
+
+class MongoWebhooks:
+    """Keeps webhooks in `webhooks`, and what is to be sent in `webhook_deliveries`."""
+
+    def __init__(
+        self, database: Database, deadline: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            database: The database.
+            deadline: Translates the driver's errors, and limits the time of an operation.
+        """
+        self._webhooks = database[schema.WEBHOOKS]
+        self._deliveries = database[schema.WEBHOOK_DELIVERIES]
+        self._deadline = deadline
+
+    async def enqueue(self, events: Collection[AlertEvent]) -> None:
+        """Add the deliveries of events. It may be repeated, within a deadline of the caller."""
+        apps = sorted({event.app_id for event in events})
+        found = await self._webhooks.find({"app_id": {"$in": apps}}).to_list(None)
+        webhooks = [WebhookDocument.model_validate(each).to_webhook() for each in found]
+        deliveries = [
+            DeliveryDocument.from_delivery(new_delivery(event, webhook)).to_bson()
+            for event in events
+            for webhook in webhooks
+            if webhook.app_id == event.app_id
+        ]
+        if not deliveries:
+            return
+        try:
+            await self._deliveries.insert_many(deliveries, ordered=False)
+        except BulkWriteError as error:
+            # Another process, or an earlier attempt, has added some of them.
+            faults = error.details["writeErrors"]
+            if any(fault["code"] != _DUPLICATE_KEY for fault in faults):
+                raise
+
+    async def set(self, webhook: Webhook) -> Webhook:
+        """Store a webhook: see the port."""
+        document = WebhookDocument.from_webhook(webhook).to_bson()
+        place = {"app_id": document.pop("app_id"), "url": document.pop("url")}
+        secret = {"secret": document.pop("secret")}
+        async with self._deadline():
+            stored = await self._webhooks.find_one_and_update(
+                place,
+                {"$set": secret, "$setOnInsert": document},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return WebhookDocument.model_validate(stored).to_webhook()
+
+    async def of_app(self, app_id: int) -> Sequence[Webhook]:
+        """Return the webhooks of an app: see the port."""
+        async with self._deadline():
+            found = (
+                await self._webhooks.find({"app_id": app_id}).sort("url", ASCENDING).to_list(None)
+            )
+        return [WebhookDocument.model_validate(each).to_webhook() for each in found]
+
+    async def remove(self, app_id: int, url: str) -> None:
+        """Remove a webhook: see the port."""
+        async with self._deadline():
+            removed = await self._webhooks.find_one_and_delete({"app_id": app_id, "url": url})
+            if removed is not None:
+                await self._deliveries.delete_many({"webhook_id": removed["_id"]})
+
+    async def claim(self, now: datetime, until: datetime) -> Claim | None:
+        """Return a delivery that is due: see the port."""
+        async with self._deadline():
+            found = await self._deliveries.find_one_and_update(
+                {"due_at": {"$lte": now}},
+                {"$set": {"due_at": until}, "$inc": {"attempts": Int64(1)}},
+                sort=[("due_at", ASCENDING)],
+                hint=schema.BY_DUE_DELIVERY,
+                return_document=ReturnDocument.AFTER,
+            )
+            if found is None:
+                return None
+            webhook = await self._webhooks.find_one({"_id": found["webhook_id"]})
+        return Claim(
+            DeliveryDocument.model_validate(found).to_delivery(),
+            None if webhook is None else WebhookDocument.model_validate(webhook).to_webhook(),
+        )
+
+    async def delivered(self, delivery: Delivery) -> None:
+        """Remove a delivery: see the port."""
+        async with self._deadline():
+            await self._deliveries.delete_one({"_id": ObjectId(delivery.id)})
+
+    async def failed(
+        self, delivery: Delivery, *, error: str, due_at: datetime | None, now: datetime
+    ) -> None:
+        """Store that an attempt has failed: see the port."""
+        changed: Document = {"$set": {"error": error, "due_at": due_at}}
+        if due_at is None:
+            changed = {"$set": {"error": error, "failed_at": now}, "$unset": {"due_at": ""}}
+        async with self._deadline():
+            await self._deliveries.update_one({"_id": ObjectId(delivery.id)}, changed)
+
+    async def dead_letters(
+        self, app_id: int, *, after_id: str = "", limit: int
+    ) -> Sequence[tuple[Delivery, Webhook]]:
+        """Return the dead letters of an app: see the port."""
+        query: Document = {"app_id": app_id, "failed_at": {"$exists": True}}
+        if ObjectId.is_valid(after_id):
+            query["_id"] = {"$gt": ObjectId(after_id)}
+        async with self._deadline():
+            cursor = self._deliveries.find(query).hint(schema.BY_DEAD_LETTER)
+            found = await cursor.sort("_id", ASCENDING).limit(limit).to_list(None)
+        webhooks = {webhook.id: webhook for webhook in await self.of_app(app_id)}
+        dead = (DeliveryDocument.model_validate(each).to_delivery() for each in found)
+        return [(each, webhooks[each.webhook_id]) for each in dead if each.webhook_id in webhooks]
+
+    async def resend(self, app_id: int, id_: str, now: datetime) -> int:
+        """Make dead letters due now: see the port."""
+        query: Document = {"app_id": app_id, "failed_at": {"$exists": True}}
+        if id_:
+            if not ObjectId.is_valid(id_):
+                return 0
+            query["_id"] = ObjectId(id_)
+        async with self._deadline():
+            result = await self._deliveries.update_many(
+                query,
+                {"$set": {"due_at": now, "attempts": Int64(0)}, "$unset": {"failed_at": ""}},
+                hint=schema.BY_DEAD_LETTER,
+            )
+        return result.matched_count
+
+    async def backlog(self) -> Backlog:
+        """Return what has not succeeded: see the port."""
+        async with self._deadline():
+            oldest = await self._deliveries.find_one(
+                {"due_at": {"$exists": True}},
+                {"created_at": 1},
+                sort=[("created_at", ASCENDING)],
+                hint=schema.BY_PENDING_AGE,
+            )
+            dead = await self._deliveries.count_documents(
+                {"failed_at": {"$exists": True}}, hint=schema.BY_DEAD_LETTER
+            )
+        return Backlog(None if oldest is None else oldest["created_at"], dead)

@@ -1,0 +1,1 @@
+"""Webhooks: send the events of alerts to the addresses of apps, over HTTP."""

@@ -1,0 +1,186 @@
+"""Send the events of alerts to webhooks until each was acknowledged, or has failed for a day.
+
+A delivery is claimed before it is sent, so that several servers do not send it at once. If a server
+ends meanwhile, the claim ends, and another server sends the event again. So an event is sent at
+least once, each time with the same id.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Protocol
+
+import structlog
+
+from credit_server.store.port import Store, StoreError
+from credit_server.store.webhooks import Backlog, Claim
+from credit_server.webhooks.sender import ATTEMPT_SECONDS, Sender, SendFailed
+
+log = structlog.get_logger("credit_server.webhooks")
+
+# How many events a server sends at once.
+_CONCURRENT = 16
+
+# The pause between two looks for deliveries that are due, and the longest one after failures.
+_INTERVAL_SECONDS = 0.5
+_BACKOFF_SECONDS_MAX = 30.0
+
+# How often the backlog is read for the metrics.
+_BACKLOG_SECONDS = 10.0
+
+# A claim outlives the attempt, and the time that it takes to store the result.
+_CLAIM = timedelta(seconds=ATTEMPT_SECONDS + 40)
+
+# The pauses between attempts: 5 s, 20 s, 80 s and so on, at most 5.7 hours, less up to a fifth. The
+# last attempt is about 22 to 28 hours after the first one.
+_FIRST_PAUSE_SECONDS, _FACTOR = 5.0, 4
+_PAUSE_SECONDS_MAX = 5.0 * 4**6
+ATTEMPTS_MAX = 11
+
+
+def pause_after(attempts: int, random: Random) -> timedelta | None:
+    """Return the pause after a number of failed attempts; None: the delivery is a dead letter."""
+    if attempts >= ATTEMPTS_MAX:
+        return None
+    seconds = min(_FIRST_PAUSE_SECONDS * _FACTOR ** (attempts - 1), _PAUSE_SECONDS_MAX)
+    return timedelta(seconds=seconds * random.uniform(0.8, 1.0))
+
+
+class WebhookObserver(Protocol):
+    """Receives the progress of a dispatcher. Its methods must be quick and must not raise."""
+
+    def delivered(self) -> None:
+        """Note that a webhook has acknowledged an event."""
+
+    def failed(self) -> None:
+        """Note that an attempt has failed."""
+
+    def waiting(self, oldest_seconds: float, dead: int) -> None:
+        """Note the age of the oldest pending delivery, and the number of dead letters."""
+
+
+def _utc_now() -> datetime:
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class Dispatcher:
+    """Sends what is due. All servers do so at once."""
+
+    def __init__(
+        self,
+        store: Store,
+        sender: Sender,
+        observer: WebhookObserver,
+        *,
+        random: Random | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        """Prepare; `run` sends.
+
+        Args:
+            store: Keeps webhooks and deliveries.
+            sender: Sends them.
+            observer: Receives the progress.
+            random: For jitter; not for secrets.
+            clock: Returns the time, UTC, in whole milliseconds.
+        """
+        self._webhooks = store.webhooks
+        self._sender = sender
+        self._observer = observer
+        self._random = random or Random()  # noqa: S311 - jitter needs no secrecy
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Send until cancelled.
+
+        An unexpected error is logged and does not end the server: balances do not depend on
+        webhooks.
+        """
+        pause, observed_at = _INTERVAL_SECONDS, datetime.min.replace(tzinfo=UTC)
+        while True:
+            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+            try:
+                await self.send_due()
+                if self._clock() - observed_at >= timedelta(seconds=_BACKLOG_SECONDS):
+                    observed_at = self._clock()
+                    await self.observe()
+            except Exception as error:
+                expected = isinstance(error, StoreError)
+                if pause == _INTERVAL_SECONDS or not expected:
+                    log.warning(
+                        "events cannot be sent to webhooks; the server retries",
+                        error=str(error),
+                        exc_info=None if expected else error,
+                    )
+                pause = min(2 * pause, _BACKOFF_SECONDS_MAX)
+            else:
+                pause = _INTERVAL_SECONDS
+
+    async def send_due(self) -> None:
+        """Send all deliveries that are due, several at once.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        first = await self._claim()
+        if first is None:  # the usual case: one read of an empty index
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send_from(first))
+                for _ in range(_CONCURRENT - 1):
+                    group.create_task(self._send_from(await self._claim()))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    async def _claim(self) -> Claim | None:
+        now = self._clock()
+        return await self._webhooks.claim(now, now + _CLAIM)
+
+    async def _send_from(self, claim: Claim | None) -> None:
+        """Send a delivery, then all that are due."""
+        while claim is not None:
+            await self._send(claim)
+            claim = await self._claim()
+
+    async def _send(self, claim: Claim) -> None:
+        delivery, webhook = claim
+        if webhook is None:
+            await self._webhooks.delivered(delivery)
+            return
+        try:
+            await self._sender.send(delivery.event, webhook)
+        except SendFailed as error:
+            pause = pause_after(delivery.attempts, self._random)
+            now = self._clock()
+            due_at = None if pause is None else _in_milliseconds(now + pause)
+            await self._webhooks.failed(delivery, error=str(error), due_at=due_at, now=now)
+            self._observer.failed()
+            if due_at is None:
+                log.warning(
+                    "a webhook has not acknowledged an event for a day; it is a dead letter",
+                    app_id=delivery.app_id,
+                    dead_letter=delivery.id,
+                    error=str(error),
+                )
+        else:
+            await self._webhooks.delivered(delivery)
+            self._observer.delivered()
+
+    async def observe(self) -> None:
+        """Report the backlog.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        backlog: Backlog = await self._webhooks.backlog()
+        age = 0.0
+        if backlog.oldest is not None:
+            age = max(0.0, (self._clock() - backlog.oldest) / timedelta(seconds=1))
+        self._observer.waiting(age, backlog.dead)
+
+
+def _in_milliseconds(time: datetime) -> datetime:
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)

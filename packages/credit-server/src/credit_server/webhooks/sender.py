@@ -1,0 +1,123 @@
+"""Send one event to one webhook."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import httpcore
+from credit_models.ledger import AlertEvent
+
+from credit_server.store.webhooks import Webhook
+from credit_server.webhooks.network import AddressNotAllowed, CheckedNetwork
+from credit_server.webhooks.signature import headers_of
+
+# The time of a whole attempt. Standard Webhooks recommends 15 to 30 seconds.
+ATTEMPT_SECONDS = 20.0
+
+# An answer is only read so that the connection can be used again.
+_ANSWER_BYTES_MAX = 64 * 1024
+
+_TYPE = "alert.crossed"
+
+
+class SendFailed(Exception):
+    """The webhook has not acknowledged the event. The message shows why, without the URL."""
+
+
+def payload_of(event: AlertEvent) -> bytes:
+    """Return the body of the message of an event."""
+    crossed_at = event.created_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    message = {
+        "type": _TYPE,
+        "timestamp": crossed_at,
+        "data": {
+            "id": event.id,
+            "user_id": event.user_id,
+            "app_id": event.app_id,
+            "credits": event.alert.credits,
+            "direction": event.alert.direction.name,
+            "balance": event.balance,
+            "transaction_id": event.transaction_id,
+            "sequence": event.sequence,
+        },
+    }
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+class Sender:
+    """Sends events. Connections are kept for the next event."""
+
+    def __init__(
+        self,
+        *,
+        allow_private: bool,
+        attempt_seconds: float = ATTEMPT_SECONDS,
+        ssl_context: ssl.SSLContext | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare to send.
+
+        Args:
+            allow_private: Whether private addresses are allowed.
+            attempt_seconds: The time of a whole attempt.
+            ssl_context: Checks the certificates; None: with the CAs of the system.
+            wall: The clock of the signatures, in seconds since 1970.
+        """
+        self._seconds = attempt_seconds
+        self._wall = wall
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context or ssl.create_default_context(),
+            max_connections=32,
+            max_keepalive_connections=16,
+            keepalive_expiry=30.0,
+            network_backend=CheckedNetwork(allow_private=allow_private),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._pool.aclose()
+
+    async def send(self, event: AlertEvent, webhook: Webhook) -> None:
+        """Send an event; a status of 2xx acknowledges it. Redirects are not followed.
+
+        Raises:
+            SendFailed: The webhook has not acknowledged it.
+        """
+        body = payload_of(event)
+        headers = {
+            "content-type": "application/json",
+            "user-agent": "credit-server",
+            **headers_of(event.id, int(self._wall()), body, webhook.secret),
+        }
+        try:
+            async with asyncio.timeout(self._seconds):
+                status = await self._post(webhook.url, headers, body)
+        except TimeoutError:
+            raise SendFailed(f"no answer within {self._seconds:g} seconds") from None
+        except AddressNotAllowed as error:
+            raise SendFailed(str(error)) from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            raise SendFailed(f"{type(error).__name__}: {error}"[:200]) from None
+        if not 200 <= status < 300:
+            raise SendFailed(f"the answer has the status {status}")
+
+    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        read = 0
+        async with self._pool.stream("POST", url, headers=pairs, content=body) as answer:
+            async for part in answer.aiter_stream():
+                read += len(part)
+                if read > _ANSWER_BYTES_MAX:
+                    break
+            return int(answer.status)

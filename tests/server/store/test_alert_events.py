@@ -1,0 +1,318 @@
+"""Test what every store does for the events of alerts and webhooks, with one suite."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from credit_models.ledger import Account, Alert, AlertEvent, AppAccount, Direction, Policy
+from credit_server.store.alert_documents import AlertEventDocument, event_bson
+from credit_server.store.driver import Driver
+from credit_server.store.memory import MemoryStore
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import AppPolicy, Changes, Conflict, Store
+from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
+from credit_server.store.webhooks import Webhook, new_delivery
+from credit_server.store.writing import account_bson
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+ALERT = Alert(credits=20, direction=Direction.FALLS_BELOW)
+OTHER = Alert(credits=2**32 - 1, direction=Direction.RISES_TO)
+
+
+@pytest.fixture(params=["memory", Driver.MOTOR])
+async def store(
+    request: pytest.FixtureRequest, mongod_uri: str, database: str
+) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    async with mongo(mongod_uri, database, request.param) as opened:
+        await opened.migrate()
+        yield opened
+
+
+@asynccontextmanager
+async def mongo(
+    uri: str, database: str, driver: Driver = Driver.MOTOR
+) -> AsyncIterator[MongoStore]:
+    opened = MongoStore(uri, database=database, driver=driver)
+    yield opened
+    await opened.close()
+
+
+with_each_driver = pytest.mark.parametrize(
+    "store", ["memory", Driver.MOTOR, Driver.PYMONGO], indirect=True
+)
+
+
+def event(number: int, *, user_id: int = 7, app_id: int = 1) -> AlertEvent:
+    return AlertEvent(
+        id=f"{number:024x}",
+        user_id=user_id,
+        app_id=app_id,
+        alert=OTHER if number % 2 else ALERT,
+        balance=number % 3,
+        transaction_id=f"{number + 1000:024x}",
+        sequence=number + 1,
+        created_at=NOW + timedelta(milliseconds=number),
+    )
+
+
+async def write(store: Store, *events: AlertEvent) -> None:
+    async with store.writer().begin() as transaction:
+        await transaction.write(
+            Changes(
+                accounts=[],
+                transactions=[],
+                purchases=[],
+                totals={},
+                counter_shard=0,
+                events=events,
+            )
+        )
+        await transaction.commit()
+
+
+async def order_all(store: Store, limit: int = 100) -> None:
+    while await store.alert_events.order(limit) == limit:
+        pass
+
+
+async def positions(store: Store, app_id: int = 1) -> Sequence[tuple[int, AlertEvent]]:
+    found = await store.alert_events.page(app_id, limit=1000)
+    return [(position, event) for position, event in found]
+
+
+@with_each_driver
+async def test_events_get_positions_in_the_order_of_their_entries(store: Store) -> None:
+    assert await store.alert_events.order(10) == 0
+    assert await store.alert_events.newest() == 0
+    await write(store, event(3), event(1))
+    await write(store, event(2))
+    assert await positions(store) == []
+    assert await store.alert_events.order(2) == 2
+    assert await positions(store) == [(1, event(1)), (2, event(2))]
+    await order_all(store)
+    await write(store, event(0))
+    await order_all(store)
+    assert await positions(store) == [
+        (1, event(1)),
+        (2, event(2)),
+        (3, event(3)),
+        (4, event(0)),
+    ]
+
+
+@with_each_driver
+async def test_a_page_has_the_events_of_an_app_or_of_a_user_of_it(store: Store) -> None:
+    there = [event(number, user_id=7 + number % 2, app_id=1 + number // 4) for number in range(6)]
+    await write(store, *there)
+    await order_all(store)
+    page = store.alert_events.page
+    assert [each.position for each in await page(1, limit=9)] == [1, 2, 3, 4]
+    assert [each.position for each in await page(1, limit=3)] == [1, 2, 3]
+    assert [each.position for each in await page(1, after_position=2, limit=9)] == [3, 4]
+    assert [each.position for each in await page(1, 8, limit=9)] == [2, 4]
+    assert [each.position for each in await page(2, 8, limit=9)] == [6]
+    assert await page(3, limit=9) == []
+    assert await store.alert_events.newest() == 6
+    assert list(await store.alert_events.since(3, 2)) == [(4, 1), (5, 2)]
+    assert await store.alert_events.since(6, 2) == []
+
+
+async def test_an_event_is_written_with_its_transaction_or_not_at_all(store: Store) -> None:
+    first = Account(
+        user_id=7,
+        balances={1: 5},
+        revision=1,
+        created_at=NOW,
+        updated_at=NOW,
+        created_by=1,
+        updated_by=1,
+    )
+    for number, conflicts in ((1, False), (2, True)):
+        changes = Changes(
+            accounts=[(Account.empty(7), first)],
+            transactions=[],
+            purchases=[],
+            totals={},
+            counter_shard=0,
+            events=[event(number)],
+        )
+        try:
+            async with store.writer().begin() as transaction:
+                await transaction.write(changes)
+                await transaction.commit()
+        except Conflict:
+            assert conflicts
+    await order_all(store)
+    assert await positions(store) == [(1, event(1))]
+
+
+async def test_alerts_are_kept_with_the_account_and_the_policy(store: Store) -> None:
+    app = AppAccount.of(alerts=(ALERT, OTHER))
+    before = Account.empty(7)
+    for revision, alerts in enumerate(((ALERT, OTHER), (OTHER,), ()), 1):
+        app = AppAccount.of(alerts=alerts)
+        account = Account(
+            user_id=7,
+            balances={1: 5},
+            apps={1: app} if alerts else {},
+            revision=revision,
+            created_at=NOW,
+            updated_at=NOW,
+            created_by=1,
+            updated_by=1,
+        )
+        async with store.writer().begin() as transaction:
+            await transaction.write(
+                Changes(
+                    accounts=[(before, account)],
+                    transactions=[],
+                    purchases=[],
+                    totals={},
+                    counter_shard=0,
+                )
+            )
+            await transaction.commit()
+        stored = await store.account(7)
+        assert stored is not None
+        assert replace(stored, id="") == account
+        before = stored
+        policy = AppPolicy(
+            app_id=1,
+            policy=Policy(alerts=alerts),
+            revision=revision,
+            updated_at=NOW,
+            updated_by=1,
+        )
+        await store.set_policy(policy)
+        assert await store.policy(1) == policy
+    assert "apps" not in account_bson(before)
+
+
+async def test_concurrent_processes_leave_no_gap_between_positions(
+    mongod_uri: str, database: str
+) -> None:
+    async with mongo(mongod_uri, database) as one, mongo(mongod_uri, database) as other:
+        await one.migrate()
+        waiting = [event(number) for number in range(60)]
+
+        async def write_all() -> None:
+            for start in range(0, 60, 5):
+                await write(one, *waiting[start : start + 5])
+
+        async def order_until_done(store: Store) -> None:
+            while len(await positions(store)) < len(waiting):
+                try:
+                    await store.alert_events.order(7)
+                except Conflict:
+                    continue
+
+        await asyncio.gather(write_all(), order_until_done(one), order_until_done(other))
+        found = await positions(one)
+        assert [position for position, _ in found] == list(range(1, 61))
+        assert {each.id for _, each in found} == {each.id for each in waiting}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_written_is_what_the_model_defines(number: int) -> None:
+    written = event_bson(event(number))
+    document = AlertEventDocument.model_validate(written)
+    assert document.to_bson() == written
+    assert document.to_event() == event(number)
+
+
+def webhook(number: int = 1, *, app_id: int = 1) -> Webhook:
+    return Webhook(
+        id=f"{number + 5000:024x}",
+        app_id=app_id,
+        url=f"https://example.com/{number}",
+        secret=f"whsec_{number}",
+        created_at=NOW,
+        created_by=3,
+    )
+
+
+@with_each_driver
+async def test_a_webhook_is_set_once_for_a_url_and_its_secret_can_change(store: Store) -> None:
+    webhooks = store.webhooks
+    assert await webhooks.set(webhook()) == webhook()
+    again = replace(webhook(), id=f"{9:024x}", secret="whsec_new", created_by=4)
+    assert await webhooks.set(again) == replace(webhook(), secret="whsec_new")
+    await webhooks.set(webhook(2, app_id=2))
+    await webhooks.set(webhook(3))
+    found = await webhooks.of_app(1)
+    assert list(found) == [replace(webhook(), secret="whsec_new"), webhook(3)]
+    await webhooks.remove(1, webhook().url)
+    await webhooks.remove(1, webhook(2).url)
+    assert list(await webhooks.of_app(1)) == [webhook(3)]
+    assert list(await webhooks.of_app(2)) == [webhook(2, app_id=2)]
+
+
+@with_each_driver
+async def test_a_delivery_is_claimed_once_and_again_when_the_claim_has_ended(
+    store: Store,
+) -> None:
+    webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+    await webhooks.set(webhook())
+    await webhooks.set(webhook(2, app_id=2))
+    await write(store, event(1), event(2, app_id=3))
+    assert await webhooks.claim(later, later) is None
+    await order_all(store)
+    assert await webhooks.backlog() == (event(1).created_at, 0)
+    claim = await webhooks.claim(NOW + timedelta(seconds=1), later)
+    assert claim is not None
+    assert (claim.webhook, claim.delivery.event) == (webhook(), event(1))
+    assert (claim.delivery.attempts, claim.delivery.due_at) == (1, later)
+    assert await webhooks.claim(NOW + timedelta(seconds=2), later) is None
+    again = await webhooks.claim(later, later + timedelta(minutes=1))
+    assert again is not None
+    assert (again.delivery.id, again.delivery.attempts) == (claim.delivery.id, 2)
+    await webhooks.delivered(again.delivery)
+    assert await webhooks.backlog() == (None, 0)
+
+
+@with_each_driver
+async def test_a_dead_letter_is_listed_and_can_be_sent_again(store: Store) -> None:
+    webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+    await webhooks.set(webhook())
+    await write(store, *(event(number) for number in range(3)))
+    await order_all(store)
+    for _ in range(3):
+        claim = await webhooks.claim(later, later + timedelta(minutes=1))
+        assert claim is not None
+        await webhooks.failed(claim.delivery, error="e" * 9, due_at=None, now=later)
+    assert await webhooks.backlog() == (None, 3)
+    assert await webhooks.claim(later + timedelta(days=9), later) is None
+    dead = await webhooks.dead_letters(1, limit=2)
+    rest = await webhooks.dead_letters(1, after_id=dead[-1][0].id, limit=2)
+    letters = [*dead, *rest]
+    assert [each.id for each, _ in letters] == sorted(each.id for each, _ in letters)
+    assert {each.event.id for each, _ in letters} == {event(number).id for number in range(3)}
+    assert {(each.error, each.failed_at, to) for each, to in letters} == {
+        ("e" * 9, later, webhook())
+    }
+    first = letters[0][0].id
+    assert await webhooks.resend(2, first, later) == 0
+    assert await webhooks.resend(1, "none", later) == 0
+    assert await webhooks.resend(1, first, later) == 1
+    assert await webhooks.resend(1, first, later) == 0
+    again = await webhooks.claim(later, later + timedelta(minutes=1))
+    assert again is not None
+    assert (again.delivery.id, again.delivery.attempts) == (first, 1)
+    await webhooks.failed(again.delivery, error="", due_at=later, now=later)
+    assert await webhooks.resend(1, "", later) == 2
+    await webhooks.remove(1, webhook().url)
+    assert await webhooks.backlog() == (None, 0)
+
+
+def test_a_delivery_is_the_same_for_the_same_event_and_webhook() -> None:
+    delivery = new_delivery(event(1), webhook())
+    assert delivery == new_delivery(event(1), webhook())
+    assert delivery.id != new_delivery(event(1), webhook(2)).id
+    assert DeliveryDocument.from_delivery(delivery).to_delivery() == delivery
+    assert webhook().secret not in repr(WebhookDocument.from_webhook(webhook()))
