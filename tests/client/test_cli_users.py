@@ -68,6 +68,101 @@ def test_a_user_is_shown_with_the_number_and_the_text(served: Served) -> None:
     assert "external_id" not in done("user", "7")[0]
 
 
+def test_a_text_names_the_user_of_a_statement(served: Served) -> None:
+    done(*ADD)
+    month = f"{served.service.clock.now():%Y-%m}"
+    for options in (["--app", "1"], ["--users-app", "1"]):
+        (shown,) = done("statement", UUID, "--month", month, "--utc", *options)
+        assert (shown["user_id"], len(shown["transactions"])) == (UUID, 1)  # type: ignore[arg-type]
+
+
+def test_an_export_of_a_text_is_one_of_the_number(served: Served, tmp_path: Path) -> None:
+    done(*ADD)
+    assert done("export", UUID, "--users-app", "1", "-o", "json")[0]["user_id"] == FIRST
+    file = str(tmp_path / "all.csv")
+    done("export", UUID, "--users-app", "1", "--file", file)
+    done(*ADD)
+    done("export", UUID, "--users-app", "1", "--resume", file)
+    done("export", str(FIRST), "--resume", file)
+    assert len(Path(file).read_text().splitlines()) == 3
+    other = credit("export", "7", "--resume", file)
+    assert f"it has transactions of user {FIRST}, and not of 7" in " ".join(other.stderr.split())
+
+
+def test_a_refund_finds_the_sequence_of_a_text(served: Served) -> None:
+    done(*ADD)
+    done("use", "--user", UUID, "--app", "1", "--report", "r", "--name", "n", "--credits", "3")
+    refund = ["refund", "--user", UUID, "--app", "1", "--sequence"]
+    (receipt,) = done(*refund, "2")
+    assert receipt["balance"] == 5
+    absent = credit(*refund, "9")
+    assert absent.exit_code == Exit.NOT_FOUND
+    assert f"user {UUID} has no transaction 9" in absent.stderr
+
+
+def test_a_watch_of_a_text_prints_how_to_continue(served: Served) -> None:
+    done(*ADD)
+    result = credit("watch", "--user", UUID, "--users-app", "1", "--once", "-o", "json")
+    assert json.loads(result.stdout)["snapshot"]["user_id"] == FIRST
+    words = shlex.split(result.stderr.partition("to continue: ")[2])[1:]
+    assert words[:5] == ["watch", "--user", UUID, "--users-app", "1"]
+    done("use", "--user", UUID, "--app", "1", "--report", "r", "--name", "n", "--credits", "3")
+    (event,) = done(*words, "--once")
+    assert event["transaction"]["user_id"] == FIRST  # type: ignore[index]
+
+
+def test_a_text_names_the_user_of_alerts(served: Served) -> None:
+    done(*ADD)
+    own = ["--user", UUID, "--app", "1"]
+    done("alert", "set", *own, "--credits", "4")
+    assert len(done("alert", "list", *own)[0]["user_alerts"]) == 1  # type: ignore[arg-type]
+    done("use", *own, "--report", "r", "--name", "n", "--credits", "3")
+    (event,) = done("alert", "events", *own)
+    assert event["user_id"] == FIRST
+    assert done("alert", "remove", *own, "--credits", "4") == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["summary", "--since", "2020-01-01", "--until", "2030-01-01"],
+        ["purchases"],
+        ["grants"],
+        ["holds"],
+        ["forecast"],
+        ["caps"],
+        ["balance", "--at", "2026-01-01"],
+        ["cap", "--day", "5"],
+    ],
+    ids=" ".join,
+)
+def test_a_text_names_the_user_of_any_command(served: Served, command: list[str]) -> None:
+    done(*ADD)
+    done(*command, "--user", UUID, "--app", "1")
+
+
+def test_an_earlier_balance_takes_no_revision(served: Served) -> None:
+    at = ["balance", "--user", "7", "--app", "1", "--at", "2026-01-01", "--min-revision", "1"]
+    result = credit(*at)
+    assert result.exit_code == Exit.MISUSE
+    assert "without --at" in result.stderr
+
+
+def test_a_balance_has_its_revision(served: Served) -> None:
+    done(*ADD)
+    balance = ["balance", "--user", UUID, "--app", "1"]
+    assert done(*balance)[0]["revision"] == 1
+    table = credit(*balance, "-o", "table").stdout
+    assert [line.split() for line in table.splitlines()] == [
+        ["app_id", "1"],
+        ["user_id", UUID],
+        ["balance", "5"],
+        ["revision", "1"],
+    ]
+    # The balance of a user without credits, and that of an older server, have none.
+    assert "revision" not in credit("balance", "--user", "7", "--app", "1", "-o", "table").stdout
+
+
 def test_a_user_without_a_number_is_not_found(served: Served) -> None:
     result = credit("balance", "--user", "ada", "--app", "1")
     assert result.exit_code == Exit.NOT_FOUND

@@ -47,6 +47,7 @@ async def _all(rows: AsyncGenerator[object, None]) -> list[object]:
 Read = Callable[[CreditClient, dict[str, Any]], Awaitable[Any]]
 OF_APP: dict[str, Read] = {
     "balance": lambda it, who: it.balance(**who),
+    "balance_details": lambda it, who: it.balance_details(**who),
     "grants": lambda it, who: it.grants(**who),
     "holds": lambda it, who: _all(it.holds(**who)),
     "forecast": lambda it, who: it.forecast(**who),

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -95,6 +96,58 @@ async def test_a_text_takes_the_place_of_the_number_in_each_call(world: World) -
     found = [each async for each in credits_.query_transactions(user_id=text, app_id=app)]
     assert {each.user_id for each in found} == {user}
     assert once.transaction_id in {each.id for each in found}
+
+
+async def test_a_text_takes_the_place_of_the_number_in_the_calls_of_the_history(
+    world: World,
+) -> None:
+    credits_, text, app = world.credits, next(_texts), world.app
+    who: dict[str, Any] = {"user_id": text, "app_id": app}
+    began = world.now() - timedelta(minutes=1)
+    added = await credits_.add(**who, created_by=1, credits=100, idempotency_key="key")
+    used = await credits_.use(**who, **REPORT, created_by=1, credits=5)
+    user = (await credits_.find_user(app_id=app, external_id=text)).user_id
+    bought = [each async for each in credits_.query_purchases(**who)]
+    assert [(each.user_id, each.transaction_id) for each in bought] == [(user, used.transaction_id)]
+    found = await credits_.transaction(**who, idempotency_key="key")
+    assert (found.user_id, found.id) == (user, added.transaction_id)
+    until = world.now() + timedelta(minutes=1)
+    sums = await credits_.summarize(**who, created_from=began, created_until=until)
+    assert [(each.credits_in, each.spent) for each in sums.summaries] == [(100, 5)]
+    assert (await credits_.balance_at(**who, sequence=1)).balance == 100
+    details = await credits_.balance_details(**who, min_revision=used.revision)
+    assert (details.balance, details.revision) == (95, 2)
+    events = [each async for each in credits_.watch(**who, end_when_current=True)]
+    assert [each.snapshot.user_id for each in events if each.snapshot is not None] == [user]
+    await credits_.use(**who, **REPORT, created_by=1, credits=5)
+    later = credits_.watch(**who, resume_token=events[-1].resume_token, end_when_current=True)
+    written = [each.transaction async for each in later if each.transaction is not None]
+    assert [(each.user_id, each.sequence) for each in written] == [(user, 3)]
+
+
+async def test_a_watch_of_a_user_without_a_number_is_not_found(world: World) -> None:
+    text = next(_texts)
+    with pytest.raises(UserNotFound):
+        await anext(world.credits.watch(user_id=text, app_id=world.app))
+    with pytest.raises(InvalidField, match="app_id must be set where user_id is text"):
+        world.credits.watch(user_id=text)
+
+
+async def test_a_text_names_the_user_of_alerts(world: World) -> None:
+    credits_, text, app = world.credits, next(_texts), world.app
+    who: dict[str, Any] = {"user_id": text, "app_id": app}
+    await credits_.add(**who, created_by=1, credits=100)
+    user = (await credits_.find_user(app_id=app, external_id=text)).user_id
+    alerts = await credits_.set_alert(**who, created_by=1, credits=20)
+    assert (await credits_.alerts(**who)).user_alerts == alerts
+    await credits_.use(**who, **REPORT, created_by=1, credits=90)
+    watched = credits_.watch_alerts(**who, after_position=0)
+    assert (await anext(watched)).user_id == user
+    await watched.aclose()
+    assert [each.user_id async for each in credits_.alert_events(**who)] == [user]
+    assert await credits_.remove_alert(**who, created_by=1, credits=20) == []
+    with pytest.raises(UserNotFound):
+        await credits_.set_alert(user_id=next(_texts), app_id=app, created_by=1, credits=20)
 
 
 async def test_numbers_are_above_those_of_shops_and_are_remembered(world: World) -> None:

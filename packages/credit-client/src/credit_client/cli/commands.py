@@ -221,6 +221,8 @@ def balance(
     if time is not None:
         if app_id is None or user is None:
             raise typer.BadParameter("--at needs both --user and --app")
+        if min_revision is not None:
+            raise typer.BadParameter("--min-revision is for the present balance, without --at")
         make_reads(lambda client, _: earlier(client, app_id, user), connection)
     elif app_id is not None:
         make_reads(lambda client, _: of_app(client, app_id), connection)
