@@ -24,7 +24,7 @@ LIBRARIES = ("grpclib", "h2", "hpack", "hyperframe", "pymongo")
 SERVER_NAMES = {**HTTP2_NAMES, **STORE_NAMES}
 STANDARD = {name for kind in (type, FunctionType, ModuleType) for name in dir(kind)} | {
     *dir(builtins.object), *dir(builtins.list), *dir(builtins.BaseException),
-    "__aenter__", "__aexit__", "__name__", "__next__", "__signature__", "_replace",
+    "__aenter__", "__aexit__", "__name__", "__next__", "__signature__", "_fields", "_replace",
     "_id", "_get_running_loop",  # a field of MongoDB's documents, and a function of asyncio
 }  # fmt: skip
 

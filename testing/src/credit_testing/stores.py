@@ -40,6 +40,7 @@ from credit_server.store.port import (
     LogPosition,
     StoreTransaction,
 )
+from credit_server.store.webhooks import Delivery, MemoryWebhooks, Webhook
 
 
 class HeldStore(MemoryStore):
@@ -115,6 +116,29 @@ class _FailingAlertEvents(MemoryAlertEvents):
         raise self._error
 
 
+class _FailingWebhooks(MemoryWebhooks):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def set(self, webhook: Webhook) -> Webhook:
+        raise self._error
+
+    async def of_app(self, app_id: int) -> Sequence[Webhook]:
+        raise self._error
+
+    async def remove(self, app_id: int, url: str) -> None:
+        raise self._error
+
+    async def dead_letters(
+        self, app_id: int, *, after_id: str = "", limit: int
+    ) -> Sequence[tuple[Delivery, Webhook]]:
+        raise self._error
+
+    async def resend(self, app_id: int, id_: str, now: datetime) -> int:
+        raise self._error
+
+
 class LaggingStore(MemoryStore):
     """Return a user's account as it was, for a number of reads, as a node that lags behind does.
 
@@ -147,6 +171,7 @@ class FailingStore(MemoryStore):
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self._error = error
+        self.webhooks = _FailingWebhooks(error)
         self.alert_events = _FailingAlertEvents(error)
 
     @asynccontextmanager
