@@ -56,7 +56,7 @@ def test_writes_and_reads_give_one_json_document_each(served: Served) -> None:
     assert json.loads(credit(*USE).stdout)["balance"] == 115
     assert json.loads(credit("balance", "--app", "1").stdout) == {"app_id": 1, "balance": 115}
     of_user: dict[str, object] = {"app_id": 1, "user_id": 7, "balance": 115}
-    of_user |= {"held": 0, "owed": 0, "expiring_next": None}
+    of_user |= {"held": 0, "owed": 0, "expiring_next": None, "revision": 2}
     assert json.loads(credit("balance", "--app", "1", "--user", "7").stdout) == of_user
     held = json.loads(credit("balance", "--user", "7").stdout)
     assert held["balances"] == [

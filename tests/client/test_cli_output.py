@@ -104,6 +104,7 @@ def test_the_balance_in_an_app_shows_what_is_held_and_what_expires(served: Serve
         "held": 4,
         "owed": 0,
         "expiring_next": {"credits": 6, "at": "2099-01-02T03:04:00.000Z"},
+        "revision": 2,
     }
     shown = credit("balance", *OF_USER, "-o", "table", "--utc").stdout
     assert [line.split(maxsplit=1) for line in shown.splitlines()] == [
@@ -111,6 +112,7 @@ def test_the_balance_in_an_app_shows_what_is_held_and_what_expires(served: Serve
         ["user_id", "7"],
         ["balance", "6"],
         ["held", "4"],
+        ["revision", "2"],
         ["expiring", "6"],
         ["expires_at", "2099-01-02 03:04:00+00:00"],
     ]

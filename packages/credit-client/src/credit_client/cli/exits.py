@@ -100,8 +100,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.INSUFFICIENT_CREDITS: "too few credits",
     Exit.KEY_REUSED: "the idempotency key belongs to another request",
     Exit.OVERFLOW: (
-        "a balance or sum would pass 4294967295, a user would have too many apps, grants or holds,"
-        " or one call adds too many credits"
+        "a balance, a sum or the number of a new user would pass 4294967295, a user would have too"
+        " many apps, grants or holds, or one call adds too many credits"
     ),
     Exit.UNAVAILABLE: "the server cannot be reached or cannot serve",
     Exit.DEADLINE_EXCEEDED: "no answer in time, and no other failure before",
@@ -111,14 +111,17 @@ MEANINGS: dict[Exit, str] = {
     Exit.NOT_SHOWN: "a write took effect, but its result could not be shown",
     Exit.ROWS_REJECTED: "rows of an import were rejected, and all others took effect",
     Exit.NOT_CONFIRMED: "not confirmed at the terminal: no change was made",
-    Exit.NOT_FOUND: "there is no such transaction, grant, hold, idempotency key or dead letter",
+    Exit.NOT_FOUND: (
+        "there is no such transaction, grant, hold, user, idempotency key or dead letter"
+    ),
     Exit.NOT_POSSIBLE: (
         "the state of the hold, grant, transaction or report does not permit the write, such as a"
         " hold that has ended"
     ),
     Exit.CAP_EXCEEDED: "a spending cap would be exceeded: retry when its period has ended",
     Exit.CONDITION_FAILED: (
-        "the user's revision is not the expected one, or the balance would be too low"
+        "the user's revision is not the expected one or is lower than required, or the balance"
+        " would be too low"
     ),
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
