@@ -147,7 +147,7 @@ async def test_a_database_of_0_2_0_is_not_served_before_it_is_migrated(
     )
 
 
-async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_collections_of_alerts(
+async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_new_collections(
     mongod_uri: str, database: str, client: MongoClient[Document]
 ) -> None:
     store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
@@ -156,7 +156,7 @@ async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_collections_
     client[database]["schema_version"].update_one({}, {"$set": {"version": Int64(3)}})
     for name in ("credit_transactions", "purchases"):
         client[database][name].drop_index("app_id_created_at_id")
-    for name in ("alert_events", "webhooks", "webhook_deliveries"):
+    for name in ("alert_events", "webhooks", "webhook_deliveries", "directory", "counters"):
         client[database].drop_collection(name)
     with pytest.raises(StoreMisconfigured) as refused:
         await store.verify_schema()

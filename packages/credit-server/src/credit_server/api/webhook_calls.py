@@ -58,7 +58,8 @@ class WebhookCalls:
         Args:
             store: Keeps webhooks and dead letters.
             reads: Checks the calls that change nothing.
-            clock: The time of a change.
+            clock: The time of a change. It is that of this machine, as in the dispatcher: no balance
+                depends on it.
             audit: Writes a line for each change.
             allow_private: Whether private addresses, and HTTP without TLS, are allowed.
         """
@@ -102,7 +103,7 @@ class WebhookCalls:
                         app_id=request.app_id,
                         url=request.url,
                         secret=secret,
-                        created_at=self._clock.now().now,
+                        created_at=self._clock.time(),
                         created_by=request.created_by,
                     )
                 )
@@ -148,7 +149,7 @@ class WebhookCalls:
         request = await call.recv_request()
 
         async def resend() -> ResendDeadLettersResponse:
-            id_, now = request.dead_letter_id, self._clock.now().now
+            id_, now = request.dead_letter_id, self._clock.time()
             resent = await self._webhooks.resend(request.app_id, id_, now)
             if id_ and not resent:
                 raise errors.status_of(*dead_letter_not_found(id_))
