@@ -80,15 +80,15 @@ class Display:
         bool,
         typer.Option(
             "--utc",
-            help="Show times of tables in UTC and not in local time. Times that you give without a"
-            " time zone are in UTC then, too.",
+            help="Show the times of tables in UTC instead of local time. Times that you give"
+            " without a time zone are then also in UTC.",
         ),
     ] = False
     pager: Annotated[
         bool,
         typer.Option(
             "--pager/--no-pager",
-            help="Show a table that is longer than the terminal in a pager, which the variable"
+            help="Show a table that is longer than the terminal in the pager that the variable"
             " PAGER names. Default: less.",
         ),
     ] = True
