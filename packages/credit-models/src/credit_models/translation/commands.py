@@ -121,10 +121,10 @@ def _query_rule(
     if request.user_id is not None:
         return
     if request.app_id is None:
-        yield Violation(field="app_id", description="must be set without user_id")
+        yield Violation(field="app_id", description="must be set if user_id is not set")
     for name, unset in (("after_sequence", 0), ("before_sequence", None), ("related_id", "")):
         if getattr(request, name, unset) != unset:
-            what = "must not be set without user_id: it belongs to the history of a user"
+            what = "must not be set if user_id is not set: it belongs to a user's history"
             yield Violation(field=name, description=what)
 
 
@@ -145,7 +145,8 @@ def _summary_rule(request: SummarizeRequest) -> Iterator[Violation]:
 
 def _balance_rule(request: GetBalanceAtRequest) -> Iterator[Violation]:
     if (request.at is None) == (request.sequence is None):
-        what = "must be set, or sequence" if request.at is None else "must not be set with sequence"
+        both = "must not be set together with sequence"
+        what = "must be set if sequence is not set" if request.at is None else both
         yield Violation(field="at", description=what)
 
 
@@ -168,7 +169,7 @@ def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
 def _scope_rule(request: WatchRequest) -> Iterator[Violation]:
     """Require a user or an app."""
     if request.user_id is None and request.app_id is None:
-        yield Violation(field="user_id", description="must be set, or app_id")
+        yield Violation(field="user_id", description="must be set if app_id is not set")
 
 
 # The rules that the contract defines in comments and not in options. Any: each takes its request.

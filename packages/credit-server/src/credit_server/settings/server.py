@@ -86,14 +86,14 @@ class WriteSettings(Settings):
 
 
 class WebhookSettings(Settings):
-    """Where webhooks may be."""
+    """Which URLs webhooks may have."""
 
     title: ClassVar[str] = "Webhooks"
 
     webhook_allow_private: bool = False
-    """Whether webhooks may have private, loopback and link-local addresses, and URLs with http. Set
-    it only if all who may set webhooks are trusted: the server then sends requests into its own
-    network."""
+    """Whether webhooks may have private, loopback and link-local addresses, and http URLs. Set it
+    only if you trust every identity that may set webhooks: the server then sends requests into its
+    own network."""
 
 
 class ServerSettings(
