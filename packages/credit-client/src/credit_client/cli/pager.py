@@ -20,7 +20,7 @@ _LESS = "FRX"
 def paged() -> Iterator[None]:
     """Send what the body writes to standard output to a pager, if it is longer than the screen.
 
-    There is no pager unless standard input and output are a terminal, or if the variable PAGER is
+    No pager is used if standard input or output is not a terminal, or if the variable PAGER is
     empty or names no program. The body ends without an error when the pager is closed early.
     """
     command = _command(os.environ)

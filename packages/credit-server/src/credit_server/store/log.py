@@ -2,7 +2,7 @@
 
 A change stream has the committed inserts in the order of their commits. It runs in a thread, on the
 blocking driver, which is the same for both drivers of reads. The thread passes everything that has
-arrived to the event loop at once. See https://www.mongodb.com/docs/manual/changeStreams/.
+arrived to the event loop in one step. See https://www.mongodb.com/docs/manual/changeStreams/.
 """
 
 import asyncio
