@@ -37,6 +37,7 @@ from credit_models import (
     Balance,
     CreditTransaction,
     DeadLetter,
+    DirectoryUser,
     Grant,
     GrantCategory,
     Hold,
@@ -89,6 +90,10 @@ class CreditClient:
     argument has the wrong type, and `ValueError` where `timeout_seconds` is not above 0 and at most
     a day. An exception from outside, such as KeyboardInterrupt, cancels the call. Ids, `credits`
     and `created_by` are 1 to 4294967295.
+
+    Every `user_id` may also be the text by which the app knows the user, such as a UUID. The client
+    looks up the number once and remembers it. `add` and `grant` give a number to a new user, and
+    all other methods raise `UserNotFound`.
 
     A call blocks its thread. In a coroutine it stops the whole event loop for that time: use
     `credit_client.CreditClient` there.
@@ -165,7 +170,7 @@ class HoldHandle:
         return self._wrapped.id
 
     @property
-    def user_id(self) -> int:
+    def user_id(self) -> int | str:
         """The user whose credits are reserved."""
         return self._wrapped.user_id
 

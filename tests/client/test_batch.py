@@ -121,7 +121,7 @@ async def test_a_write_that_breaks_a_constraint_is_not_part_of_the_batch() -> No
         with pytest.raises(InvalidField, match="idempotency_key"):
             batch.add(**ADDITION, idempotency_key="")
         with pytest.raises(TypeError, match="user_id must be int"):
-            batch.use(**PURCHASE | {"user_id": "7"})
+            batch.use(**PURCHASE | {"user_id": 7.0})
         assert len(batch) == 0
     assert (caught.value.idempotency_key, caught.value.outcome) == ("k", Outcome.NO_CHANGE)
 

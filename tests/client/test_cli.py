@@ -362,7 +362,7 @@ def test_a_failure_before_the_time_ran_out_decides_the_exit_code(
     ("arguments", "words"),
     [
         (["balance"], "--app"),
-        (["add", "--user", "x"], "'x' is not a whole number"),
+        (["add", "--app", "x"], "'x' is not a whole number"),
         ([*ADD[:-1], "1.5"], "'1.5' is not a whole number"),
         (["unknown"], "No such command"),
         (["balance", "--app", "1", "--target", "http://x"], "is not a server's address"),

@@ -84,7 +84,7 @@ def test_an_empty_file_has_no_rows(served: Served, tmp_path: Path) -> None:
 BAD_CSV = """\
 user_id,app_id,credits
 7,1,100
-x,1,5
+7,x,5
 7,1
 7,1,0
 ,1,5
@@ -93,7 +93,7 @@ x,1,5
 """
 BAD_NDJSON = """\
 {"user_id": 7, "app_id": 1, "credits": 100}
-{"user_id": "x", "app_id": 1, "credits": 5}
+{"user_id": 7, "app_id": "x", "credits": 5}
 {"user_id":
 []
 {"user_id": 7, "app_id": 1, "credits": 5, "color": 1}
@@ -108,7 +108,7 @@ BAD_NDJSON = """\
         (
             BAD_CSV,
             [
-                "line 3: user_id must be a whole number, not 'x'",
+                "line 3: app_id must be a whole number, not 'x'",
                 "line 4: it has 2 values, and the header has 3",
                 "line 5: credits must be 1 to 4294967295, got 0",
                 "line 6: user_id is missing",
@@ -117,7 +117,7 @@ BAD_NDJSON = """\
         (
             BAD_NDJSON,
             [
-                "line 2: user_id must be int, not str",
+                "line 2: app_id must be int, not str",
                 "line 3: it is no JSON: Expecting value: line 2 column 1 (char 12)",
                 "line 4: it is no JSON object",
                 "line 5: color is no field of a row",
@@ -208,7 +208,7 @@ def test_a_dry_run_checks_the_rows_and_sends_nothing(tmp_path: Path) -> None:
     bad = _import(_file(tmp_path, BAD_CSV), "--name", "a", "--dry-run", "-o", "table")
     assert bad.exit_code == Exit.ROWS_REJECTED
     assert bad.stdout == "rows      6\nvalid     2\nrejected  4\n"
-    assert "line 3: user_id must be a whole number" in bad.stderr
+    assert "line 3: app_id must be a whole number" in bad.stderr
 
 
 @pytest.mark.parametrize(

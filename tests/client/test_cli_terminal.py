@@ -432,7 +432,7 @@ def test_the_help_names_the_variable_of_every_option_that_has_one() -> None:
     named = set(re.findall(r"CREDIT_[A-Z_]+", shown))
     known = {f"CREDIT_{name.upper()}" for name in ClientSettings.model_fields}
     assert named - known == {"CREDIT_ASK_ABOVE", "CREDIT_BY"}
-    assert len(named) == 10
+    assert len(named) == 11
 
 
 def test_completion_can_be_installed_and_completes_commands_and_options() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, get_type_hints
 
 import pytest
-from credit_client import CreditClient, CreditError, Outcome, Receipt
+from credit_client import ClientSettings, CreditClient, CreditError, Outcome, Receipt
 from credit_client.cli import calls
 from credit_client.cli.commands import app
 from credit_client.cli.connection import Connection
@@ -461,13 +461,15 @@ def test_the_command_that_retries_a_write_can_have_every_option() -> None:
         client_certificate=Path("c"),
         client_key=Path("d"),
         insecure=True,
+        users_app=5,
     )
+    settings = ClientSettings(target="t", users_app_id=5)
     options = {
         # typer takes the first name for a default, until it sees that it is inside `Annotated`.
         hint.__metadata__[0].default.partition("/")[0]
         for hint in get_type_hints(Connection, include_extras=True).values()
     }
-    assert {word for word in given.words("t") if word.startswith("--")} == options
+    assert {word for word in given.words(settings) if word.startswith("--")} == options
     assert all(getattr(given, each.name) is not None for each in fields(given))
 
 

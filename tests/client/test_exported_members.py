@@ -46,6 +46,7 @@ def test_the_public_names_are_these() -> None:
         "DeadLetter",
         "DeadLetterNotFound",
         "DeadlineExceeded",
+        "DirectoryUser",
         "ErrorReason",
         "ExpiresTooEarly",
         "ExpiringCredits",
@@ -91,6 +92,7 @@ def test_the_public_names_are_these() -> None:
         "ResumeTokenInvalid",
         "ReversalExceeds",
         "RevisionChanged",
+        "RevisionNotReached",
         "ScopeMissing",
         "ServerTooOld",
         "SpendingCapStatus",
@@ -115,6 +117,8 @@ def test_the_public_names_are_these() -> None:
         "Unavailable",
         "UnknownRefusal",
         "UserCredits",
+        "UserIdsExhausted",
+        "UserNotFound",
         "UserSpendingCaps",
         "Violation",
         "WatchEvent",
@@ -141,6 +145,7 @@ def test_the_client_has_these_methods() -> None:
     hold = [*at, "credits", "created_by", "expires_after", "purpose", "allow_partial", "options"]
     alert = ["app_id", "credits", "created_by", "user_id", "direction", "timeout_seconds"]
     policy = ["validate_only", "expected_revision", "timeout_seconds"]
+    read = ["min_revision", "timeout_seconds"]
     assert public == {
         "add": [*at, "credits", "created_by", *conditions, "timeout_seconds"],
         "use": [*at, *report, "credits", "created_by", "once", *conditions, "timeout_seconds"],
@@ -191,11 +196,13 @@ def test_the_client_has_these_methods() -> None:
         "resend_dead_letters": ["app_id", "created_by", "dead_letter_id", "timeout_seconds"],
         "batch": ["atomic", "timeout_seconds"],
         "import_": ["rows", "name", "concurrency", "progress", "rejected", "timeout_seconds"],
-        "user_credits": ["user_id", "timeout_seconds"],
-        "balance": ["app_id", "user_id", "timeout_seconds"],
-        "balance_details": ["app_id", "user_id", "timeout_seconds"],
-        "purchases": ["user_id", "after_sequence", "timeout_seconds"],
-        "transactions": ["user_id", "after_sequence", "timeout_seconds"],
+        "user_credits": ["user_id", *read],
+        "balance": ["app_id", "user_id", *read],
+        "balance_details": ["app_id", "user_id", *read],
+        "purchases": ["user_id", "after_sequence", *read],
+        "transactions": ["user_id", "after_sequence", *read],
+        "resolve_user": ["app_id", "external_id", "timeout_seconds"],
+        "find_user": [*at, "external_id", "timeout_seconds"],
         "query_transactions": [
             *at,
             "types",
@@ -212,7 +219,7 @@ def test_the_client_has_these_methods() -> None:
             "metadata",
             "oldest_first",
             "page_size",
-            "timeout_seconds",
+            *read,
         ],
         "query_purchases": [
             *at,
@@ -240,10 +247,10 @@ def test_the_client_has_these_methods() -> None:
         "transaction": ["transaction_id", *at, "idempotency_key", "timeout_seconds"],
         "summarize": [*at, "created_from", "created_until", "group_by", "timeout_seconds"],
         "balance_at": [*at, "at", "sequence", "timeout_seconds"],
-        "grants": [*at, "timeout_seconds"],
-        "holds": [*at, "include_settled", "after_sequence", "timeout_seconds"],
-        "forecast": [*at, "until", "timeout_seconds"],
-        "spending_cap": [*at, "timeout_seconds"],
+        "grants": [*at, *read],
+        "holds": [*at, "include_settled", "after_sequence", *read],
+        "forecast": [*at, "until", *read],
+        "spending_cap": [*at, *read],
         "new_key": [],
     }
 

@@ -84,7 +84,7 @@ async def test_rejected_rows_are_returned_and_the_others_take_effect() -> None:
         ADDITION,
         replace(PURCHASE, credits=11),
         replace(ADDITION, credits=0),
-        replace(ADDITION, user_id="7"),  # type: ignore[arg-type] # wrong on purpose
+        replace(ADDITION, user_id=7.0),  # type: ignore[arg-type] # wrong on purpose
         replace(ADDITION, report_id="r"),
         replace(ADDITION, kind="take"),  # type: ignore[arg-type] # wrong on purpose
         replace(PURCHASE, report_id=None),

@@ -133,6 +133,12 @@ async def test_so_does_a_call_of_a_later_service(
     assert caught.value.method == f"credit.v1.{method}"
 
 
+async def test_so_does_a_user_that_is_named_by_text(old: CreditClient) -> None:
+    with pytest.raises(ServerTooOld, match=r"requires a server of 0\.4\.0 or later") as caught:
+        await old.balance(user_id="u-7", app_id=1)
+    assert caught.value.method == "credit.v1.DirectoryService/FindUser"
+
+
 async def test_each_write_of_a_batch_has_that_error(old: CreditClient) -> None:
     batch = old.batch()
     batch.add(**WHO, credits=120)

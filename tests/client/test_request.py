@@ -259,11 +259,14 @@ def test_the_sdk_has_every_call_of_the_contract_with_its_messages() -> None:
         if isinstance(each, Method)
     }
     no_side_effects = 1  # of google.protobuf.MethodOptions.IdempotencyLevel
+    # It changes no balance, and its failure leaves no doubt about the write that needs the number.
+    of_no_balance = {"/credit.v1.DirectoryService/ResolveUser"}
     assert ours == {
         method_path(method): (
             method.input_type.name,
             method.output_type.name,
-            method.GetOptions().idempotency_level != no_side_effects,
+            method.GetOptions().idempotency_level != no_side_effects
+            and method_path(method) not in of_no_balance,
         )
         for service in SERVICES
         for method in service.methods

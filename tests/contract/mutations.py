@@ -50,8 +50,9 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """    status: STATUS_NOT_FOUND
-    metadata: ["dead_letter_id"]
+LAST_REASON = """      "required"
+    ]
+    opt_in: true
   }];
 }
 """

@@ -46,6 +46,7 @@ WRITES = {
 # The order in which a write is checked: the whole of it, as each call has a part.
 PRECEDENCE = [
     "INVALID_FIELD",
+    "REVISION_NOT_REACHED",
     "PAGE_TOKEN_INVALID",
     "SUMMARY_TOO_LARGE",
     "RESUME_TOKEN_INVALID",
@@ -56,6 +57,7 @@ PRECEDENCE = [
     "GRANT_NOT_FOUND",
     "TRANSACTION_NOT_FOUND",
     "IDEMPOTENCY_KEY_NOT_FOUND",
+    "USER_NOT_FOUND",
     "NOT_REVERSIBLE",
     "HOLD_ALREADY_CAPTURED",
     "HOLD_ALREADY_RELEASED",
@@ -78,6 +80,7 @@ PRECEDENCE = [
     "GRANTS_FULL",
     "HOLDS_FULL",
     "ACCOUNT_FULL",
+    "USER_IDS_EXHAUSTED",
     "AVAILABLE_TOO_LOW",
     "BATCH_TOO_LARGE",
     "BATCH_ABORTED",

@@ -123,6 +123,7 @@ class TestBufCurl:
         calls = {
             **credit_models.AlertServiceBase().__mapping__(),
             **credit_models.CreditServiceBase().__mapping__(),
+            **credit_models.DirectoryServiceBase().__mapping__(),
             **credit_models.HistoryServiceBase().__mapping__(),
             **credit_models.LedgerServiceBase().__mapping__(),
         }

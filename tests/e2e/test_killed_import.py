@@ -40,7 +40,7 @@ def _rows() -> Iterator[ImportRow]:
 
 def _accepted() -> tuple[int, int]:
     """Return how many rows a ledger accepts one by one, and what is left in the end."""
-    balances = dict.fromkeys(range(1, USERS + 1), 0)
+    balances: dict[int | str, int] = dict.fromkeys(range(1, USERS + 1), 0)
     accepted = 0
     for row in _rows():
         change = row.credits if row.kind == "add" else -row.credits

@@ -12,6 +12,8 @@ from credit_models import (
     AppPolicy,
     Balance,
     CreditTransaction,
+    FindUserRequest,
+    FindUserResponse,
     GetTransactionRequest,
     GetTransactionResponse,
     Purchase,
@@ -171,9 +173,19 @@ async def test_a_transaction_is_found_by_the_key_of_its_request(caller: WireCall
     assert by_key.transaction == by_id.transaction == entries[-1]
 
 
+async def test_a_user_is_found_by_the_text_of_an_app(caller: WireCaller) -> None:
+    resolved = await caller.read("ResolveUser")
+    assert await caller.read("ResolveUser") == replace(resolved, created=False)
+    assert (await caller.read("FindUser")).user == resolved.user
+    by_number = FindUserRequest(user_id=resolved.user.user_id)
+    answer = (await caller.call("FindUser", by_number)).message(FindUserResponse)
+    assert answer.user == resolved.user
+
+
 def test_every_call_is_made_here() -> None:
     others = {"SetAppPolicy", "GetTransaction", "Watch", "BatchWrite", "Write"}
     others |= {"SetAlert", "RemoveAlert", "SetWebhook", "RemoveWebhook", "ResendDeadLetters"}
+    others |= {"ResolveUser", "FindUser"}
     assert {*WRITES, *READS, *others} == set(PATHS)
 
 

@@ -113,6 +113,7 @@ def test_the_parsed_constraints_equal_those_of_the_contract() -> None:
     assert constraints_of(UserId) == {
         "user_id": identifier,
         "after_sequence": Constraint(maximum=2**63 - 1),
+        "min_revision": Constraint(maximum=2**63 - 1),
     }
     assert constraints_of(PurchaseRequest) == {
         "user_id": identifier,

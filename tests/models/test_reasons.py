@@ -4,6 +4,7 @@ import pytest
 from credit_models import (
     AlertServiceBase,
     CreditServiceBase,
+    DirectoryServiceBase,
     ErrorReason,
     HistoryServiceBase,
     LedgerServiceBase,
@@ -76,6 +77,7 @@ def test_every_method_lists_its_reasons_in_order_of_precedence() -> None:
         LedgerServiceBase(),
         HistoryServiceBase(),
         AlertServiceBase(),
+        DirectoryServiceBase(),
     )
     served = {path for service in services for path in service.__mapping__()}
     assert set(method_reasons()) == set(served)

@@ -10,6 +10,7 @@ SERVICE = "/credit.v1.CreditService/"
 LEDGER = "/credit.v1.LedgerService/"
 HISTORY = "/credit.v1.HistoryService/"
 ALERT = "/credit.v1.AlertService/"
+DIRECTORY = "/credit.v1.DirectoryService/"
 
 # Hides the option of one method.
 SCOPE_FORGOTTEN = """
@@ -34,6 +35,8 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         HISTORY + "Summarize": "credits:read",
         HISTORY + "Watch": "credits:read",
         HISTORY + "GetTransaction": "credits:read",
+        DIRECTORY + "ResolveUser": "credits:issue",
+        DIRECTORY + "FindUser": "credits:read",
         LEDGER + "GrantCredits": "credits:issue",
         LEDGER + "VoidGrant": "credits:issue",
         LEDGER + "PlaceHold": "credits:spend",

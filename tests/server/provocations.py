@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from unittest import mock
 
 import betterproto2
 from credit_models import BatchWriteRequest, ErrorReason, SpendingCaps, WatchRequest
@@ -17,6 +18,7 @@ from credit_models.reasons import ACCESS_REASONS, method_reasons
 from credit_models.scopes import SCOPED_BY_OPERATION
 from credit_server.access import Credentials, Identity
 from credit_server.access.authorize import AccessLimits
+from credit_server.api import reads
 from credit_server.api.contract import CONTRACT
 from credit_server.api.watch_hub import WatchHub
 from credit_server.api.watch_token import Scope, log_token
@@ -49,9 +51,6 @@ class Caller(requests.Caller, Protocol):
     # Any: each implementation returns, or raises, what its tests check.
     async def call(self, call: str, request: betterproto2.Message) -> Any:
         """Make a call."""
-
-    async def attempt(self, call: str, request: betterproto2.Message) -> None:
-        """Make a call that may be rejected."""
 
     async def aborted(self, request: BatchWriteRequest, index: int = 0) -> Any:
         """Make an atomic batch, and treat the failure of one of its operations like a call's."""
@@ -389,6 +388,22 @@ def _as(identity: Identity) -> Provoke:
     return _alone(authenticator=EveryoneAs(identity))
 
 
+async def _user_ids_exhausted(open_: Open, call: str) -> Any:
+    store = MemoryStore()
+    await store.next_user_id(UINT32_MAX)
+    async with open_(store) as caller:
+        return await caller.call(call, request_of(_inner(call)))
+
+
+async def _revision_not_reached(open_: Open, call: str) -> Any:
+    changed = {"min_revision": 99}
+    if _inner(call) == "GetAppBalance":
+        changed["user_id"] = 7
+    with mock.patch.object(reads, "REVISION_SECONDS_MAX", 0.0):
+        async with open_() as caller:
+            return await caller.call(call, request_of(_inner(call), **changed))
+
+
 async def _rate_limited(open_: Open, call: str) -> Any:
     limits = AccessLimits(calls_per_second=0.5, calls_burst=1)
     async with open_(authenticator=EveryoneAs(EVERYTHING), access_limits=limits) as caller:
@@ -407,6 +422,9 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.CREDITS_LIMIT_EXCEEDED: _alone(credits_max=49),
     ErrorReason.TRANSACTION_NOT_FOUND: _transaction_not_found,
     ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND: _alone(),
+    ErrorReason.REVISION_NOT_REACHED: _revision_not_reached,
+    ErrorReason.USER_NOT_FOUND: _alone(),
+    ErrorReason.USER_IDS_EXHAUSTED: _user_ids_exhausted,
     ErrorReason.PAGE_TOKEN_INVALID: _with(page_token="none"),
     ErrorReason.SUMMARY_TOO_LARGE: _summary_too_large,
     ErrorReason.RESUME_TOKEN_INVALID: _with(resume_token="none"),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import betterproto2
 from credit_models import (
     AdjustBalanceRequest,
     AlertDirection,
@@ -12,6 +13,7 @@ from credit_models import (
     CaptureHoldRequest,
     CreditRequest,
     ExtendHoldRequest,
+    FindUserRequest,
     GetAppPolicyRequest,
     GetBalanceAtRequest,
     GetForecastRequest,
@@ -33,6 +35,7 @@ from credit_models import (
     RemoveAlertRequest,
     RemoveWebhookRequest,
     ResendDeadLettersRequest,
+    ResolveUserRequest,
     ReverseTransactionRequest,
     SetAlertRequest,
     SetAppPolicyRequest,
@@ -103,6 +106,8 @@ _SOUND: Mapping[str, Any] = {
     "RemoveWebhook": RemoveWebhookRequest(app_id=1, created_by=9, url="https://example.com/hook"),
     "ListDeadLetters": ListDeadLettersRequest(app_id=1),
     "ResendDeadLetters": ResendDeadLettersRequest(app_id=1, created_by=9, dead_letter_id=ANY_ID),
+    "ResolveUser": ResolveUserRequest(app_id=1, external_id="u-7"),
+    "FindUser": FindUserRequest(app_id=1, external_id="u-7"),
 }
 
 WRITES = tuple(
@@ -134,6 +139,9 @@ class Caller(Protocol):
             call: The name of the call.
             changed: Fields of its sound request with other values.
         """
+
+    async def attempt(self, call: str, request: betterproto2.Message) -> None:
+        """Make a call that may be rejected."""
 
 
 # Any: see `_SOUND`.
@@ -168,6 +176,11 @@ async def _key(caller: Caller) -> dict[str, Any]:
     return {}
 
 
+async def _user(caller: Caller) -> dict[str, Any]:
+    await caller.attempt("ResolveUser", request_of("ResolveUser"))
+    return {}
+
+
 _PREPARATIONS: Mapping[str, Callable[[Caller], Awaitable[dict[str, Any]]]] = {
     "UseCredits": _credits,
     "VoidGrant": _grant,
@@ -178,4 +191,5 @@ _PREPARATIONS: Mapping[str, Callable[[Caller], Awaitable[dict[str, Any]]]] = {
     "ReverseTransaction": _use,
     "TransferCredits": _credits,
     "GetTransaction": _key,
+    "FindUser": _user,
 }

@@ -16,6 +16,7 @@ from credit_server.admission.list_slots import ListSlots
 from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.directory_service import DirectoryService
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.service import CreditService
@@ -125,6 +126,7 @@ async def serving(
                         list_slots,
                         webhook_allow_private=webhook_allow_private,
                     ),
+                    DirectoryService(store, committer.clock, audit),
                 ],
                 status,
                 CONTRACT.files,

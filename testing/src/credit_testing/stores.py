@@ -33,6 +33,8 @@ from credit_server.store.port import (
     AppKey,
     AppPolicy,
     Changes,
+    DirectoryUser,
+    ExternalId,
     HoldRow,
     LogPage,
     LogPosition,
@@ -113,6 +115,32 @@ class _FailingAlertEvents(MemoryAlertEvents):
         raise self._error
 
 
+class LaggingStore(MemoryStore):
+    """Return a user's account as it was, for a number of reads, as a node that lags behind does.
+
+    Attributes:
+        lag: How many of the next reads return the account of the past; see `remember`.
+        reads: How often an account was read.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lag = 0
+        self.reads = 0
+        self._past: dict[int, Account | None] = {}
+
+    async def remember(self, user_id: int) -> None:
+        """Let the account as it is now be the one of the past."""
+        self._past[user_id] = await super().account(user_id)
+
+    async def account(self, user_id: int) -> Account | None:
+        self.reads += 1
+        if self.lag > 0 and user_id in self._past:
+            self.lag -= 1
+            return self._past[user_id]
+        return await super().account(user_id)
+
+
 class FailingStore(MemoryStore):
     """Raise one exception from every operation."""
 
@@ -156,6 +184,9 @@ class FailingStore(MemoryStore):
         yield LogPage([], LogPosition(0, b""), at_end=True)
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
+        raise self._error
+
+    async def find_user(self, name: int | ExternalId) -> DirectoryUser | None:
         raise self._error
 
     async def policy(self, app_id: int) -> AppPolicy:

@@ -108,9 +108,12 @@ ACCOUNT = Account(
     ("message", "unfilled"),
     [
         (messages.account_to_message(ACCOUNT), set()),
-        # A user who owes credits has no balance.
-        (messages.balance_to_message(ACCOUNT, 9), {"owed"}),
-        (messages.balance_to_message(replace(ACCOUNT, balances={9: -1}), 9), {"balance"}),
+        # A user who owes credits has no balance. Only the answer to `GetAppBalance` has a revision.
+        (messages.balance_to_message(ACCOUNT, 9), {"owed", "revision"}),
+        (
+            messages.balance_to_message(replace(ACCOUNT, balances={9: -1}), 9),
+            {"balance", "revision"},
+        ),
         (
             messages.receipt_to_message(Receipt(transaction=GRANTED, replayed=True)),
             {"owed", "validated"},

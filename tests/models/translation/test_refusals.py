@@ -18,9 +18,12 @@ from credit_models.translation.refusals import (
     page_token_invalid,
     resume_token_expired,
     resume_token_invalid,
+    revision_not_reached,
     summary_too_large,
     too_many_webhooks,
     total_overflow,
+    user_ids_exhausted,
+    user_not_found,
     webhook_url_not_allowed,
 )
 
@@ -56,6 +59,8 @@ def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence(
     answered += [resume_token_invalid().reason, resume_token_expired().reason]
     answered += [too_many_webhooks(4).reason, webhook_url_not_allowed("must be public").reason]
     answered.append(dead_letter_not_found("d").reason)
+    answered += [user_not_found("u").reason, user_ids_exhausted().reason]
+    answered += [revision_not_reached(1, required=2).reason]
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
     others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}
     assert sorted(answered) == sorted(RULES.keys() - others)

@@ -18,7 +18,14 @@ from credit_server.access.audit import AuditFile, Line, ordinary_log
 from credit_server.access.authorize import AccessLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import AppPolicy, Store, StoreTransaction, StoreUnavailable
+from credit_server.store.port import (
+    USER_IDS_FROM,
+    AppPolicy,
+    DirectoryUser,
+    Store,
+    StoreTransaction,
+    StoreUnavailable,
+)
 from credit_testing.calls import SERVICE, call_headers, framed
 from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
@@ -94,6 +101,50 @@ async def test_a_replay_is_recorded_as_such_with_the_first_transaction() -> None
         first, again = audited.lines
         assert (first["replayed"], again["replayed"]) == (False, True)
         assert first["transaction_id"] == again["transaction_id"]
+
+
+async def test_a_resolved_user_is_recorded_with_the_text_and_the_number() -> None:
+    async with auditing() as audited:
+        for _ in range(2):
+            await audited.wire.call(PATHS["ResolveUser"], request_of("ResolveUser"), *AS_SHOP)
+        first, again = audited.lines
+        assert {name: value for name, value in first.items() if name != "peer"} == {
+            **WHO,
+            "app_id": 1,
+            "external_id": "u-7",
+            "method": PATHS["ResolveUser"],
+            "status": "OK",
+            "user_id": USER_IDS_FROM,
+            "created": True,
+        }
+        assert again == {**first, "created": False}
+
+
+class _SlowDirectory(MemoryStore):
+    """Store a user when the test permits it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.released = asyncio.Event(), asyncio.Event()
+
+    async def add_user(self, user: DirectoryUser) -> DirectoryUser:
+        self.entered.set()
+        await self.released.wait()
+        return await super().add_user(user)
+
+
+async def test_a_user_whose_caller_has_left_gets_the_number_and_is_recorded() -> None:
+    store = _SlowDirectory()
+    async with auditing(store) as audited:
+        headers = call_headers(PATHS["ResolveUser"], *AS_SHOP)
+        stream, _ = audited.wire.begin(headers, framed(encode(request_of("ResolveUser"))))
+        await store.entered.wait()
+        await give_up(audited, stream)
+        store.released.set()
+        await until(lambda: bool(audited.lines))
+        line = audited.line
+        assert (line["created"], line["answered"]) == (True, False)
+    assert await store.find_user((1, "u-7")) is not None
 
 
 async def test_a_write_that_the_ledger_rejects_is_recorded_with_its_reason() -> None:

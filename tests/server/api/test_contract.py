@@ -41,6 +41,7 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "ListAlertEvents",
         "ListWebhooks",
         "ListDeadLetters",
+        "FindUser",
     }
     assert {path for call, path in PATHS.items() if call not in reads} == WRITES
     assert {SERVICE + "AddCredits", SERVICE + "UseCredits", BATCH_WRITE, WRITE} <= WRITES

@@ -267,8 +267,10 @@ async def test_reads_are_served_while_the_clocks_differ() -> None:
         for call, path in PATHS.items():
             if path not in SCOPED_BY_OPERATION:
                 answer = await caller.call(call, request_of(call))
+                # A number of a user does not depend on the time.
+                writes = path in WRITING and call != "ResolveUser"
                 served = Status.NOT_FOUND if call == "GetTransaction" else Status.OK
-                assert answer.status is (Status.UNAVAILABLE if path in WRITING else served)
+                assert answer.status is (Status.UNAVAILABLE if writes else served)
 
 
 async def test_an_unavailable_store_does_not_end_the_connection() -> None:

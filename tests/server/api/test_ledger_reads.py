@@ -54,6 +54,8 @@ async def balance(caller: WireCaller) -> Balance:
     answer = await caller.call("GetAppBalance", AppId(app_id=1, user_id=7))
     found = answer.message(Balance)
     everything = (await caller.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
+    assert found.revision == everything.revision
+    found.revision = 0
     assert [each for each in everything.balances if each.app_id == 1] in ([], [found])
     return found
 
@@ -316,6 +318,9 @@ class TestForecast:
 
     async def forecast(self, caller: WireCaller, **changed: object) -> GetForecastResponse:
         found: GetForecastResponse = await caller.read("GetForecast", **changed)
+        user = (await caller.call("GetUserCredits", UserId(user_id=7))).message(UserCredits)
+        assert found.revision == user.revision
+        found.revision = 0
         return found
 
     async def test_what_time_changes_is_listed_by_its_instant(

@@ -182,7 +182,7 @@ async def test_an_apps_balance_of_one_user_is_that_users_own(wire: Connection) -
     await wire.call("AddCredits", _add(100, user=7))
     await wire.call("AddCredits", _add(20, user=8))
     answer = await wire.call("GetAppBalance", AppId(app_id=1, user_id=8))
-    assert answer.message(Balance) == Balance(app_id=1, balance=20)
+    assert answer.message(Balance) == Balance(app_id=1, balance=20, revision=1)
 
 
 async def test_the_greatest_sum_is_shown_and_one_more_is_not(wire: Connection) -> None:

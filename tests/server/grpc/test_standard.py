@@ -25,6 +25,7 @@ SERVICES = (
     "credit.v1.LedgerService",
     "credit.v1.HistoryService",
     "credit.v1.AlertService",
+    "credit.v1.DirectoryService",
 )
 
 VERSIONS = pytest.mark.parametrize(
@@ -113,6 +114,7 @@ async def test_reflection_lists_the_services(
     assert {service.name for service in listed.service} >= {
         "credit.v1.AlertService",
         "credit.v1.CreditService",
+        "credit.v1.DirectoryService",
         "credit.v1.HistoryService",
         "credit.v1.LedgerService",
         "grpc.health.v1.Health",

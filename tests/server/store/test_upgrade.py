@@ -43,6 +43,8 @@ NEW_IN_4 = [
     "the collection alert_events is missing",
     "the collection webhooks is missing",
     "the collection webhook_deliveries is missing",
+    "the collection directory is missing",
+    "the collection counters is missing",
 ]
 """The differences of a database that was not migrated to schema 4."""
 

@@ -10,6 +10,7 @@ from credit_server.access.authorize import Access
 from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.directory_service import DirectoryService
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
@@ -93,6 +94,7 @@ async def observed(
             LedgerService(committer, store, commands, audit, access, operation_seconds=30.0),
             HistoryService(store, committer.clock, audit, access),
             AlertService(committer, store, audit),
+            DirectoryService(store, committer.clock, audit),
         ]
         services = with_standard_services(contract, status, CONTRACT.files)
         calls = telemetry.calls(

@@ -38,7 +38,7 @@ class Alerts(ABC):
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         direction: AlertDirection = AlertDirection.FALLS_BELOW,
         timeout_seconds: float | None = None,
     ) -> Sequence[Alert]:
@@ -78,7 +78,7 @@ class Alerts(ABC):
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         direction: AlertDirection = AlertDirection.FALLS_BELOW,
         timeout_seconds: float | None = None,
     ) -> Sequence[Alert]:
@@ -108,7 +108,11 @@ class Alerts(ABC):
         return answer.reply.alerts
 
     async def alerts(
-        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+        self,
+        *,
+        app_id: int,
+        user_id: int | str | None = None,
+        timeout_seconds: float | None = None,
     ) -> AlertList:
         """Return the `app_alerts` of an app and, with a user, the `user_alerts` too."""
         values: Values = {"user_id": user_id, "app_id": app_id}
@@ -119,7 +123,7 @@ class Alerts(ABC):
         self,
         *,
         app_id: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         after_position: int = 0,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[AlertEvent, None]:
@@ -154,7 +158,7 @@ class Alerts(ABC):
         self,
         *,
         app_id: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         after_position: int,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[AlertEvent, None]:

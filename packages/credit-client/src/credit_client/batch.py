@@ -1,15 +1,23 @@
 """A batch: writes that are collected first, and sent with few messages."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
 from credit_models import Receipt
-from credit_models.operations import AnyWrite
 
 from credit_client.call import Caller
 from credit_client.corrections import CorrectionWrites
-from credit_client.errors import CreditError, Outcome
+from credit_client.directory import build_named
+from credit_client.errors import (
+    AccessDenied,
+    BatchAborted,
+    CreditError,
+    Outcome,
+    UserIdsExhausted,
+    UserNotFound,
+)
 from credit_client.grants import GrantWrites
 from credit_client.holds import HoldWrites
 from credit_client.methods import ADD, USE, WriteReplyT, WriteT
@@ -20,9 +28,12 @@ from credit_client.operation import (
     checked_key,
     name_key,
 )
-from credit_client.request import Values, build
+from credit_client.request import Values
 from credit_client.transport import Method
 from credit_client.writes import NotedOptions
+
+# How many users of a batch are searched at a time.
+_SEARCHES_MAX = 16
 
 
 class BatchOperation:
@@ -86,11 +97,13 @@ class Batch(
         *,
         atomic: bool,
         timeout_seconds: float | None,
+        users_app_id: int | None = None,
     ) -> None:
         """Collect nothing yet; see `CreditClient.batch` for the arguments."""
         self._open_caller = open_caller
         self._atomic = atomic
         self._timeout_seconds = timeout_seconds
+        self._users_app_id = users_app_id
         self._operations: list[BatchOperation] = []
         self._writes: list[PendingWrite] = []
 
@@ -127,7 +140,7 @@ class Batch(
     def add(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
@@ -154,7 +167,7 @@ class Batch(
     def use(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         report_id: str,
         report_name: str,
@@ -221,14 +234,24 @@ class Batch(
                 " in one message: make several batches, or pass atomic=False"
             )
         given_key = options.pop("idempotency_key", None)
-        write = PendingWrite(build_write(method.request_type, {**values, **options}, given_key))
+        write = pending_write(
+            method.request_type, {**values, **options}, given_key, self._users_app_id
+        )
         self._writes.append(write)
         self._operations.append(BatchOperation(write))
         return self._operations[-1]
 
 
-def build_write(message_type: type[WriteT], values: Values, given_key: str | None) -> WriteT:
+def pending_write(
+    message_type: type[WriteT], values: Values, given_key: str | None, users_app_id: int | None
+) -> PendingWrite:
     """Build the valid request of a write, with its key.
+
+    Args:
+        message_type: The request's class.
+        values: A value for each field.
+        given_key: The key; None makes a new one.
+        users_app_id: The app whose directory has all users; None: that of the write's app.
 
     Raises:
         InvalidField: A value breaks the contract's constraints.
@@ -236,21 +259,22 @@ def build_write(message_type: type[WriteT], values: Values, given_key: str | Non
     """
     key = checked_key(given_key)
     try:
-        return build(message_type, {**values, "idempotency_key": key})
+        fields = {**values, "idempotency_key": key}
+        return PendingWrite(*build_named(message_type, fields, users_app_id))
     except CreditError as error:
         name_key(error, key)
         raise
 
 
 async def write_alone(
-    caller: Caller, request: AnyWrite, *, timeout_seconds: float | None
+    caller: Caller, write: PendingWrite, *, timeout_seconds: float | None
 ) -> Receipt:
     """Send one write as a batch of one, and return its receipt.
 
     Raises:
         CreditError: The write failed.
     """
-    write = PendingWrite(request)
+    timeout_seconds = await caller.set_numbers(write.request, write.names, timeout_seconds)
     messages = Messages([write], atomic=False)
     try:
         await caller.batch(messages, timeout_seconds=timeout_seconds)
@@ -267,6 +291,12 @@ async def send_writes(
     Returns:
         The writes without a final outcome, and what ended the call before they had one.
     """
+    unnamed = await _set_numbers(caller, writes, atomic=atomic, timeout_seconds=timeout_seconds)
+    if unnamed is not None:
+        return Messages(writes, atomic=False).abandon(unnamed), unnamed
+    writes = [write for write in writes if write.error is None]
+    if not writes:
+        return (), None
     messages = Messages(writes, atomic=atomic)
     try:
         await caller.batch(messages, timeout_seconds=timeout_seconds)
@@ -279,3 +309,41 @@ async def send_writes(
         )
         raise
     return (), None
+
+
+async def _set_numbers(
+    caller: Caller, writes: Sequence[PendingWrite], *, atomic: bool, timeout_seconds: float | None
+) -> CreditError | None:
+    """Set the numbers of the users that writes name by text.
+
+    A write whose user has no number gets its error. In an atomic batch, the others then fail too.
+
+    Returns:
+        What ended the search for all writes; None: nothing did.
+    """
+    named = [write for write in writes if write.names]
+    if not named:
+        return None
+    caller.home.check()
+    limit = asyncio.Semaphore(_SEARCHES_MAX)
+    ended: list[CreditError] = []
+
+    async def search(write: PendingWrite) -> None:
+        async with limit:
+            try:
+                if not ended:
+                    await caller.set_numbers(write.request, write.names, timeout_seconds)
+            except (UserNotFound, UserIdsExhausted, AccessDenied) as error:
+                write.fail(error)
+            except CreditError as error:
+                ended.append(error)
+
+    async with asyncio.TaskGroup() as searches:
+        for write in named:
+            searches.create_task(search(write))
+    failed = next((index for index, write in enumerate(writes) if write.error is not None), None)
+    if atomic and failed is not None and not ended:
+        for write in writes:
+            if write.error is None:
+                write.fail(BatchAborted("another write of the batch has no user", index=failed))
+    return ended[0] if ended else None

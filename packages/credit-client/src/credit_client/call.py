@@ -3,15 +3,18 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import betterproto2
 from credit_models import UserId, WatchRequest
 from credit_models import WatchResponse as WatchEvent
 from grpclib.const import Status
 
 from credit_client.bearer import Bearer
+from credit_client.directory import Directory, Name, build_named
 from credit_client.effect import Effect, ReadEffect, WriteEffect
 from credit_client.errors import (
     ClientClosed,
@@ -22,7 +25,7 @@ from credit_client.listing import Listing, RowT
 from credit_client.methods import BATCH_WRITE, WATCH
 from credit_client.operation import Messages
 from credit_client.refusal import error_of, retry_after_seconds
-from credit_client.request import RequestT, Values, build, current_request_id
+from credit_client.request import RequestT, Values, current_request_id
 from credit_client.retry import Backoff, RetryBudget, is_retryable
 from credit_client.scope import Home, Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
@@ -39,6 +42,10 @@ from credit_client.transport import (
 )
 from credit_client.transport import RequestT as SentT
 from credit_client.watching import SilentStream, Watching
+
+_LEAST_SECONDS = 0.001
+
+_MessageT = TypeVar("_MessageT")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,6 +87,10 @@ class Caller:
     attempts, time and the retry budget last; otherwise the latest failure becomes the call's error.
     While there is no connection nothing is sent, and the call waits for as long as it has time.
     After a token is rejected, a new one is fetched once. The call is retried if it is another one.
+
+    Attributes:
+        home: Where the client was opened.
+        directory: Looks up the users that requests name by text.
     """
 
     def __init__(
@@ -94,6 +105,10 @@ class Caller:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.home = Home()
+        self.directory = Directory(
+            lambda method, values, seconds: self.unary(method, values, timeout_seconds=seconds)
+        )
+        self._users_app_id = settings.users_app_id
         self._transport = transport
         self._bearer = bearer
         self._tracing = tracing or Tracing(Target.parse(settings.target))
@@ -134,7 +149,9 @@ class Caller:
             TypeError: A value has the wrong type.
             ValueError: The timeout is not above 0 and at most a day.
         """
-        request = build(method.request_type, values)
+        request, names = build_named(method.request_type, values, self._users_app_id)
+        if names:
+            timeout_seconds = await self.set_numbers(request, names, timeout_seconds)
         writes = method.writes and not values.get("validate_only")
         effect = WriteEffect() if writes else ReadEffect()
         call = self._call(method.path, timeout_seconds, effect)
@@ -191,9 +208,53 @@ class Caller:
             TypeError: A value has the wrong type.
             ValueError: The timeout is not above 0 and at most a day.
         """
-        listing = Listing(method, build(method.request_type, values))
+        request, names = build_named(method.request_type, values, self._users_app_id)
         # The request id is taken here: the generator runs in the context of its reader.
-        return self._rows(listing, self._call(method.path, timeout_seconds, ReadEffect()))
+        call = self._call(method.path, timeout_seconds, ReadEffect())
+        rows = self._rows(Listing(method, request), call)
+        return self._of_named(rows, request, names, call) if names else rows
+
+    async def set_numbers(
+        self,
+        request: betterproto2.Message,
+        names: Sequence[Name],
+        timeout_seconds: float | None,
+    ) -> float | None:
+        """Set the numbers of the users that a request names by text.
+
+        Args:
+            request: The request.
+            names: The users.
+            timeout_seconds: The time of the call; None for the client's.
+
+        Returns:
+            The time that the call has left.
+
+        Raises:
+            CreditError: A number cannot be had. The request was not sent.
+        """
+        for name in names:
+            number = self.directory.known(name)
+            if number is None:
+                began = self._clock()
+                number = await self.directory.number(name, timeout_seconds)
+                seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+                # A call without time is a ValueError; one with hardly any fails as too late.
+                timeout_seconds = max(_LEAST_SECONDS, seconds - (self._clock() - began))
+            setattr(request, name.field, number)
+        return timeout_seconds
+
+    async def _of_named(
+        self,
+        messages: AsyncGenerator[_MessageT, None],
+        request: betterproto2.Message,
+        names: Sequence[Name],
+        call: _Call,
+    ) -> AsyncGenerator[_MessageT, None]:
+        await self.set_numbers(request, names, call.timeout_seconds)
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
 
     def watch(self, values: Values, *, progress: bool) -> AsyncGenerator[WatchEvent, None]:
         """Watch until the caller stops, and reconnect forever after the first event.
@@ -208,8 +269,10 @@ class Caller:
             CreditError: The client rejects the request. The generator raises later errors.
             TypeError: A value has the wrong type.
         """
-        watching = Watching(build(WatchRequest, values))
-        return self._events(watching, self._call(WATCH.path, None, ReadEffect()), progress=progress)
+        request, names = build_named(WatchRequest, values, self._users_app_id)
+        call = self._call(WATCH.path, None, ReadEffect())
+        events = self._events(Watching(request), call, progress=progress)
+        return self._of_named(events, request, names, call) if names else events
 
     async def _answer(
         self, call: _Call, method: Method[SentT, ReplyT], request: SentT

@@ -16,7 +16,7 @@ from credit_client.arguments import (
     TokenArgument,
     resolve_config,
 )
-from credit_client.batch import Batch, build_write, write_alone
+from credit_client.batch import Batch, pending_write, write_alone
 from credit_client.call import Caller
 from credit_client.corrections import CorrectionWrites
 from credit_client.errors import ClientClosed, Outcome
@@ -35,6 +35,7 @@ from credit_client.retry import Backoff
 from credit_client.settings import ClientSettings, Streams
 from credit_client.tracing import Tracing
 from credit_client.transport import Method, Transport
+from credit_client.users import Users
 from credit_client.webhooks import Webhooks
 from credit_client.writes import NotedOptions, WriteOptions
 
@@ -47,6 +48,7 @@ class CreditClient(
     Alerts,
     Webhooks,
     Reads,
+    Users,
 ):
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.
 
@@ -60,6 +62,10 @@ class CreditClient(
     argument has the wrong type, and `ValueError` where `timeout_seconds` is not above 0 and at most
     a day. In another event loop, thread or process than the one that has opened the client they
     raise `RuntimeError`, and send nothing. Ids, `credits` and `created_by` are 1 to 4294967295.
+
+    Every `user_id` may also be the text by which the app knows the user, such as a UUID. The client
+    looks up the number once and remembers it. `add` and `grant` give a number to a new user, and
+    all other methods raise `UserNotFound`.
     """
 
     def __init__(
@@ -73,6 +79,7 @@ class CreditClient(
         insecure: bool | None = None,
         timeout_seconds: float | None = None,
         wait_for_ready: bool | None = None,
+        users_app_id: int | None = None,
         settings: ClientSettings | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -93,6 +100,8 @@ class CreditClient(
             timeout_seconds: The time of a whole call; None for the one in the settings.
             wait_for_ready: Whether calls wait, for as long as they have time, for a server that
                 cannot be reached; None for the value in the settings.
+            users_app_id: The app whose directory has the users that `user_id` names by text; None
+                for the one in the settings, and without one there the app of each call.
             settings: All other settings; None reads the `CREDIT_*` environment variables.
             transport: Replaces connections to `target`. For tests.
 
@@ -110,6 +119,7 @@ class CreditClient(
             insecure=insecure,
             timeout_seconds=timeout_seconds,
             wait_for_ready=wait_for_ready,
+            users_app_id=users_app_id,
         )
         if transport is None:
             self._config.check_token_is_safe()
@@ -173,7 +183,7 @@ class CreditClient(
     async def add(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
@@ -226,7 +236,7 @@ class CreditClient(
     async def use(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         report_id: str,
         report_name: str,
@@ -281,7 +291,7 @@ class CreditClient(
     def hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
@@ -338,7 +348,9 @@ class CreditClient(
 
         return PendingHold(place())
 
-    def hold_of(self, *, hold_id: str, user_id: int, app_id: int, created_by: int) -> HoldHandle:
+    def hold_of(
+        self, *, hold_id: str, user_id: int | str, app_id: int, created_by: int
+    ) -> HoldHandle:
         """Return a handle of a hold that was placed earlier, perhaps by another process.
 
         Nothing is sent. `async with` on it releases at its end what was not captured.
@@ -377,7 +389,12 @@ class CreditClient(
             timeout_seconds: The time for each message of up to 1,000 writes, with all its attempts;
                 None for the client's.
         """
-        return Batch(lambda: self._open_caller, atomic=atomic, timeout_seconds=timeout_seconds)
+        return Batch(
+            lambda: self._open_caller,
+            atomic=atomic,
+            timeout_seconds=timeout_seconds,
+            users_app_id=self.settings.users_app_id,
+        )
 
     async def import_(
         self,
@@ -416,6 +433,7 @@ class CreditClient(
             progress=progress,
             rejected=rejected,
             timeout_seconds=timeout_seconds,
+            users_app_id=self.settings.users_app_id,
         )
         return await importing.run(rows)
 
@@ -443,8 +461,9 @@ class CreditClient(
         fields: Values = {**values, **options, "idempotency_key": key}
         try:
             if method.reply_type is Empty and _has_conditions(values):
-                request = build_write(method.request_type, fields, key)
-                return await write_alone(caller, request, timeout_seconds=timeout_seconds)
+                users_app_id = self.settings.users_app_id
+                write = pending_write(method.request_type, fields, key, users_app_id)
+                return await write_alone(caller, write, timeout_seconds=timeout_seconds)
             answer, request_id = await caller.unary(method, fields, timeout_seconds=timeout_seconds)
             receipt = receipt_of(answer, request_id)
             if method.reply_type is Empty and isinstance(amount := values["credits"], int):

@@ -18,7 +18,7 @@ class CorrectionWrites(Writes[ResultT]):
         bought: Receipt | CreditTransaction | Purchase,
         *,
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         credits: int | None = None,  # noqa: A002 - the contract's word
         restore_until: datetime | None = None,
@@ -67,7 +67,7 @@ class CorrectionWrites(Writes[ResultT]):
     def reverse(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         transaction_id: str,
         created_by: int,
@@ -112,7 +112,7 @@ class CorrectionWrites(Writes[ResultT]):
     def adjust(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         delta: int,
         note: str,
@@ -149,7 +149,7 @@ class CorrectionWrites(Writes[ResultT]):
     def set_spending_cap(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         created_by: int,
         per_hour: int | None = None,

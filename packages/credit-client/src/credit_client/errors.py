@@ -9,6 +9,8 @@
     ├── SummaryTooLarge         your request: request shorter spans
     ├── ResumeTokenInvalid      your request: begin without a token
     ├── ResumeTokenExpired      your app: begin without a token, and read what it missed
+    ├── UserNotFound            your request: the directory has no user with this external id
+    ├── UserIdsExhausted        the operator: the directory has no number left for a user
     ├── NotReversible           your request: transactions of this type cannot be reversed
     ├── ReversalExceeds         your request: less of the transaction is left to reverse
     ├── GrantNotFound           your request: the user never had such a grant in the app
@@ -22,6 +24,7 @@
     ├── HoldExceeded            your request: the price is above what the hold still holds
     ├── HoldLifeExceeded        your request: the hold would last longer than allowed
     ├── RevisionChanged         no fault: another write came first; read and decide again
+    ├── RevisionNotReached      the store: it lags behind; or your request: no such revision
     ├── AlreadyPurchased        the user: the user owns the report
     ├── CapExceeded             the user: retry when the period of the cap has ended
     ├── InsufficientCredits     the user: the same call succeeds once credits have been added
@@ -248,6 +251,27 @@ class ResumeTokenExpired(_Refusal):
 
 
 @_figures
+class UserNotFound(_Refusal):
+    """The directory has no such user for the caller. `CreditClient.resolve_user` adds the user.
+
+    Attributes:
+        user: The external id, or the number, of the request.
+    """
+
+    status = Status.NOT_FOUND
+    reason = ErrorReason.USER_NOT_FOUND
+    user: str
+
+
+@_figures
+class UserIdsExhausted(_Refusal):
+    """The directory has given the last number to a user. Nothing was changed."""
+
+    status = Status.RESOURCE_EXHAUSTED
+    reason = ErrorReason.USER_IDS_EXHAUSTED
+
+
+@_figures
 class NotReversible(_Refusal):
     """Transactions of this type cannot be reversed. Nothing was changed.
 
@@ -404,6 +428,21 @@ class RevisionChanged(_Refusal):
     status = Status.ABORTED
     reason = ErrorReason.REVISION_CHANGED
     revision: int
+
+
+@_figures
+class RevisionNotReached(_Refusal):
+    """A read required a `min_revision`, and the user had a lower one. Nothing was changed.
+
+    Attributes:
+        revision: The user's revision; 0 if the identity belongs to certain apps.
+        required: The required revision.
+    """
+
+    status = Status.ABORTED
+    reason = ErrorReason.REVISION_NOT_REACHED
+    revision: int
+    required: int
 
 
 @_figures

@@ -16,7 +16,7 @@ class GrantWrites(Writes[ResultT]):
     def grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
@@ -72,7 +72,7 @@ class GrantWrites(Writes[ResultT]):
     def void_grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         grant_id: str,
         created_by: int,
@@ -105,11 +105,11 @@ class GrantWrites(Writes[ResultT]):
     def transfer(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
-        to_user_id: int | None = None,
+        to_user_id: int | str | None = None,
         to_app_id: int | None = None,
         **options: Unpack[WriteOptions],
     ) -> ResultT:

@@ -42,7 +42,7 @@ class HoldHandle:
         writes: HoldWrites[AwaitedReceipt],
         *,
         hold_id: str,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         created_by: int,
         release_seconds: float,

@@ -14,7 +14,7 @@ class HoldWrites(Writes[ResultT]):
     def place_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
@@ -62,7 +62,7 @@ class HoldWrites(Writes[ResultT]):
     def capture_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         report_id: str,
@@ -116,7 +116,7 @@ class HoldWrites(Writes[ResultT]):
     def release_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         created_by: int,
@@ -149,7 +149,7 @@ class HoldWrites(Writes[ResultT]):
     def extend_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         expires_after: timedelta,

@@ -1,13 +1,14 @@
 """Imports: many rows are written with few messages, and can be imported again after a failure."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from credit_models import CreditRequest, PurchaseRequest
 
-from credit_client.batch import build_write, send_writes
+from credit_client.batch import pending_write, send_writes
 from credit_client.call import Caller
 from credit_client.errors import (
     AccessDenied,
@@ -24,6 +25,7 @@ from credit_client.errors import (
     Unauthenticated,
     Unavailable,
     UnknownRefusal,
+    UserNotFound,
 )
 from credit_client.operation import PendingWrite
 from credit_client.request import Values
@@ -45,6 +47,7 @@ _REJECTIONS = (
     InvalidField,
     TooManyApps,
     UnknownRefusal,
+    UserNotFound,
 )
 _MAY_PASS = DeadlineExceeded, RateLimited, Unavailable
 
@@ -55,7 +58,8 @@ class ImportRow:
 
     Attributes:
         kind: "add" or "use".
-        user_id: The user.
+        user_id: The user: the number, or the external id as text. Name a user always in the same
+            way: rows with the text and rows with the number are not in order.
         app_id: The app.
         credits: The number of credits.
         created_by: The identity of the acting person or service.
@@ -65,7 +69,7 @@ class ImportRow:
     """
 
     kind: Literal["add", "use"] = "add"
-    user_id: int
+    user_id: int | str
     app_id: int
     credits: int
     created_by: int
@@ -73,8 +77,11 @@ class ImportRow:
     report_name: str | None = None
     idempotency_key: str | None = None
 
-    def request(self) -> CreditRequest | PurchaseRequest:
-        """Return the valid request of the row, which must have a key.
+    def write(self, users_app_id: int | None = None) -> PendingWrite:
+        """Return the valid write of the row, which must have a key.
+
+        Args:
+            users_app_id: The app whose directory has all users; None: that of the row's app.
 
         Raises:
             InvalidField: A value is out of its range.
@@ -92,12 +99,12 @@ class ImportRow:
                 "report_id": self.report_id,
                 "report_name": self.report_name,
             }
-            return build_write(PurchaseRequest, values, self.idempotency_key)
+            return pending_write(PurchaseRequest, values, self.idempotency_key, users_app_id)
         if self.kind != "add":
             raise TypeError(f"kind must be add or use, not {self.kind!r}")
         if self.report_id is not None or self.report_name is not None:
             raise TypeError("report_id and report_name belong to rows of the kind use")
-        return build_write(CreditRequest, values, self.idempotency_key)
+        return pending_write(CreditRequest, values, self.idempotency_key, users_app_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +161,7 @@ class Import:
         progress: Callable[[ImportReport], None] | None,
         rejected: Callable[[RejectedRow], None] | None,
         timeout_seconds: float | None,
+        users_app_id: int | None = None,
     ) -> None:
         """Prepare; see `CreditClient.import_` for the arguments.
 
@@ -169,6 +177,7 @@ class Import:
         self._progress = progress
         self._rejected = rejected
         self._timeout_seconds = timeout_seconds
+        self._users_app_id = users_app_id
         self._lanes = [_Lane() for _ in range(concurrency)]
         self._report = ImportReport()
         self._rejections: list[RejectedRow] = []
@@ -206,13 +215,17 @@ class Import:
                 )
             row = replace(row, idempotency_key=f"{self._name}:{number}")
         try:
-            request = row.request()
+            write = row.write(self._users_app_id)
         except (InvalidField, TypeError) as error:
             self._reject(RejectedRow(number=number, row=row, error=error))
             return
-        # Rows of a user share a lane: they take effect in their order.
-        lane = self._lanes[request.user_id % len(self._lanes)]
-        lane.waiting.append((number, row, PendingWrite(request)))
+        # Rows of a user share a lane: they take effect in their order. A text and a number of one
+        # user can be in two lanes.
+        user = row.user_id
+        # Not `hash`, which differs between processes.
+        user = zlib.crc32(user.encode()) if isinstance(user, str) else user
+        lane = self._lanes[user % len(self._lanes)]
+        lane.waiting.append((number, row, write))
         if len(lane.waiting) >= _ROWS_PER_MESSAGE:
             await self._send(lane)
 
@@ -303,7 +316,7 @@ def check_name(name: str) -> None:
     """
     probe = ImportRow(user_id=1, app_id=1, credits=1, created_by=1, idempotency_key=f"{name}:1")
     try:
-        probe.request()
+        probe.write()
     except InvalidField as error:
         raise ValueError(f"the name of the import makes no valid keys: {error.message}") from None
     if not 1 <= len(name) <= _NAME_MAX:

@@ -1,6 +1,7 @@
 """A list of a user's rows while it is read: its open stream, and where it continues."""
 
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from credit_models import CreditTransaction, Purchase, UserId
@@ -25,10 +26,11 @@ class Listing(Generic[RowT]):
     """
 
     def __init__(self, method: Method[UserId, RowT], request: UserId) -> None:
+        """Open nothing yet. The user of the request may be set until the first attempt."""
         self.method: Method[UserId, RowT] = method
         self.rows = 0
         self.can_continue = True
-        self._user_id = request.user_id
+        self._request = request
         self._last = request.after_sequence
         self._messages: AsyncGenerator[RowT, None] | None = None
 
@@ -42,7 +44,7 @@ class Listing(Generic[RowT]):
         self.rows = 0
         self._messages = transport.stream(
             self.method,
-            UserId(user_id=self._user_id, after_sequence=self._last),
+            replace(self._request, after_sequence=self._last),
             request_id=request_id,
             metadata=metadata,
         )

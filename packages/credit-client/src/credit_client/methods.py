@@ -16,6 +16,8 @@ from credit_models import (
     Empty,
     ExtendHoldRequest,
     ExtendHoldResponse,
+    FindUserRequest,
+    FindUserResponse,
     GetAppPolicyRequest,
     GetAppPolicyResponse,
     GetBalanceAtRequest,
@@ -56,6 +58,8 @@ from credit_models import (
     RemoveWebhookResponse,
     ResendDeadLettersRequest,
     ResendDeadLettersResponse,
+    ResolveUserRequest,
+    ResolveUserResponse,
     ReverseTransactionRequest,
     ReverseTransactionResponse,
     SetAlertRequest,
@@ -178,4 +182,18 @@ REMOVE_WEBHOOK = _alert("RemoveWebhook", RemoveWebhookRequest, RemoveWebhookResp
 DEAD_LETTERS = _alert("ListDeadLetters", ListDeadLettersRequest, ListDeadLettersResponse)
 RESEND_DEAD_LETTERS = _alert(
     "ResendDeadLetters", ResendDeadLettersRequest, ResendDeadLettersResponse, writes=True
+)
+
+# `writes` is about the ledger: a failure of this call has changed no balance.
+RESOLVE_USER = Method(
+    path="/credit.v1.DirectoryService/ResolveUser",
+    request_type=ResolveUserRequest,
+    reply_type=ResolveUserResponse,
+    writes=False,
+)
+FIND_USER = Method(
+    path="/credit.v1.DirectoryService/FindUser",
+    request_type=FindUserRequest,
+    reply_type=FindUserResponse,
+    writes=False,
 )

@@ -23,6 +23,7 @@ from credit_models.operations import AnyWrite, operation_of
 from credit_models.status import StatusDetailsCodec
 from grpclib.const import Status
 
+from credit_client.directory import Name
 from credit_client.effect import ReadEffect, WriteEffect
 from credit_client.errors import BatchAborted, CreditError, InvalidField, Outcome, ProtocolMismatch
 from credit_client.methods import WriteReplyT
@@ -157,18 +158,20 @@ class PendingWrite:
 
     Attributes:
         request: The request, which has a key.
+        names: The users whose numbers the request does not have yet.
         receipt: The receipt, once there is one.
         error: Why the operation failed, once that is certain.
         failure: Why the latest attempt failed.
         effect: What the attempts did to the ledger.
     """
 
-    __slots__ = ("effect", "error", "failure", "receipt", "request")
+    __slots__ = ("effect", "error", "failure", "names", "receipt", "request")
 
     effect: WriteEffect | ReadEffect
 
-    def __init__(self, request: AnyWrite) -> None:
+    def __init__(self, request: AnyWrite, names: Sequence[Name] = ()) -> None:
         self.request = request
+        self.names = names
         self.receipt: Receipt | None = None
         self.error: CreditError | None = None
         self.failure: AttemptFailed | None = None

@@ -55,38 +55,84 @@ class Reads(ABC):
         """What makes the calls of the open client."""
 
     async def user_credits(
-        self, *, user_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> UserCredits:
-        """Return a user's balances in all apps; the list is empty without any credits so far."""
+        """Return a user's balances in all apps; the list is empty without any credits so far.
+
+        Args:
+            user_id: The user.
+            min_revision: The answer is not older than this revision of the user, such as
+                `Receipt.revision`; None: no condition. A server before 0.4.0 ignores it.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            RevisionNotReached: The user has a lower revision.
+        """
         answer, _ = await self._open_caller.unary(
-            USER_CREDITS, {"user_id": user_id}, timeout_seconds=timeout_seconds
+            USER_CREDITS,
+            {"user_id": user_id, "min_revision": min_revision},
+            timeout_seconds=timeout_seconds,
         )
         return answer.reply
 
     async def balance(
-        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+        self,
+        *,
+        app_id: int,
+        user_id: int | str | None = None,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> int:
         """Return a user's balance in an app or, without `user_id`, the sum over all its users.
 
+        Args:
+            app_id: The app.
+            user_id: The user; None for all.
+            min_revision: As for `user_credits`; only with a user.
+            timeout_seconds: The time for the whole call; None for the client's.
+
         Raises:
             AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
+            RevisionNotReached: The user has a lower revision.
         """
-        answer, _ = await self._open_caller.unary(
-            BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
-        )
+        values: Values = {"app_id": app_id, "user_id": user_id, "min_revision": min_revision}
+        answer, _ = await self._open_caller.unary(BALANCE, values, timeout_seconds=timeout_seconds)
         return answer.reply.balance
 
     async def balance_details(
-        self, *, app_id: int, user_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        app_id: int,
+        user_id: int | str,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Balance:
-        """Return a user's balance in an app with what is held and owed, and what expires next."""
-        answer, _ = await self._open_caller.unary(
-            BALANCE, {"app_id": app_id, "user_id": user_id}, timeout_seconds=timeout_seconds
-        )
+        """Return a user's balance in an app with what is held and owed, and what expires next.
+
+        Args:
+            app_id: The app.
+            user_id: The user.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            RevisionNotReached: The user has a lower revision.
+        """
+        values: Values = {"app_id": app_id, "user_id": user_id, "min_revision": min_revision}
+        answer, _ = await self._open_caller.unary(BALANCE, values, timeout_seconds=timeout_seconds)
         return answer.reply
 
     def purchases(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        after_sequence: int = 0,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> AsyncGenerator[Purchase, None]:
         """Return a user's purchases, oldest first, as they arrive: `async for … in …`.
 
@@ -98,29 +144,43 @@ class Reads(ABC):
         Args:
             user_id: The user.
             after_sequence: The purchases after this `sequence`; 0 for all.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time to wait for each next message; None for the client's. The
                 whole list may take as long as its reader takes.
         """
         return self._open_caller.stream(
             PURCHASES,
-            {"user_id": user_id, "after_sequence": after_sequence},
+            {
+                "user_id": user_id,
+                "after_sequence": after_sequence,
+                "min_revision": min_revision,
+            },
             timeout_seconds=timeout_seconds,
         )
 
     def transactions(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        after_sequence: int = 0,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> AsyncGenerator[CreditTransaction, None]:
         """Return a user's transactions, oldest first. All else is as for `purchases`."""
         return self._open_caller.stream(
             TRANSACTIONS,
-            {"user_id": user_id, "after_sequence": after_sequence},
+            {
+                "user_id": user_id,
+                "after_sequence": after_sequence,
+                "min_revision": min_revision,
+            },
             timeout_seconds=timeout_seconds,
         )
 
     def query_transactions(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         types: Sequence[TransactionType] = (),
         created_from: datetime | None = None,
@@ -136,6 +196,7 @@ class Reads(ABC):
         metadata: Mapping[str, str] | None = None,
         oldest_first: bool = False,
         page_size: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> TransactionQuery:
         """Return the transactions of a user, or of an app, that satisfy all conditions.
@@ -170,6 +231,7 @@ class Reads(ABC):
             metadata: Only those with all these pairs.
             oldest_first: Whether the oldest come first. Otherwise the newest do.
             page_size: The most transactions of a page, up to 1,000; 0 for 100.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
@@ -193,6 +255,7 @@ class Reads(ABC):
             "metadata": metadata or {},
             "oldest_first": oldest_first,
             "page_size": page_size,
+            "min_revision": min_revision,
         }
 
         async def read(token: str) -> TransactionPage:
@@ -208,7 +271,7 @@ class Reads(ABC):
     def query_purchases(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         created_from: datetime | None = None,
         created_until: datetime | None = None,
@@ -279,7 +342,7 @@ class Reads(ABC):
     def watch(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         resume_token: str = "",
         progress: bool = False,
@@ -329,7 +392,7 @@ class Reads(ABC):
         self,
         *,
         transaction_id: str = "",
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         idempotency_key: str = "",
         timeout_seconds: float | None = None,
@@ -371,7 +434,7 @@ class Reads(ABC):
     async def summarize(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         created_from: datetime,
         created_until: datetime,
@@ -413,7 +476,7 @@ class Reads(ABC):
     async def balance_at(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         at: datetime | None = None,
         sequence: int | None = None,
@@ -444,23 +507,35 @@ class Reads(ABC):
         return answer.reply
 
     async def grants(
-        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        app_id: int,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Sequence[Grant]:
         """Return the live grants of a user in an app: at most 256.
 
         Needs a server of 0.3.0 or later.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
         """
-        values: Values = {"user_id": user_id, "app_id": app_id}
+        values: Values = {"user_id": user_id, "app_id": app_id, "min_revision": min_revision}
         answer, _ = await self._open_caller.unary(GRANTS, values, timeout_seconds=timeout_seconds)
         return answer.reply.grants
 
     async def holds(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         include_settled: bool = False,
         after_sequence: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[Hold, None]:
         """Return the holds of a user in an app, oldest first: `async for … in …`.
@@ -472,6 +547,7 @@ class Reads(ABC):
             app_id: The app.
             include_settled: Whether to return settled holds too, and not only open ones.
             after_sequence: The holds after this `sequence`; 0 for all.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for each part; None for the client's.
         """
         while True:
@@ -481,6 +557,7 @@ class Reads(ABC):
                 "include_settled": include_settled,
                 "after_sequence": after_sequence,
                 "page_size": _PAGE_SIZE,
+                "min_revision": min_revision,
             }
             answer, _ = await self._open_caller.unary(
                 HOLDS, values, timeout_seconds=timeout_seconds
@@ -494,9 +571,10 @@ class Reads(ABC):
     async def forecast(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         until: datetime | None = None,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Forecast:
         """Return how a user's balance in an app changes by time alone, if nothing is spent.
@@ -507,28 +585,45 @@ class Reads(ABC):
             user_id: The user.
             app_id: The app.
             until: The last moment of the forecast, with a time zone; None: without an end.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             The balance now, and the steps by ascending time: which grant starts or expires, which
             hold ends, and the balance after it.
         """
-        values: Values = {"user_id": user_id, "app_id": app_id, "until": until}
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "until": until,
+            "min_revision": min_revision,
+        }
         answer, _ = await self._open_caller.unary(FORECAST, values, timeout_seconds=timeout_seconds)
         return answer.reply
 
     async def spending_cap(
-        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        app_id: int,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> UserSpendingCaps:
         """Return the spending caps of a user in an app, and what counts.
 
         Needs a server of 0.3.0 or later.
 
+        Args:
+            user_id: The user.
+            app_id: The app.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
+
         Returns:
             The user's own caps, those of the app, and for each cap that applies what is spent and
             held in its period, what is left, and when the period ends.
         """
-        values: Values = {"user_id": user_id, "app_id": app_id}
+        values: Values = {"user_id": user_id, "app_id": app_id, "min_revision": min_revision}
         answer, _ = await self._open_caller.unary(
             SPENDING_CAP, values, timeout_seconds=timeout_seconds
         )

@@ -36,6 +36,7 @@ _FIRST_RELEASES = {
     "credit.v1.LedgerService": "0.3.0",
     "credit.v1.HistoryService": "0.4.0",
     "credit.v1.AlertService": "0.4.0",
+    "credit.v1.DirectoryService": "0.4.0",
 }
 
 _REASONS = {reason_name(reason): reason for reason in RULES}

@@ -63,6 +63,8 @@ class ClientSettings(BaseSettings):
         streams: Whether concurrent writes of a connection share a stream, which takes less CPU of
             client and server. auto: they do, where the server and every proxy on the way have such
             streams. A write alone, with a request id of the app's or in a trace is always a call.
+        users_app_id: The app whose directory has the users that `user_id` names by text; None: the
+            app of each call. Apps that share users set the same app.
         token: Sent with each call as `authorization: Bearer …`, to identify the caller.
         token_file: A file that holds the token instead; it is read again when it has changed.
         token_insecure: Whether a token may be sent without TLS to another machine. It can be read
@@ -94,6 +96,7 @@ class ClientSettings(BaseSettings):
     keepalive_timeout_seconds: _Seconds = KEEPALIVE_TIMES.timeout_seconds
     http2: Engine = Engine.AUTO
     streams: Streams = Streams.AUTO
+    users_app_id: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
     token: Annotated[SecretStr, AfterValidator(_sendable)] | None = None
     token_file: Path | None = None
     token_insecure: bool = False

@@ -27,6 +27,7 @@ class Watching:
     """
 
     def __init__(self, request: WatchRequest) -> None:
+        """Open nothing yet. The user of the request may be set until the first attempt."""
         self.begun = False
         self.events = 0
         self.silence_seconds = _SILENT_INTERVALS * (request.progress_seconds or _PROGRESS_SECONDS)

@@ -22,6 +22,7 @@ from credit_server.admission.list_slots import ListSlots
 from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.directory_service import DirectoryService
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.operations import KINDS
@@ -187,6 +188,9 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                     audit,
                     list_slots,
                     webhook_allow_private=settings.webhook_allow_private,
+                ),
+                DirectoryService(
+                    opened.store, committer.clock, audit, user_ids_from=settings.user_ids_from
                 ),
             )
             server = _server(settings, contract, status, access, committer, observed, supervisor)

@@ -14,7 +14,7 @@ from credit_client.cli.calls import make_list, make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.groups import with_groups
 from credit_client.cli.help import Command, application
-from credit_client.cli.options import App, By, Display, number
+from credit_client.cli.options import App, By, Display, UserId, number, user_option
 from credit_client.cli.output import Format, Layout, fields_of, record_of, show_json, show_rows
 from credit_client.cli.table import Record
 from credit_client.client import CreditClient
@@ -57,8 +57,9 @@ _DIRECTIONS = {
 }
 
 MaybeUser: TypeAlias = Annotated[
-    int | None, number("--user", "The user's id. Default: every user of the app.")
+    UserId | None, user_option("--user", "The user. Default: every user of the app.")
 ]
+OnlyUser: TypeAlias = Annotated[UserId | None, user_option("--user", "Only events of this user.")]
 Limit: TypeAlias = Annotated[int, number("--credits", "The limit, in credits.")]
 Way: TypeAlias = Annotated[
     Direction,
@@ -145,7 +146,7 @@ def events(
     app_id: App,
     connection: Connection,
     display: Display,
-    user: Annotated[int | None, number("--user", "Only events of this user.")] = None,
+    user: OnlyUser = None,
     after: Annotated[int, number("--after", "Only events after this position.")] = 0,
 ) -> None:
     """List the events of an app's alerts, oldest first."""
@@ -164,7 +165,7 @@ def watch(
     app_id: App,
     connection: Connection,
     display: Display,
-    user: Annotated[int | None, number("--user", "Only events of this user.")] = None,
+    user: OnlyUser = None,
     after: Annotated[
         int | None, number("--after", "Only events after this position. Default: only new events.")
     ] = None,

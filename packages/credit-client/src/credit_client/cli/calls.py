@@ -49,7 +49,7 @@ class Question:
     """
 
     action: str
-    user_id: int
+    user_id: int | str
     app_id: int
     amount: int | None
 
@@ -206,7 +206,7 @@ def _make_write(
     client = client_of(connection)
     key = client.new_key() if sending.key is None else sending.key
     shape = [] if sending.output is None else ["--output", sending.output]
-    retry = ["credit", *words, "--key", key, *connection.words(client.settings.target), *shape]
+    retry = ["credit", *words, "--key", key, *connection.words(client.settings), *shape]
 
     async def made() -> None:
         async with client:

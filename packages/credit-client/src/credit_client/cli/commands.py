@@ -37,11 +37,14 @@ from credit_client.cli.options import (
     Conditions,
     Credits,
     Display,
+    MinRevision,
     ReportId,
     ReportName,
     Sending,
     User,
+    UserId,
     number,
+    user_option,
 )
 from credit_client.cli.output import Format, Layout, record_of, show, show_json, show_rows
 from credit_client.cli.statement import statement
@@ -50,6 +53,7 @@ from credit_client.cli.times import moment, read_option
 from credit_client.cli.watching import watch
 from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
+from credit_client.errors import ServerTooOld, UserNotFound
 
 # The fields of a balance that are seldom set. A table has a column for each that is set.
 _BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
@@ -58,7 +62,7 @@ _BALANCES = Layout(
     fields=("user_id", "app_id", "balance", *_BALANCES_SELDOM),
     columns=("app_id", "balance"),
 )
-_SUMMARY = ("user_id", "revision", "created_at", "updated_at")
+_SUMMARY = ("user_id", "external_id", "revision", "created_at", "updated_at")
 
 _WRITES = (
     "Where a write ends without its result, standard error shows whether it may have taken effect,"
@@ -174,7 +178,8 @@ def balance(
     connection: Connection,
     display: Display,
     app_id: Annotated[int | None, number("--app", "The app's id.")] = None,
-    user: Annotated[int | None, number("--user", "The user's id.")] = None,
+    user: Annotated[UserId | None, user_option("--user", "The user.")] = None,
+    min_revision: MinRevision = None,
     at: Annotated[
         str | None,
         typer.Option(
@@ -187,25 +192,28 @@ def balance(
 ) -> None:
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
 
-    async def earlier(client: CreditClient, app_id: int, user_id: int) -> None:
+    async def earlier(client: CreditClient, app_id: int, user_id: int | str) -> None:
         found = await client.balance_at(user_id=user_id, app_id=app_id, at=time)
         whose = {"app_id": app_id, "user_id": user_id}
         show({**whose, **record_of(found)}, display.form, utc=display.utc)
 
     async def of_app(client: CreditClient, app_id: int) -> None:
         if user is None:
-            total = await client.balance(app_id=app_id)
+            total = await client.balance(app_id=app_id, min_revision=min_revision)
             show({"app_id": app_id, "balance": total}, display.form)
             return
-        found = await client.balance_details(app_id=app_id, user_id=user)
+        found = await client.balance_details(app_id=app_id, user_id=user, min_revision=min_revision)
         record = record_of(found) if display.form is Format.JSON else _balance_row(found)
         whose = {"app_id": app_id, "user_id": user}
-        show({**whose, **record, **whose}, display.form, utc=display.utc)
+        shown = {**whose, **record, **whose}
+        if display.form is Format.TABLE and not found.revision:
+            del shown["revision"]  # not known, such as to an identity that belongs to certain apps
+        show(shown, display.form, utc=display.utc)
 
-    async def of_user(client: CreditClient, user_id: int) -> None:
-        held = await client.user_credits(user_id=user_id)
+    async def of_user(client: CreditClient, user_id: int | str) -> None:
+        held = await client.user_credits(user_id=user_id, min_revision=min_revision)
         if display.form is Format.JSON:
-            show_json(record_of(held))
+            show_json(_record(held))
         else:
             _show_balances(held, display)
 
@@ -213,6 +221,8 @@ def balance(
     if time is not None:
         if app_id is None or user is None:
             raise typer.BadParameter("--at needs both --user and --app")
+        if min_revision is not None:
+            raise typer.BadParameter("--min-revision is for the present balance, without --at")
         make_reads(lambda client, _: earlier(client, app_id, user), connection)
     elif app_id is not None:
         make_reads(lambda client, _: of_app(client, app_id), connection)
@@ -231,9 +241,10 @@ for _query in (transactions, purchases, summary, find, statement, export, watch)
 def user_summary(
     connection: Connection,
     display: Display,
-    given: Annotated[int | None, USER] = None,
-    user: Annotated[int | None, number("--user", "The same as USER.")] = None,
+    given: Annotated[UserId | None, USER] = None,
+    user: Annotated[UserId | None, user_option("--user", "The same as USER.")] = None,
     last: Annotated[int, number("--last", "The number of last transactions to show.")] = 5,
+    min_revision: MinRevision = None,
 ) -> None:
     """Show a user's balances in all apps and last transactions."""
     user_id = _one_user(given, user)
@@ -245,13 +256,14 @@ def user_summary(
         )
 
     async def shown(client: CreditClient) -> None:
-        held = await client.user_credits(user_id=user_id)
+        held = await client.user_credits(user_id=user_id, min_revision=min_revision)
         latest = [transaction_record(one) for one in await _latest(client, held, last)]
+        about = {**_record(held), **await _external_id(client, held.user_id)}
         if display.form is Format.JSON:
-            show_json({**record_of(held), "transactions": latest})
+            show_json({**about, "transactions": latest})
             return
-        about = {**record_of(held), "user_id": user_id}
-        show({field: about[field] for field in _SUMMARY}, Format.TABLE, utc=display.utc)
+        known = {field: about[field] for field in _SUMMARY if field in about}
+        show(known, Format.TABLE, utc=display.utc)
         sys.stdout.write("\n")
         _show_balances(held, display)
         if latest:
@@ -275,6 +287,14 @@ def _show_balances(held: UserCredits, display: Display) -> None:
     show_rows(rows, replace(_BALANCES, columns=columns), display.form, utc=display.utc)
 
 
+def _record(held: UserCredits) -> dict[str, object]:
+    """Return the record of a user, whose balances have no revision of their own."""
+    balances = [{**record_of(each)} for each in held.balances]
+    for balance in balances:
+        del balance["revision"]
+    return {**record_of(held), "balances": balances}
+
+
 def _balance_row(balance: Balance) -> Record:
     """Return the record of a balance, with separate fields for the credits that expire next."""
     record = {**record_of(balance), "expiring": 0, "expires_at": None}
@@ -284,7 +304,7 @@ def _balance_row(balance: Balance) -> Record:
     return record
 
 
-def _one_user(argument: int | None, option: int | None) -> int:
+def _one_user(argument: int | str | None, option: int | str | None) -> int | str:
     """Return the user that the argument or the option names.
 
     Raises:
@@ -294,6 +314,14 @@ def _one_user(argument: int | None, option: int | None) -> int:
     if len(named) != 1:
         raise typer.BadParameter("name one user: credit user 7, or credit user --user 7")
     return named.pop()
+
+
+async def _external_id(client: CreditClient, user_id: int) -> dict[str, str]:
+    """Return the user's id in the app, under the name of its field; empty if there is none."""
+    try:
+        return {"external_id": (await client.find_user(user_id=user_id)).external_id}
+    except (UserNotFound, ServerTooOld):
+        return {}
 
 
 async def _latest(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from credit_client.client import CreditClient
+from credit_client.settings import ClientSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +74,15 @@ class Connection:
         ),
     ] = None
 
+    users_app: Annotated[
+        int | None,
+        typer.Option(
+            "--users-app",
+            help="The app in which users have ids that are no numbers."
+            " [env var: CREDIT_USERS_APP_ID; default: that of --app]",
+        ),
+    ] = None
+
     def client(self) -> CreditClient:
         """Return a client for one call.
 
@@ -87,19 +97,21 @@ class Connection:
             client_key=self.client_key,
             insecure=self.insecure,
             timeout_seconds=self.timeout,
+            users_app_id=self.users_app,
             # A person should learn soon that no server runs.
             wait_for_ready=False,
         )
 
-    def words(self, target: str) -> list[str]:
+    def words(self, settings: ClientSettings) -> list[str]:
         """Return the options as words of a command line.
 
         Args:
-            target: The server, which a retry must reach even if the environment has changed: in
-                another server's ledger the write would count again.
+            settings: The settings of the client. A retry must reach the same server and the same
+                user even if the environment has changed: otherwise the write would count again.
         """
-        words = ["--target", target]
+        words = ["--target", settings.target]
         for name, value in (
+            ("users-app", settings.users_app_id),
             ("timeout", self.timeout),
             ("token-file", self.token_file),
             ("tls-ca", self.tls_ca),

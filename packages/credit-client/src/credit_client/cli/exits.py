@@ -47,6 +47,7 @@ from credit_client.errors import (
     ResumeTokenInvalid,
     ReversalExceeds,
     RevisionChanged,
+    RevisionNotReached,
     SummaryTooLarge,
     TlsFailed,
     TokenUnavailable,
@@ -55,6 +56,8 @@ from credit_client.errors import (
     TooManyWebhooks,
     TransactionNotFound,
     Unavailable,
+    UserIdsExhausted,
+    UserNotFound,
     WebhookUrlNotAllowed,
 )
 from credit_client.transport import AttemptFailed
@@ -157,6 +160,8 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     HoldLifeExceeded: Exit.MISUSE,
     TransactionNotFound: Exit.NOT_FOUND,
     IdempotencyKeyNotFound: Exit.NOT_FOUND,
+    UserNotFound: Exit.NOT_FOUND,
+    UserIdsExhausted: Exit.OVERFLOW,
     PageTokenInvalid: Exit.MISUSE,
     SummaryTooLarge: Exit.MISUSE,
     ResumeTokenInvalid: Exit.MISUSE,
@@ -171,6 +176,7 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     AlreadyPurchased: Exit.NOT_POSSIBLE,
     CapExceeded: Exit.CAP_EXCEEDED,
     RevisionChanged: Exit.CONDITION_FAILED,
+    RevisionNotReached: Exit.CONDITION_FAILED,
     AvailableTooLow: Exit.CONDITION_FAILED,
     AccessDenied: Exit.ACCESS_DENIED,
     TokenUnavailable: Exit.ACCESS_DENIED,

@@ -20,7 +20,7 @@ from credit_client.cli.csv_rows import CsvRows
 from credit_client.cli.exits import complain
 from credit_client.cli.groups import with_groups
 from credit_client.cli.history import transaction_record
-from credit_client.cli.options import USER
+from credit_client.cli.options import USER, UserId
 from credit_client.cli.output import Format, counted, fields_of
 from credit_client.cli.table import Record
 from credit_client.client import CreditClient
@@ -38,7 +38,7 @@ class UnusableFile(Exception):
 
 @with_groups
 def export(
-    user: Annotated[int, USER],
+    user: Annotated[UserId, USER],
     connection: Connection,
     file: Annotated[
         Path | None,
@@ -74,11 +74,23 @@ def export(
     if file is not None and resume is not None:
         raise typer.BadParameter("give --file for a new file, or --resume to continue one")
     path = file or resume
+    number = user if isinstance(user, int) else _number_of(user, connection)
     if path is None:
-        _export(user, connection, _Target(file=sys.stdout, form=output or Format.CSV))
+        _export(number, connection, _Target(file=sys.stdout, form=output or Format.CSV))
         return
-    with _opened(path, user, output, resuming=resume is not None) as target:
-        _export(user, connection, target)
+    with _opened(path, number, output, resuming=resume is not None) as target:
+        _export(number, connection, target)
+
+
+def _number_of(user: str, connection: Connection) -> int:
+    """Return the number of a user, which each row of an export has, or end the command."""
+    found: list[int] = []
+
+    async def searched(client: CreditClient) -> None:
+        found.append((await client.user_credits(user_id=user)).user_id)
+
+    make_reads(lambda client, _: searched(client), connection)
+    return found[0]
 
 
 @dataclass(kw_only=True, slots=True)

@@ -32,6 +32,7 @@ _OF_FIELD = {
     "idempotency_key": "--key",
     "metadata": "--metadata",
     "min_available_after": "--min-available-after",
+    "min_revision": "--min-revision",
     "note": "--note",
     "priority": "--priority",
     "purpose": "--purpose",
@@ -54,6 +55,7 @@ _OF_SETTING = {
     "tls_client_certificate": "client_certificate",
     "tls_client_key": "client_key",
     "token_file": "token_file",
+    "users_app_id": "users_app",
     "token_insecure": "insecure",
 }
 
@@ -65,6 +67,8 @@ _OF_ARGUMENT = {
     "`client_key`": "--client-key",
     "as `tls`": "with --tls-ca",
     "`tls`": "--tls",
+    "where user_id is text": "where --user is text",
+    "set users_app_id": "pass --users-app",
 }
 
 # A name of one word, such as `target`, is a setting's only where a clause begins.

@@ -13,7 +13,14 @@ from credit_models import CreditTransaction, Purchase, Summary, SummaryGroup, Tr
 from credit_client.cli.calls import OPTIONAL, make_list, make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.groups import with_groups
-from credit_client.cli.options import After, Display, number
+from credit_client.cli.options import (
+    After,
+    Display,
+    MinRevision,
+    UserId,
+    number,
+    user_option,
+)
 from credit_client.cli.output import Layout, fields_of, record_of, show
 from credit_client.cli.table import Record
 from credit_client.cli.times import moment, past, read_option
@@ -81,13 +88,13 @@ _GROUP_FIELDS = {
 }
 _SUMS = ("transactions", "credits_in", "credits_out", "spent", "expired", "refunded")
 
-AnyUser = Annotated[int | None, number("--user", "The user's id; needed without --app.")]
+AnyUser = Annotated[UserId | None, user_option("--user", "The user; needed without --app.")]
 
 
 class CommonFilters(TypedDict):
     """The arguments that all queries have."""
 
-    user_id: int | None
+    user_id: int | str | None
     app_id: int | None
     created_from: datetime | None
     created_until: datetime | None
@@ -148,7 +155,7 @@ class Filters:
         """Whether an option is given."""
         return any(value not in (None, []) for value in astuple(self))
 
-    def values(self, user: int | None, after: int, *, utc: bool) -> CommonFilters:
+    def values(self, user: int | str | None, after: int, *, utc: bool) -> CommonFilters:
         """Return the arguments of the query for these options.
 
         Raises:
@@ -227,6 +234,7 @@ def transactions(
     display: Display,
     user: AnyUser = None,
     after: After = 0,
+    min_revision: MinRevision = None,
 ) -> None:
     """List transactions of a user, or of all users in an app, oldest first.
 
@@ -238,12 +246,15 @@ def transactions(
 
     def listed(client: CreditClient) -> AsyncGenerator[CreditTransaction, None]:
         if values is None:
-            return client.transactions(user_id=user or 0, after_sequence=after)
+            return client.transactions(
+                user_id=user or 0, after_sequence=after, min_revision=min_revision
+            )
         query = client.query_transactions(
             **values,
             types=filters.types(),
             related_id=filters.related or "",
             grant_id=filters.grant or "",
+            min_revision=min_revision,
         )
         return _first_or_latest(aiter(query), filters.last)
 
@@ -344,7 +355,7 @@ def find(
     ],
     connection: Connection,
     display: Display,
-    user: Annotated[int | None, number("--user", "The user of the key.")] = None,
+    user: Annotated[UserId | None, user_option("--user", "The user of the key.")] = None,
     app_id: Annotated[int | None, number("--app", "The app of the key.")] = None,
 ) -> None:
     """Show one transaction, by its id or by the idempotency key of its write."""

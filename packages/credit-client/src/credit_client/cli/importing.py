@@ -72,7 +72,7 @@ def import_file(
                 code = check(opened, format_of(output))
             else:
                 client = client_of(connection)
-                words = [*words, *connection.words(client.settings.target)]
+                words = [*words, *connection.words(client.settings)]
                 command = ["credit", "import", file, *words]
                 code = write(client, opened, command, format_of(output), concurrency=concurrency)
         except UnusableFile as error:

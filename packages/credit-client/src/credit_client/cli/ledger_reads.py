@@ -16,6 +16,7 @@ from credit_client.cli.options import (
     By,
     Display,
     DryRun,
+    MinRevision,
     Output,
     User,
     format_of,
@@ -64,11 +65,18 @@ _STEPS = Layout(
 
 
 @with_groups
-def grants(user: User, app_id: App, connection: Connection, display: Display) -> None:
+def grants(
+    user: User,
+    app_id: App,
+    connection: Connection,
+    display: Display,
+    min_revision: MinRevision = None,
+) -> None:
     """List what is left of a user's grants in an app."""
 
     async def listed(client: CreditClient) -> None:
-        records = [record_of(one) for one in await client.grants(user_id=user, app_id=app_id)]
+        found = await client.grants(user_id=user, app_id=app_id, min_revision=min_revision)
+        records = [record_of(one) for one in found]
         columns = (*_GRANTS.columns, *filled(records, _GRANTS_SELDOM))
         show_rows(records, replace(_GRANTS, columns=columns), display.form, utc=display.utc)
 
@@ -83,11 +91,16 @@ def holds(
     display: Display,
     everything: Annotated[bool, typer.Option("--all", help="List settled holds too.")] = False,
     after: After = 0,
+    min_revision: MinRevision = None,
 ) -> None:
     """List a user's open holds in an app, oldest first."""
     make_list(
         lambda client: client.holds(
-            user_id=user, app_id=app_id, include_settled=everything, after_sequence=after
+            user_id=user,
+            app_id=app_id,
+            include_settled=everything,
+            after_sequence=after,
+            min_revision=min_revision,
         ),
         _ALL_HOLDS if everything else _HOLDS,
         connection,
@@ -109,6 +122,7 @@ def forecast(
             help="The end, such as 2026-12-31 or 2026-12-31T18:00Z. Default: without an end.",
         ),
     ] = None,
+    min_revision: MinRevision = None,
 ) -> None:
     """Show when credits start, expire and are released, if nothing is spent."""
     end = None
@@ -116,7 +130,9 @@ def forecast(
         end = read_option("--until", until, lambda text: moment(text, utc=display.utc))
 
     async def shown(client: CreditClient) -> None:
-        found = await client.forecast(user_id=user, app_id=app_id, until=end)
+        found = await client.forecast(
+            user_id=user, app_id=app_id, until=end, min_revision=min_revision
+        )
         if display.form is Format.JSON:
             show_json(record_of(found))
             return
@@ -131,11 +147,17 @@ def forecast(
 
 
 @with_groups
-def caps(user: User, app_id: App, connection: Connection, display: Display) -> None:
+def caps(
+    user: User,
+    app_id: App,
+    connection: Connection,
+    display: Display,
+    min_revision: MinRevision = None,
+) -> None:
     """Show a user's spending caps in an app, what is spent and held, and when each period ends."""
 
     async def shown(client: CreditClient) -> None:
-        found = await client.spending_cap(user_id=user, app_id=app_id)
+        found = await client.spending_cap(user_id=user, app_id=app_id, min_revision=min_revision)
         if display.form is Format.JSON:
             show_json(record_of(found))
         else:

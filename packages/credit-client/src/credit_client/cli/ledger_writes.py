@@ -1,12 +1,13 @@
 """The commands that grant, return, move, correct and cap credits."""
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
 import typer
-from credit_models import GrantCategory
+from credit_models import CreditTransaction, GrantCategory
 
 from credit_client.cli.calls import Question, make_ledger_write, make_reads
 from credit_client.cli.connection import Connection
@@ -22,8 +23,10 @@ from credit_client.cli.options import (
     NotedDetails,
     Sending,
     User,
+    UserId,
     fail,
     number,
+    user_option,
 )
 from credit_client.cli.times import duration, fixed, fixed_or_duration, is_duration, moment
 from credit_client.client import CreditClient
@@ -162,7 +165,7 @@ def refund(
     """Return the credits of a purchase, or take back credits that were added."""
     if (transaction is None) == (sequence is None):
         raise typer.BadParameter("give either --transaction or --sequence")
-    found = transaction or _transaction_at(sequence or 0, user, connection)
+    found = transaction or _transaction_at(sequence or 0, user, app_id, connection)
     make_ledger_write(
         lambda client, attempt: client.reverse(
             user_id=user,
@@ -192,8 +195,8 @@ def transfer(
     details: NotedDetails,
     connection: Connection,
     to_user: Annotated[
-        int | None,
-        number("--to-user", "The user who receives the credits. Default: the same user."),
+        UserId | None,
+        user_option("--to-user", "The user who receives the credits. Default: the same user."),
     ] = None,
     to_app: Annotated[
         int | None,
@@ -262,7 +265,8 @@ def cap(
     details: NotedDetails,
     connection: Connection,
     user: Annotated[
-        int | None, number("--user", "The user. Default: all users without caps of their own.")
+        UserId | None,
+        user_option("--user", "The user. Default: all users without caps of their own."),
     ] = None,
     hour: Annotated[int | None, number("--hour", "The cap of each hour (UTC).")] = None,
     day: Annotated[int | None, number("--day", "The cap of each day.")] = None,
@@ -312,12 +316,27 @@ def _when(text: str | None) -> tuple[datetime | None, timedelta | None]:
     return (None, duration(text)) if is_duration(text) else (moment(text), None)
 
 
-def _transaction_at(sequence: int, user: int, connection: Connection) -> str:
+def _transaction_at(sequence: int, user: int | str, app_id: int, connection: Connection) -> str:
     """Return the id of a user's transaction, or end the command."""
     found: list[str] = []
 
+    def rows_of(client: CreditClient) -> AsyncGenerator[CreditTransaction, None]:
+        after = max(0, sequence - 1)
+        if isinstance(user, int):
+            return client.transactions(user_id=user, after_sequence=after)
+        # A query has the app, whose directory has the user. Servers before 0.4.0 have neither.
+        return aiter(
+            client.query_transactions(
+                user_id=user,
+                app_id=app_id,
+                after_sequence=after,
+                before_sequence=sequence + 1,
+                page_size=1,
+            )
+        )
+
     async def find(client: CreditClient) -> None:
-        rows = client.transactions(user_id=user, after_sequence=max(0, sequence - 1))
+        rows = rows_of(client)
         async with aclosing(rows):
             async for row in rows:
                 found.extend([row.id] if row.sequence == sequence else [])

@@ -1,9 +1,10 @@
 """What the commands share: options, the form of the output, and how a command fails."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
@@ -14,6 +15,13 @@ from credit_client.cli.flags import settings_sentence
 from credit_client.cli.output import Format
 from credit_client.client import CreditClient
 from credit_client.writes import NotedOptions, WriteOptions
+
+if TYPE_CHECKING:
+    UserId: TypeAlias = int | str
+else:
+    UserId = str  # typer takes no union; `parser` makes the value
+
+_NUMBER = re.compile(r"[+-]?[0-9]+")
 
 
 def whole(text: str | int) -> int:
@@ -28,6 +36,12 @@ def whole(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is not a whole number") from None
 
 
+def user_id(text: str | int) -> int | str:
+    """Read a user: a whole number or, if the text is no number, the user's id in the app."""
+    # Not what `int` accepts beyond digits, such as 1_000: it may be an id in the app.
+    return int(text) if _NUMBER.fullmatch(str(text).strip()) else text
+
+
 def number(name: str, explanation: str, variable: str | None = None) -> OptionInfo:
     """Return an option whose value is a whole number."""
     option: OptionInfo = typer.Option(
@@ -36,12 +50,18 @@ def number(name: str, explanation: str, variable: str | None = None) -> OptionIn
     return option
 
 
-USER: ArgumentInfo = typer.Argument(
-    parser=whole, metavar="USER", help="The user's id.", show_default=False
-)
+def user_option(name: str, explanation: str) -> OptionInfo:
+    """Return an option whose value is a user."""
+    option: OptionInfo = typer.Option(name, parser=user_id, metavar="USER", help=explanation)
+    return option
 
 
-User: TypeAlias = Annotated[int, number("--user", "The user's id.")]
+_USER = "The user: a number, or the id of the user in the app."
+
+USER: ArgumentInfo = typer.Argument(parser=user_id, metavar="USER", help=_USER, show_default=False)
+
+
+User: TypeAlias = Annotated[UserId, user_option("--user", _USER)]
 App: TypeAlias = Annotated[int, number("--app", "The app's id.")]
 Credits: TypeAlias = Annotated[int, number("--credits", "The number of credits.")]
 ReportId: TypeAlias = Annotated[str, typer.Option("--report", help="The report's id.")]
@@ -58,6 +78,10 @@ Key: TypeAlias = Annotated[
 Output: TypeAlias = Annotated[
     Format | None,
     typer.Option("--output", "-o", help="Default: table at a terminal, json elsewhere."),
+]
+MinRevision: TypeAlias = Annotated[
+    int | None,
+    number("--min-revision", "Fail unless the user's revision is this one or greater."),
 ]
 After: TypeAlias = Annotated[int, number("--after", "Only entries after this sequence.")]
 

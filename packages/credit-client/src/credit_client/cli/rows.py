@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO
 
+from credit_client.cli.options import user_id
 from credit_client.errors import InvalidField
 from credit_client.importing import ImportRow
 
-_NUMBERS = ("user_id", "app_id", "credits", "created_by")
-_TEXTS = ("kind", "report_id", "report_name", "idempotency_key")
+_NUMBERS = ("app_id", "credits", "created_by")
+_TEXTS = ("user_id", "kind", "report_id", "report_name", "idempotency_key")
 # What a file of rejected rows has in addition. It can be imported again as it is.
 _ADDED = ("line", "error")
 _REQUIRED = ("user_id", "app_id", "credits")
@@ -153,10 +154,12 @@ class RowReader:
         }
         if self.header is not None:
             values |= {name: _whole(name, values[name]) for name in _NUMBERS if name in values}
+        if isinstance(values["user_id"], str):
+            values["user_id"] = user_id(values["user_id"])
         if "idempotency_key" not in values:
             values["idempotency_key"] = self._key(line)
         row = FileRow(**({"created_by": self._by} | values), line=line, source=record)
-        row.request()
+        row.write()
         return row
 
     def _key(self, line: int) -> str:

@@ -17,7 +17,7 @@ from credit_client.cli.csv_rows import CsvRows
 from credit_client.cli.exits import Exit
 from credit_client.cli.groups import with_groups
 from credit_client.cli.history import PAGE_SIZE
-from credit_client.cli.options import USER, Display, fail, number
+from credit_client.cli.options import USER, Display, UserId, fail, number
 from credit_client.cli.output import (
     Format,
     Layout,
@@ -189,7 +189,7 @@ class Statement:
 
 @with_groups
 def statement(
-    user: Annotated[int, USER],
+    user: Annotated[UserId, USER],
     month: Annotated[
         str, typer.Option("--month", metavar="MONTH", help="The month, such as 2026-11.")
     ],
@@ -228,7 +228,7 @@ def statement(
 
 async def _write(
     client: CreditClient,
-    user: int,
+    user: int | str,
     app_id: int | None,
     period: tuple[datetime, datetime],
     sink: "_Sink",
@@ -272,7 +272,7 @@ async def _write(
     sink.end(made)
 
 
-async def _apps(client: CreditClient, user: int) -> Sequence[int]:
+async def _apps(client: CreditClient, user: int | str) -> Sequence[int]:
     held = await client.user_credits(user_id=user)
     return [balance.app_id for balance in held.balances]
 

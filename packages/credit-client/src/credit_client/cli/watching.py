@@ -14,7 +14,7 @@ from credit_client.cli.calls import OPTIONAL, make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import complain
 from credit_client.cli.groups import with_groups
-from credit_client.cli.options import Display, number
+from credit_client.cli.options import Display, UserId, number, user_option
 from credit_client.cli.output import Format, Layout, fields_of, record_of, show_json, show_rows
 from credit_client.cli.table import Table
 
@@ -26,7 +26,9 @@ _BALANCES = Layout(noun="balances", fields=fields_of(Balance), columns=("app_id"
 def watch(
     connection: Connection,
     display: Display,
-    user: Annotated[int | None, number("--user", "The user. Default: all of the app.")] = None,
+    user: Annotated[
+        UserId | None, user_option("--user", "The user. Default: all of the app.")
+    ] = None,
     app_id: Annotated[int | None, number("--app", "The app. Default: all of the user.")] = None,
     token: Annotated[
         str,
@@ -63,7 +65,7 @@ def watch(
         raise typer.Exit from None
     finally:
         if shown.token:
-            ids = [("--user", user), ("--app", app_id)]
+            ids = [("--user", user), ("--app", app_id), ("--users-app", connection.users_app)]
             words = [word for name, id_ in ids if id_ is not None for word in (name, str(id_))]
             command = shlex.join(["credit", "watch", *words, "--from", shown.token])
             complain(f"credit: to continue: {command}\n")

@@ -14,6 +14,7 @@ from credit_models import (
     Balance,
     CreditTransaction,
     DeadLetter,
+    DirectoryUser,
     Grant,
     GrantCategory,
     Hold,
@@ -73,7 +74,7 @@ class Batch:
     def add(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -100,7 +101,7 @@ class Batch:
     def use(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         report_id: str,
         report_name: str,
@@ -146,7 +147,7 @@ class Batch:
     def grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -202,7 +203,7 @@ class Batch:
     def void_grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         grant_id: str,
         created_by: int,
@@ -231,11 +232,11 @@ class Batch:
     def transfer(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
-        to_user_id: int | None = None,
+        to_user_id: int | str | None = None,
         to_app_id: int | None = None,
         **options: Unpack[WriteOptions],
     ) -> BatchOperation:
@@ -275,7 +276,7 @@ class Batch:
     def place_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -323,7 +324,7 @@ class Batch:
     def capture_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         report_id: str,
@@ -377,7 +378,7 @@ class Batch:
     def release_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         created_by: int,
@@ -406,7 +407,7 @@ class Batch:
     def extend_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         expires_after: timedelta,
@@ -446,7 +447,7 @@ class Batch:
         bought: Receipt | CreditTransaction | Purchase,
         *,
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         credits: int | None = None,
         restore_until: datetime | None = None,
@@ -489,7 +490,7 @@ class Batch:
     def reverse(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         transaction_id: str,
         created_by: int,
@@ -534,7 +535,7 @@ class Batch:
     def adjust(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         delta: int,
         note: str,
@@ -566,7 +567,7 @@ class Batch:
     def set_spending_cap(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         created_by: int,
         per_hour: int | None = None,
@@ -634,7 +635,7 @@ class HoldHandle:
         return self._wrapped.id
 
     @property
-    def user_id(self) -> int:
+    def user_id(self) -> int | str:
         """The user whose credits are reserved."""
         return self._wrapped.user_id
 
@@ -812,6 +813,10 @@ class CreditClient:
     a day. An exception from outside, such as KeyboardInterrupt, cancels the call. Ids, `credits`
     and `created_by` are 1 to 4294967295.
 
+    Every `user_id` may also be the text by which the app knows the user, such as a UUID. The client
+    looks up the number once and remembers it. `add` and `grant` give a number to a new user, and
+    all other methods raise `UserNotFound`.
+
     A call blocks its thread. In a coroutine it stops the whole event loop for that time: use
     `credit_client.CreditClient` there.
     """
@@ -827,6 +832,7 @@ class CreditClient:
         insecure: bool | None = None,
         timeout_seconds: float | None = None,
         wait_for_ready: bool | None = None,
+        users_app_id: int | None = None,
         settings: ClientSettings | None = None,
         transport: Transport | None = None,
     ) -> None:
@@ -847,6 +853,8 @@ class CreditClient:
             timeout_seconds: The time of a whole call; None for the one in the settings.
             wait_for_ready: Whether calls wait, for as long as they have time, for a server that
                 cannot be reached; None for the value in the settings.
+            users_app_id: The app whose directory has the users that `user_id` names by text; None
+                for the one in the settings, and without one there the app of each call.
             settings: All other settings; None reads the `CREDIT_*` environment variables.
             transport: Replaces connections to `target`. For tests.
 
@@ -864,6 +872,7 @@ class CreditClient:
                 insecure=insecure,
                 timeout_seconds=timeout_seconds,
                 wait_for_ready=wait_for_ready,
+                users_app_id=users_app_id,
                 settings=settings,
                 transport=transport,
             )
@@ -886,7 +895,7 @@ class CreditClient:
     def add(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -939,7 +948,7 @@ class CreditClient:
     def use(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         report_id: str,
         report_name: str,
@@ -994,7 +1003,7 @@ class CreditClient:
     def hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -1043,7 +1052,9 @@ class CreditClient:
             ),
         )
 
-    def hold_of(self, *, hold_id: str, user_id: int, app_id: int, created_by: int) -> HoldHandle:
+    def hold_of(
+        self, *, hold_id: str, user_id: int | str, app_id: int, created_by: int
+    ) -> HoldHandle:
         """Return a handle of a hold that was placed earlier, perhaps by another process.
 
         Nothing is sent. `with` on it releases at its end what was not captured.
@@ -1129,7 +1140,7 @@ class CreditClient:
     def grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -1187,7 +1198,7 @@ class CreditClient:
     def void_grant(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         grant_id: str,
         created_by: int,
@@ -1218,11 +1229,11 @@ class CreditClient:
     def transfer(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
-        to_user_id: int | None = None,
+        to_user_id: int | str | None = None,
         to_app_id: int | None = None,
         **options: Unpack[WriteOptions],
     ) -> Receipt:
@@ -1264,7 +1275,7 @@ class CreditClient:
     def place_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         credits: int,
         created_by: int,
@@ -1314,7 +1325,7 @@ class CreditClient:
     def capture_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         report_id: str,
@@ -1370,7 +1381,7 @@ class CreditClient:
     def release_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         created_by: int,
@@ -1401,7 +1412,7 @@ class CreditClient:
     def extend_hold(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         hold_id: str,
         expires_after: timedelta,
@@ -1443,7 +1454,7 @@ class CreditClient:
         bought: Receipt | CreditTransaction | Purchase,
         *,
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         credits: int | None = None,
         restore_until: datetime | None = None,
@@ -1488,7 +1499,7 @@ class CreditClient:
     def reverse(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         transaction_id: str,
         created_by: int,
@@ -1535,7 +1546,7 @@ class CreditClient:
     def adjust(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         delta: int,
         note: str,
@@ -1574,7 +1585,7 @@ class CreditClient:
     def set_spending_cap(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         created_by: int,
         per_hour: int | None = None,
@@ -1692,7 +1703,7 @@ class CreditClient:
         app_id: int,
         credits: int,
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         direction: AlertDirection = AlertDirection.FALLS_BELOW,
         timeout_seconds: float | None = None,
     ) -> Sequence[Alert]:
@@ -1731,7 +1742,7 @@ class CreditClient:
         app_id: int,
         credits: int,
         created_by: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         direction: AlertDirection = AlertDirection.FALLS_BELOW,
         timeout_seconds: float | None = None,
     ) -> Sequence[Alert]:
@@ -1760,7 +1771,7 @@ class CreditClient:
         )
 
     def alerts(
-        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+        self, *, app_id: int, user_id: int | str | None = None, timeout_seconds: float | None = None
     ) -> AlertList:
         """Return the `app_alerts` of an app and, with a user, the `user_alerts` too."""
         return self._session.run(
@@ -1773,7 +1784,7 @@ class CreditClient:
         self,
         *,
         app_id: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         after_position: int = 0,
         timeout_seconds: float | None = None,
     ) -> Generator[AlertEvent, None, None]:
@@ -1801,7 +1812,7 @@ class CreditClient:
         self,
         *,
         app_id: int,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         after_position: int,
         timeout_seconds: float | None = None,
     ) -> Generator[AlertEvent, None, None]:
@@ -1926,38 +1937,94 @@ class CreditClient:
             )
         )
 
-    def user_credits(self, *, user_id: int, timeout_seconds: float | None = None) -> UserCredits:
-        """Return a user's balances in all apps; the list is empty without any credits so far."""
+    def user_credits(
+        self,
+        *,
+        user_id: int | str,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
+    ) -> UserCredits:
+        """Return a user's balances in all apps; the list is empty without any credits so far.
+
+        Args:
+            user_id: The user.
+            min_revision: The answer is not older than this revision of the user, such as
+                `Receipt.revision`; None: no condition. A server before 0.4.0 ignores it.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            RevisionNotReached: The user has a lower revision.
+        """
         return self._session.run(
-            self._session.client.user_credits(user_id=user_id, timeout_seconds=timeout_seconds)
+            self._session.client.user_credits(
+                user_id=user_id, min_revision=min_revision, timeout_seconds=timeout_seconds
+            )
         )
 
     def balance(
-        self, *, app_id: int, user_id: int | None = None, timeout_seconds: float | None = None
+        self,
+        *,
+        app_id: int,
+        user_id: int | str | None = None,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> int:
         """Return a user's balance in an app or, without `user_id`, the sum over all its users.
 
+        Args:
+            app_id: The app.
+            user_id: The user; None for all.
+            min_revision: As for `user_credits`; only with a user.
+            timeout_seconds: The time for the whole call; None for the client's.
+
         Raises:
             AppTotalOverflow: The sum is past 4294967295. See also `CreditError`.
+            RevisionNotReached: The user has a lower revision.
         """
         return self._session.run(
             self._session.client.balance(
-                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+                app_id=app_id,
+                user_id=user_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def balance_details(
-        self, *, app_id: int, user_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        app_id: int,
+        user_id: int | str,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Balance:
-        """Return a user's balance in an app with what is held and owed, and what expires next."""
+        """Return a user's balance in an app with what is held and owed, and what expires next.
+
+        Args:
+            app_id: The app.
+            user_id: The user.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            RevisionNotReached: The user has a lower revision.
+        """
         return self._session.run(
             self._session.client.balance_details(
-                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+                app_id=app_id,
+                user_id=user_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def purchases(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        after_sequence: int = 0,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Generator[Purchase, None, None]:
         """Return a user's purchases, oldest first, as they arrive: `for … in …`.
 
@@ -1969,29 +2036,41 @@ class CreditClient:
         Args:
             user_id: The user.
             after_sequence: The purchases after this `sequence`; 0 for all.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time to wait for each next message; None for the client's. The
                 whole list may take as long as its reader takes.
         """
         return self._session.rows(
             self._session.client.purchases(
-                user_id=user_id, after_sequence=after_sequence, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                after_sequence=after_sequence,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def transactions(
-        self, *, user_id: int, after_sequence: int = 0, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        after_sequence: int = 0,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Generator[CreditTransaction, None, None]:
         """Return a user's transactions, oldest first. All else is as for `purchases`."""
         return self._session.rows(
             self._session.client.transactions(
-                user_id=user_id, after_sequence=after_sequence, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                after_sequence=after_sequence,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def query_transactions(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         types: Sequence[TransactionType] = (),
         created_from: datetime | None = None,
@@ -2007,6 +2086,7 @@ class CreditClient:
         metadata: Mapping[str, str] | None = None,
         oldest_first: bool = False,
         page_size: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> TransactionQuery:
         """Return the transactions of a user, or of an app, that satisfy all conditions.
@@ -2041,6 +2121,7 @@ class CreditClient:
             metadata: Only those with all these pairs.
             oldest_first: Whether the oldest come first. Otherwise the newest do.
             page_size: The most transactions of a page, up to 1,000; 0 for 100.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
@@ -2066,6 +2147,7 @@ class CreditClient:
                 metadata=metadata,
                 oldest_first=oldest_first,
                 page_size=page_size,
+                min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             ),
         )
@@ -2073,7 +2155,7 @@ class CreditClient:
     def query_purchases(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         created_from: datetime | None = None,
         created_until: datetime | None = None,
@@ -2140,7 +2222,7 @@ class CreditClient:
     def watch(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         resume_token: str = "",
         progress: bool = False,
@@ -2193,7 +2275,7 @@ class CreditClient:
         self,
         *,
         transaction_id: str = "",
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         idempotency_key: str = "",
         timeout_seconds: float | None = None,
@@ -2228,7 +2310,7 @@ class CreditClient:
     def summarize(
         self,
         *,
-        user_id: int | None = None,
+        user_id: int | str | None = None,
         app_id: int | None = None,
         created_from: datetime,
         created_until: datetime,
@@ -2269,7 +2351,7 @@ class CreditClient:
     def balance_at(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         at: datetime | None = None,
         sequence: int | None = None,
@@ -2304,25 +2386,40 @@ class CreditClient:
         )
 
     def grants(
-        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        app_id: int,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> Sequence[Grant]:
         """Return the live grants of a user in an app: at most 256.
 
         Needs a server of 0.3.0 or later.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
         """
         return self._session.run(
             self._session.client.grants(
-                user_id=user_id, app_id=app_id, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                app_id=app_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def holds(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         include_settled: bool = False,
         after_sequence: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Generator[Hold, None, None]:
         """Return the holds of a user in an app, oldest first: `for … in …`.
@@ -2334,6 +2431,7 @@ class CreditClient:
             app_id: The app.
             include_settled: Whether to return settled holds too, and not only open ones.
             after_sequence: The holds after this `sequence`; 0 for all.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for each part; None for the client's.
         """
         return self._session.rows(
@@ -2342,6 +2440,7 @@ class CreditClient:
                 app_id=app_id,
                 include_settled=include_settled,
                 after_sequence=after_sequence,
+                min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             )
         )
@@ -2349,9 +2448,10 @@ class CreditClient:
     def forecast(
         self,
         *,
-        user_id: int,
+        user_id: int | str,
         app_id: int,
         until: datetime | None = None,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Forecast:
         """Return how a user's balance in an app changes by time alone, if nothing is spent.
@@ -2362,6 +2462,7 @@ class CreditClient:
             user_id: The user.
             app_id: The app.
             until: The last moment of the forecast, with a time zone; None: without an end.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -2370,16 +2471,31 @@ class CreditClient:
         """
         return self._session.run(
             self._session.client.forecast(
-                user_id=user_id, app_id=app_id, until=until, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                app_id=app_id,
+                until=until,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
     def spending_cap(
-        self, *, user_id: int, app_id: int, timeout_seconds: float | None = None
+        self,
+        *,
+        user_id: int | str,
+        app_id: int,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> UserSpendingCaps:
         """Return the spending caps of a user in an app, and what counts.
 
         Needs a server of 0.3.0 or later.
+
+        Args:
+            user_id: The user.
+            app_id: The app.
+            min_revision: As for `user_credits`.
+            timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             The user's own caps, those of the app, and for each cap that applies what is spent and
@@ -2387,7 +2503,64 @@ class CreditClient:
         """
         return self._session.run(
             self._session.client.spending_cap(
-                user_id=user_id, app_id=app_id, timeout_seconds=timeout_seconds
+                user_id=user_id,
+                app_id=app_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def resolve_user(
+        self, *, app_id: int, external_id: str, timeout_seconds: float | None = None
+    ) -> DirectoryUser:
+        """Return the user with an external id in an app, who gets a number if there is none.
+
+        `add` and `grant` do this for a new user by themselves. The identity needs the scope
+        `credits:issue`.
+
+        Args:
+            app_id: The app whose directory has the user.
+            external_id: The user's id in that app, such as a UUID: 1 to 128 characters. Upper and
+                lower case differ.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Returns:
+            The user. All calls return the same `user_id`.
+
+        Raises:
+            UserIdsExhausted: No number is left.
+        """
+        return self._session.run(
+            self._session.client.resolve_user(
+                app_id=app_id, external_id=external_id, timeout_seconds=timeout_seconds
+            )
+        )
+
+    def find_user(
+        self,
+        *,
+        user_id: int | None = None,
+        app_id: int | None = None,
+        external_id: str = "",
+        timeout_seconds: float | None = None,
+    ) -> DirectoryUser:
+        """Return a user of the directory: by the number, or by the app and the external id.
+
+        Args:
+            user_id: The number. Without it, the next two arguments are needed.
+            app_id: The app whose directory has the user.
+            external_id: The user's id in that app.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            UserNotFound: The directory has no such user that the caller may read.
+        """
+        return self._session.run(
+            self._session.client.find_user(
+                user_id=user_id,
+                app_id=app_id,
+                external_id=external_id,
+                timeout_seconds=timeout_seconds,
             )
         )
 

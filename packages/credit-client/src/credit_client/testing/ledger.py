@@ -54,7 +54,7 @@ from credit_models.operations import AnyWrite
 from credit_models.translation import messages
 from credit_models.translation.alerts import AlertChange, alert_of, alerts_to_messages
 from credit_models.translation.commands import caps_from_message, command_of
-from credit_models.translation.refusals import answer_of, total_overflow
+from credit_models.translation.refusals import answer_of, revision_not_reached, total_overflow
 
 from credit_client.operation import users_of
 from credit_client.testing.alerts import FakeAlerts
@@ -261,7 +261,23 @@ class FakeLedger:
         balance = self.balance(app_id=app_id, user_id=user_id)
         if user_id is None:
             return Balance(app_id=app_id, balance=balance)
-        return replace(messages.balance_to_message(self._account(user_id), app_id), balance=balance)
+        account = self._account(user_id)
+        message = messages.balance_to_message(account, app_id)
+        return replace(message, balance=balance, revision=account.revision)
+
+    def check_revision(self, *, user_id: int, required: int) -> None:
+        """Check that a user has reached a revision. Nothing here lags behind: it does not wait.
+
+        Raises:
+            Refused: The user has a lower one.
+        """
+        revision = self._account(user_id).revision
+        if revision < required:
+            raise Refused(*revision_not_reached(revision, required=required))
+
+    def has_history(self, *, user_id: int) -> bool:
+        """Return whether anything was ever written for a user."""
+        return user_id in self._users
 
     def purchases(self, *, user_id: int, after_sequence: int = 0) -> tuple[Purchase, ...]:
         """Return a user's purchases after a sequence, oldest first."""

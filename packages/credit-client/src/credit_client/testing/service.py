@@ -48,6 +48,7 @@ from credit_client import methods
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
 from credit_client.methods import BATCH_WRITE, WATCH, WRITE
 from credit_client.testing.clock import FakeClock
+from credit_client.testing.directory import FakeDirectory
 from credit_client.testing.history import (
     balance_at,
     one_of,
@@ -94,11 +95,13 @@ class FakeCreditService:
 
     Attributes:
         ledger: The accounts of the service.
+        directory: The numbers of users that apps know by text.
     """
 
     def __init__(self, ledger: FakeLedger | None = None) -> None:
         self.ledger = ledger or FakeLedger()
         self._webhooks = FakeWebhooks(self.ledger)
+        self.directory = FakeDirectory(self.ledger)
         self._failures: deque[ErrorReason] = deque()
 
     @property
@@ -217,6 +220,8 @@ class FakeCreditService:
                 self._unary(methods.REMOVE_WEBHOOK, self._webhooks.remove),
                 self._unary(methods.DEAD_LETTERS, lambda _: ListDeadLettersResponse()),
                 self._unary(methods.RESEND_DEAD_LETTERS, self._webhooks.resend),
+                self._unary(methods.RESOLVE_USER, self.directory.resolve),
+                self._unary(methods.FIND_USER, self.directory.find),
                 self._batch(),
                 self._stream(),
                 self._watch(),
@@ -235,7 +240,8 @@ class FakeCreditService:
             if hold.sequence > request.after_sequence
         ]
         more = holds[size - 1].sequence if len(holds) > size else 0
-        return ListHoldsResponse(holds=holds[:size], next_after_sequence=more)
+        revision = self.ledger.user_credits(user_id=request.user_id).revision
+        return ListHoldsResponse(holds=holds[:size], next_after_sequence=more, revision=revision)
 
     # Any: each call has messages of its own.
     def _write(self, method: Method[Any, Any]) -> tuple[str, Handler]:
@@ -402,6 +408,9 @@ class FakeCreditService:
             raise Refused(ErrorReason.INVALID_FIELD, describe(broken), violations=broken)
         if failure in method_reasons()[method.path]:
             raise self._next_failure(method, request)
+        required = getattr(request, "min_revision", None)
+        if required is not None:
+            self.ledger.check_revision(user_id=getattr(request, "user_id", 0), required=required)
 
     def _next_failure(self, method: Method[_RequestT, ReplyT], request: _RequestT) -> Refused:
         reason = self._failures.popleft()

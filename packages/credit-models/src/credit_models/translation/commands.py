@@ -9,9 +9,11 @@ import betterproto2
 
 from credit_models import (
     AdjustBalanceRequest,
+    AppId,
     CaptureHoldRequest,
     CreditRequest,
     ExtendHoldRequest,
+    FindUserRequest,
     GetBalanceAtRequest,
     GetTransactionRequest,
     GrantCategory,
@@ -122,7 +124,8 @@ def _query_rule(
         return
     if request.app_id is None:
         yield Violation(field="app_id", description="must be set if user_id is not set")
-    for name, unset in (("after_sequence", 0), ("before_sequence", None), ("related_id", "")):
+    of_user = {"after_sequence": 0, "before_sequence": None, "related_id": "", "min_revision": None}
+    for name, unset in of_user.items():
         if getattr(request, name, unset) != unset:
             what = "must not be set if user_id is not set: it belongs to a user's history"
             yield Violation(field=name, description=what)
@@ -172,6 +175,26 @@ def _scope_rule(request: WatchRequest) -> Iterator[Violation]:
         yield Violation(field="user_id", description="must be set if app_id is not set")
 
 
+def _revision_rule(request: AppId) -> Iterator[Violation]:
+    if request.min_revision is not None and request.user_id is None:
+        yield Violation(field="min_revision", description="must not be set without user_id")
+
+
+def _user_rule(request: FindUserRequest) -> Iterator[Violation]:
+    """Require either a number, or an external id with its app."""
+    parts = ("app_id", "external_id")
+    given = [name for name in parts if getattr(request, name) not in (None, "")]
+    if request.user_id is not None:
+        for name in given:
+            yield Violation(field=name, description="must not be set with user_id")
+    elif not given:
+        yield Violation(field="user_id", description="must be set, or app_id and external_id")
+    else:
+        for name in parts:
+            if name not in given:
+                yield Violation(field=name, description="must be set without user_id")
+
+
 # The rules that the contract defines in comments and not in options. Any: each takes its request.
 _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Violation]]] = (
     MappingProxyType(
@@ -189,6 +212,8 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             RemoveAlertRequest: direction_rule,
             SetWebhookRequest: webhook_rules,
             RemoveWebhookRequest: webhook_rules,
+            FindUserRequest: _user_rule,
+            AppId: _revision_rule,
         }
     )
 )

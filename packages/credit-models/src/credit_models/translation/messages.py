@@ -211,6 +211,7 @@ def grants_to_message(account: Account, app_id: int) -> ListGrantsResponse:
     return ListGrantsResponse(
         grants=[grant_to_message(grant) for grant in (*app.grants, *app.scheduled)],
         base_credits=max(0, account.base(app_id)),
+        revision=account.revision,
     )
 
 
@@ -222,6 +223,7 @@ def forecast_to_message(
     return GetForecastResponse(
         balance=max(0, account.balance(app_id)),
         steps=[step_to_message(due) for due in ahead.entries],
+        revision=account.revision,
     )
 
 
@@ -282,6 +284,7 @@ def spending_cap_to_message(
             )
             for status in cap_statuses(app, policy, at)
         ],
+        revision=account.revision,
     )
 
 

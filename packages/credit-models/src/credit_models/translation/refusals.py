@@ -317,6 +317,38 @@ def dead_letter_not_found(dead_letter_id: str) -> Answer:
     )
 
 
+def user_not_found(user: str) -> Answer:
+    """Return the answer to a search for a user whom the directory does not have for the caller."""
+    return Answer(
+        ErrorReason.USER_NOT_FOUND,
+        "the directory has no such user; no change was made",
+        {"user": user},
+    )
+
+
+def user_ids_exhausted() -> Answer:
+    """Return the answer to a request for a number when the last one is given."""
+    return Answer(
+        ErrorReason.USER_IDS_EXHAUSTED,
+        "the directory has given the last number, 4294967295; no change was made",
+        {},
+    )
+
+
+def revision_not_reached(revision: int, *, required: int) -> Answer:
+    """Return the answer to a read that requires a revision which the user does not have yet.
+
+    Args:
+        revision: The user's revision; 0 if the caller may not read it.
+        required: The required revision.
+    """
+    return Answer(
+        ErrorReason.REVISION_NOT_REACHED,
+        f"the user has not reached revision {required} in time; no change was made",
+        {"revision": str(revision), "required": str(required)},
+    )
+
+
 def error_info(reason: ErrorReason, metadata: Mapping[str, str]) -> ErrorInfo:
     """Return the detail of a status that names the contract's reason."""
     return ErrorInfo(reason=reason_name(reason), domain=DOMAIN, metadata=metadata)

@@ -15,7 +15,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import betterproto2
 import structlog
@@ -28,7 +28,7 @@ from credit_server.access.identity import Identity
 from credit_server.errors import StartError
 from credit_server.grpc.call import Call
 from credit_server.grpc.ports import Translate
-from credit_server.store.port import AppPolicy
+from credit_server.store.port import AppPolicy, DirectoryUser
 
 # What a line shows under one name.
 Shown = str | int | bool | Mapping[str, str]
@@ -42,8 +42,23 @@ class Done:
     """A write took effect that makes no transaction and changes no policy."""
 
 
+class ResolvedUser(NamedTuple):
+    """The effect of a call that resolves a user.
+
+    Attributes:
+        user: The user.
+        created: Whether the call gave the user the number.
+    """
+
+    user: DirectoryUser
+    created: bool
+
+
+# What a write that succeeded has done.
+Effect = Receipt | AppPolicy | AlertUnchanged | Done | ResolvedUser
+
 # The result of a write: its effect, its error, or None if it was dropped without an effect.
-WriteResult = Receipt | AppPolicy | AlertUnchanged | Done | BaseException | None
+WriteResult = Effect | BaseException | None
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
@@ -58,6 +73,7 @@ _ALWAYS = {
     "idempotency_key": "key",
 }
 _IF_SET = {
+    "external_id": "external_id",
     "delta": "delta",
     "grant_id": "grant_id",
     "hold_id": "hold_id",
@@ -181,6 +197,9 @@ class AuditLog:
             return {"status": Status.OK.name}
         if isinstance(ending, AlertUnchanged):
             return {"status": Status.OK.name, "replayed": True}
+        if isinstance(ending, ResolvedUser):
+            user_id, created = ending.user.user_id, ending.created
+            return {"status": Status.OK.name, "user_id": user_id, "created": created}
         if ending is None:
             return {"status": Status.CANCELLED.name}
         error = self._translate(ending)
@@ -199,7 +218,7 @@ class AuditedWrite:
         receipt: What was accepted; None until then.
     """
 
-    receipt: Receipt | AppPolicy | AlertUnchanged | Done | None
+    receipt: Effect | None
 
     def __init__(self, audit: AuditLog, what: Line, request_id: str) -> None:
         self.receipt = None

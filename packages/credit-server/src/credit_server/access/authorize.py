@@ -398,6 +398,11 @@ def visible_apps(identity: Identity | None) -> frozenset[int] | None:
     return None if identity is None else identity.apps
 
 
+def visible_revision(account: Account, identity: Identity | None) -> int:
+    """Return the revision of an account; 0 if the identity may not read all apps: see below."""
+    return account.revision if visible_apps(identity) is None else 0
+
+
 def visible_account(account: Account, identity: Identity | None) -> Account:
     """Return the part of a user's account that an identity may read.
 

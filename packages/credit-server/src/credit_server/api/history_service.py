@@ -147,6 +147,8 @@ class HistoryService(HistoryServiceBase):
             grant_id=request.grant_id,
             metadata=tuple(sorted(request.metadata.items())),
         )
+        if request.min_revision is not None:
+            await self._reads.reached(call, request)
         query = _continued(query, request, _name_of(call))
         async with self._list_slots.slot(call.caller_name):
             page = await self._store.query_transactions(query)

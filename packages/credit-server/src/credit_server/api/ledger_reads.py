@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from credit_models import (
     GetAppPolicyRequest,
@@ -16,9 +17,10 @@ from credit_models import (
     ListHoldsResponse,
 )
 from credit_models import Hold as HoldMessage
-from credit_models.ledger import AppAccount, Hold, Kind, Transaction
+from credit_models.ledger import Account, AppAccount, Hold, Kind, Transaction
 from credit_models.translation import messages
 
+from credit_server.access import authorize
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert
 from credit_server.api.reads import Reads
@@ -59,26 +61,29 @@ class LedgerReads:
         """Answer with the caps of a user in an app, and what counts for them."""
         request = await self._reads.request(call)
         stored = await self._store.policy(request.app_id)
-        account = await self._reads.account(request.user_id)
+        account = await self._reads.account(call, request)
         answer = messages.spending_cap_to_message(
             account, request.app_id, stored.policy, self._reads.now()
         )
+        answer.revision = _revision(call, account)
         await call.send_answer(answer)
 
     async def list_grants(self, call: Call[ListGrantsRequest, ListGrantsResponse]) -> None:
         """Answer with the live grants of a user in an app."""
         request = await self._reads.request(call)
-        account = await self._reads.account(request.user_id)
-        await call.send_answer(messages.grants_to_message(account, request.app_id))
+        account = await self._reads.account(call, request)
+        answer = messages.grants_to_message(account, request.app_id)
+        answer.revision = _revision(call, account)
+        await call.send_answer(answer)
 
     async def list_holds(self, call: Call[ListHoldsRequest, ListHoldsResponse]) -> None:
         """Answer with a page of the holds of a user in an app."""
         request = await self._reads.request(call)
         size = request.page_size or _PAGE_SIZE
+        # The account is read before the entries. Then a hold that is settled in between has its
+        # last entry. It is read outside of the slot, because it may wait for a revision.
+        settled = await self._reads.settled(call, request)
         async with self._list_slots.slot(call.caller_name):
-            # The account is read before the entries. Then a hold that is settled in between has its
-            # last entry.
-            settled = await self._reads.settled(request.user_id)
             app = settled.account.apps.get(request.app_id, _NO_APP)
             if request.include_settled:
                 rows = await self._store.hold_entries(
@@ -96,15 +101,24 @@ class LedgerReads:
                 ]
         page = holds[:size]
         more = page[-1].sequence if len(holds) > size else 0
-        await call.send_answer(ListHoldsResponse(holds=page, next_after_sequence=more))
+        revision = _revision(call, settled.account)
+        await call.send_answer(
+            ListHoldsResponse(holds=page, next_after_sequence=more, revision=revision)
+        )
 
     async def get_forecast(self, call: Call[GetForecastRequest, GetForecastResponse]) -> None:
         """Answer with the changes of a balance by time alone."""
         request = await self._reads.request(call)
-        account = await self._reads.account(request.user_id)
-        await call.send_answer(
-            messages.forecast_to_message(account, request.app_id, until=request.until)
-        )
+        account = await self._reads.account(call, request)
+        answer = messages.forecast_to_message(account, request.app_id, until=request.until)
+        answer.revision = _revision(call, account)
+        await call.send_answer(answer)
+
+
+# Any: a call of any messages.
+def _revision(call: Call[Any, Any], account: Account) -> int:
+    """Return the revision of an account as far as the caller may read it."""
+    return authorize.visible_revision(account, authorize.identity_of(call))
 
 
 async def _from_rows(

@@ -1,10 +1,12 @@
 """Check the requests of reads, and return accounts as they are now, for all services."""
 
+import asyncio
 from datetime import datetime
 from typing import TypeVar
 
 from credit_models import (
     AppId,
+    FindUserRequest,
     GetAppPolicyRequest,
     GetBalanceAtRequest,
     GetForecastRequest,
@@ -19,13 +21,16 @@ from credit_models import (
     QueryPurchasesRequest,
     QueryTransactionsRequest,
     SummarizeRequest,
+    UserId,
     WatchRequest,
 )
 from credit_models.ledger import Account, Settled, settle
+from credit_models.translation.refusals import revision_not_reached
 
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
 from credit_server.access.identity import AppNotAllowed
+from credit_server.api import errors
 from credit_server.api.commands import validate
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
@@ -49,8 +54,25 @@ _Request = TypeVar(
     ListAlertEventsRequest,
     ListWebhooksRequest,
     ListDeadLettersRequest,
+    FindUserRequest,
 )
 _Answer = TypeVar("_Answer")
+_OfUser = TypeVar(
+    "_OfUser",
+    AppId,
+    GetForecastRequest,
+    GetSpendingCapRequest,
+    ListGrantsRequest,
+    ListHoldsRequest,
+    QueryTransactionsRequest,
+    UserId,
+)
+
+# How long a read waits for the revision that it requires, and how long between two looks at the
+# account. Replication takes milliseconds. A store that is further behind is a fault.
+REVISION_SECONDS_MAX = 0.5
+_WAIT_SECONDS_MIN = 0.01
+_WAIT_SECONDS_MAX = 0.1
 
 
 class Reads:
@@ -84,14 +106,42 @@ class Reads:
         validate(request)
         return request
 
-    async def account(self, user_id: int) -> Account:
-        """Return a user's account as it is now: with everything that is due by time."""
-        return (await self.settled(user_id)).account
+    async def account(self, call: Call[_OfUser, _Answer], request: _OfUser) -> Account:
+        """Return a user's account as it is now: with everything that is due by time.
 
-    async def settled(self, user_id: int) -> Settled:
-        """Return a user's account as it is now, and the entries that are due but not written."""
-        account = await self._store.account(user_id) or Account.empty(user_id)
-        return settle(account, self.now())
+        Raises:
+            GRPCError: The user has not reached the revision that the request requires.
+        """
+        return (await self.settled(call, request)).account
+
+    async def settled(self, call: Call[_OfUser, _Answer], request: _OfUser) -> Settled:
+        """Return a user's account as it is now, and the entries that are due but not written.
+
+        Raises:
+            GRPCError: As for `account`.
+        """
+        return settle(await self.reached(call, request), self.now())
+
+    async def reached(self, call: Call[_OfUser, _Answer], request: _OfUser) -> Account:
+        """Return a user's account as it is stored, at the revision that the request requires.
+
+        A read from the primary is nearly always there at once: then the account is read once.
+
+        Raises:
+            GRPCError: The user has not reached the revision in time.
+        """
+        user_id, required = request.user_id or 0, request.min_revision or 0
+        wait_seconds, waited = _WAIT_SECONDS_MIN, 0.0
+        while True:
+            account = await self._store.account(user_id) or Account.empty(user_id)
+            if account.revision >= required:
+                return account
+            if waited >= REVISION_SECONDS_MAX:
+                revision = authorize.visible_revision(account, authorize.identity_of(call))
+                raise errors.status_of(*revision_not_reached(revision, required=required))
+            await asyncio.sleep(wait_seconds)
+            waited += wait_seconds
+            wait_seconds = min(2 * wait_seconds, _WAIT_SECONDS_MAX)
 
     def now(self) -> datetime:
         """Return the time at which accounts are settled."""

@@ -113,7 +113,7 @@ class CreditService(CreditServiceBase):
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await call.recv_request()
         validate(request)
-        account = await self._reads.account(request.user_id)
+        account = await self._reads.account(call, request)
         visible = authorize.visible_account(account, authorize.identity_of(call))
         await call.send_answer(messages.account_to_message(visible))
 
@@ -126,8 +126,9 @@ class CreditService(CreditServiceBase):
             # It is negative if users owe more than others have.
             answer = Balance(app_id=request.app_id, balance=max(0, total))
         else:
-            account = await self._reads.account(request.user_id)
+            account = await self._reads.account(call, request)
             answer = messages.balance_to_message(account, request.app_id)
+            answer.revision = authorize.visible_revision(account, authorize.identity_of(call))
         await call.send_answer(answer)
 
     async def _list_user_purchases(self, call: Call[UserId, PurchaseMessage]) -> None:
@@ -151,6 +152,8 @@ class CreditService(CreditServiceBase):
         validate(request)
         apps = authorize.visible_apps(authorize.identity_of(call))
         pages = read(request.user_id, apps, after_sequence=request.after_sequence)
+        if request.min_revision is not None:
+            await self._reads.reached(call, request)
         async with call.list_slot():
             page = await self._next_page(call, pages, to_wire)
             while page is not None:

@@ -38,6 +38,8 @@ _ACTIONS_NEEDED = {
     "webhooks": _WRITES | {"remove"},
     "webhook_deliveries": _WRITES | {"remove"},
     "leases": _WRITES,
+    "directory": _WRITES,
+    "counters": _WRITES,
     "schema_version": _READS,
 }
 

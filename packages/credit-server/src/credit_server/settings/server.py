@@ -21,6 +21,7 @@ from credit_server.settings.access import AccessSettings
 from credit_server.settings.fields import Group, Settings
 from credit_server.settings.store import StoreSettings
 from credit_server.settings.telemetry import TelemetrySettings
+from credit_server.store.port import USER_IDS_FROM
 from credit_server.units import Seconds
 
 _CALLS = Group(
@@ -83,6 +84,10 @@ class WriteSettings(Settings):
     """How many apps of users per second the server settles: it writes entries that are due by time,
     such as the end of a grant. Balances are correct before that too. One server at a time does this
     work."""
+
+    user_ids_from: Annotated[int, Ge(1), Le(UINT32_MAX)] = USER_IDS_FROM
+    """Least number that a user with a text id gets. Set it above all numbers that apps give to
+    their users themselves. A lower value than before has no effect."""
 
 
 class WebhookSettings(Settings):

@@ -7,7 +7,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
 from bson.objectid import ObjectId
-from credit_models.ledger import NO_DETAILS, Account, Details, Kind, Purchase, Transaction
+from credit_models.ledger import (
+    NO_DETAILS,
+    UINT32_MAX,
+    Account,
+    Details,
+    Kind,
+    Purchase,
+    Transaction,
+)
 from pydantic import Field
 
 from credit_server.store.app_documents import (
@@ -30,6 +38,7 @@ from credit_server.store.fields import (
     from_pairs,
     to_pairs,
 )
+from credit_server.store.port import DirectoryUser
 
 
 class BalanceDocument(Document):
@@ -303,6 +312,41 @@ class LeaseDocument(Document):
     id: Annotated[str, Field(min_length=1)] = Field(alias="_id")
     owner: Annotated[str, Field(min_length=1)]
     until: datetime
+
+
+class DirectoryDocument(Document):
+    """`directory`: a user that an app knows by text."""
+
+    id: Number = Field(alias="_id")
+    app_id: Number
+    external_id: Key
+    created_at: datetime
+
+    @classmethod
+    def from_user(cls, user: DirectoryUser) -> "DirectoryDocument":
+        """Translate from the port."""
+        return cls(
+            _id=user.user_id,
+            app_id=user.app_id,
+            external_id=user.external_id,
+            created_at=user.created_at,
+        )
+
+    def to_user(self) -> DirectoryUser:
+        """Translate to the port."""
+        return DirectoryUser(
+            user_id=self.id,
+            app_id=self.app_id,
+            external_id=self.external_id,
+            created_at=self.created_at,
+        )
+
+
+class CounterDocument(Document):
+    """`counters`: the last number that was given; one more than the greatest if none is left."""
+
+    id: Literal["user_ids"] = Field(default="user_ids", alias="_id")
+    last: Annotated[Long, Field(ge=1, le=UINT32_MAX + 1)]
 
 
 class SchemaVersionDocument(Document):

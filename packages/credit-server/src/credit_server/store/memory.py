@@ -21,6 +21,7 @@ from functools import partial
 from typing import TypeVar
 
 from credit_models.ledger import (
+    UINT32_MAX,
     Account,
     AppAccount,
     Kind,
@@ -56,7 +57,9 @@ from credit_server.store.port import (
     Changes,
     ClockReading,
     Conflict,
+    DirectoryUser,
     DueAccount,
+    ExternalId,
     HoldRow,
     LogEntry,
     LogPage,
@@ -86,6 +89,8 @@ class _Tables:
     leases: dict[str, tuple[str, float]] = field(default_factory=dict)
     # All entries in the order of their commits. The position of an entry is its index plus 1.
     log: list[Transaction] = field(default_factory=list)
+    users: dict[int | ExternalId, DirectoryUser] = field(default_factory=dict)
+    last_user_id: int = 0
     # The ids of the entries that refer to an entry of the same user.
     related: dict[Reference, list[str]] = field(default_factory=dict)
 
@@ -165,6 +170,24 @@ class MemoryStore:
         if stored.revision != changed.revision - 1:
             raise Conflict(f"the policy of app {changed.app_id} has changed since it was read")
         self._tables.policies[changed.app_id] = changed
+
+    async def find_user(self, name: int | ExternalId) -> DirectoryUser | None:
+        """Return a user of the directory: see the port."""
+        return self._tables.users.get(name)
+
+    async def next_user_id(self, first: int) -> int | None:
+        """Return a new number of a user: see the port."""
+        last = self._tables.last_user_id = max(first, self._tables.last_user_id + 1)
+        return last if last <= UINT32_MAX else None
+
+    async def add_user(self, user: DirectoryUser) -> DirectoryUser:
+        """Store a user of the directory: see the port."""
+        users, name = self._tables.users, (user.app_id, user.external_id)
+        if name not in users:
+            if user.user_id in users:
+                raise Conflict(f"the number {user.user_id} is taken")
+            users[user.user_id] = users[name] = user
+        return users[name]
 
     async def due_accounts(
         self, before: datetime, *, after: DueAccount | None = None, limit: int

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
-from credit_models.ledger import Account, Kind, Transaction
+from credit_models.ledger import UINT32_MAX, Account, Kind, Transaction
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
@@ -24,7 +24,7 @@ from pymongo.write_concern import WriteConcern
 from credit_server.store import schema, sources
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.connection import open_clients
-from credit_server.store.documents import TransactionDocument
+from credit_server.store.documents import CounterDocument, DirectoryDocument, TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, translated
 from credit_server.store.history import (
@@ -47,7 +47,9 @@ from credit_server.store.port import (
     AppPolicy,
     ClockReading,
     Conflict,
+    DirectoryUser,
     DueAccount,
+    ExternalId,
     HoldRow,
     LogPage,
     StoreMisconfigured,
@@ -117,6 +119,8 @@ class MongoStore:
         self._leases: Collection = self._database[schema.LEASES]
         self.webhooks = MongoWebhooks(self._database, self._deadline)
         self.alert_events = MongoAlertEvents(self._database, self.webhooks, self._deadline)
+        self._directory: Collection = self._database[schema.DIRECTORY]
+        self._counters: Collection = self._database[schema.COUNTERS]
         self._account_reads = SharedReads(self._account_documents)
         self._total_reads = SharedReads(self._app_totals)
         self._policy_reads = SharedReads(self._policy_documents)
@@ -295,6 +299,43 @@ class MongoStore:
             )
         if not result.matched_count and result.upserted_id is None:
             raise Conflict(f"the policy of app {changed.app_id} has changed since it was read")
+
+    async def find_user(self, name: int | ExternalId) -> DirectoryUser | None:
+        """Return a user of the directory: see the port."""
+        query = {"_id": name} if isinstance(name, int) else _external(*name)
+        async with self._deadline():
+            found = await self._directory.find_one(query)
+        return None if found is None else DirectoryDocument.model_validate(found).to_user()
+
+    async def next_user_id(self, first: int) -> int | None:
+        """Return a new number of a user: see the port."""
+        # Of a missing document, `$last` is null, which `$max` ignores.
+        following = {"$max": [{"$add": ["$last", 1]}, Int64(first)]}
+        async with self._deadline():
+            counter = await self._counters.find_one_and_update(
+                {"_id": "user_ids"},
+                [{"$set": {"last": {"$min": [following, Int64(UINT32_MAX + 1)]}}}],
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        assert counter is not None  # noqa: S101 - for the type checker; it was just written
+        last = CounterDocument.model_validate(counter).last
+        return last if last <= UINT32_MAX else None
+
+    async def add_user(self, user: DirectoryUser) -> DirectoryUser:
+        """Store a user of the directory: see the port."""
+        document = DirectoryDocument.from_user(user).to_bson()
+        name = _external(document.pop("app_id"), document.pop("external_id"))
+        async with self._deadline():
+            # One command, whose answer waits for a majority also if it writes nothing: a read after
+            # a duplicate key could miss the user that another server is just storing.
+            stored = await self._directory.find_one_and_update(
+                name,
+                {"$setOnInsert": document},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        return DirectoryDocument.model_validate(stored).to_user()
 
     async def due_accounts(
         self, before: datetime, *, after: DueAccount | None = None, limit: int
@@ -499,6 +540,11 @@ def reading_of(hello: Mapping[str, Any], *, asked_at: float, answered_at: float)
     return ClockReading(
         store_seconds=local_time.timestamp(), asked_at=asked_at, answered_at=answered_at
     )
+
+
+def _external(app_id: int, external_id: str) -> Document:
+    """Return the query for the user with an external id."""
+    return {"app_id": app_id, "external_id": external_id}
 
 
 def _transaction(document: Document) -> Transaction:

@@ -35,8 +35,16 @@ from credit_server.store.webhooks import Webhooks
 # page costs mongod 0.5 ms, and making 250 documents into bytes occupies the event loop for 0.6 ms.
 PAGE_SIZE = 250
 
+
+# The least number that the directory gives to a user, unless a setting names another one. Apps that
+# number their users by a sequence do not reach it, and more than 2 billion numbers are left.
+USER_IDS_FROM = 2_000_000_000
+
 # The user id, the app id and the idempotency key: a key belongs to a user in an app.
 AppKey = tuple[int, int, str]
+
+# The app id, and the id of a user in that app.
+ExternalId = tuple[int, str]
 
 # The user id, and the id of the entry that a command of this user refers to.
 Reference = tuple[int, str]
@@ -237,6 +245,23 @@ class AppPolicy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DirectoryUser:
+    """A user of the directory: the number of an external id in an app.
+
+    Attributes:
+        user_id: The number, unique among all apps.
+        app_id: The app whose directory has the user.
+        external_id: The user's id in that app, 1 to 128 characters.
+        created_at: When the user got the number.
+    """
+
+    user_id: int
+    app_id: int
+    external_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class References:
     """The entries and purchases of the history to which commands refer.
 
@@ -402,6 +427,33 @@ class Store(Protocol):
         Raises:
             Conflict: The stored revision is another one. Nothing was written.
             StoreUnavailable: The store cannot be reached, or has not confirmed the write.
+        """
+        ...
+
+    async def find_user(self, name: int | ExternalId) -> DirectoryUser | None:
+        """Return the user of the directory with a number or an external id; None if there is none.
+
+        A user that was returned once is never lost, also if the primary changes.
+        """
+        ...
+
+    async def next_user_id(self, first: int) -> int | None:
+        """Return a number that was never returned before; None after the last one, 2**32 - 1.
+
+        Args:
+            first: The least number, at least 1. Numbers ascend, so a lower `first` than before has
+                no effect.
+        """
+        ...
+
+    async def add_user(self, user: DirectoryUser) -> DirectoryUser:
+        """Store a user of the directory, unless the app has a user with this external id.
+
+        Returns:
+            The user that is stored now: the given one, or the one that has the external id.
+
+        Raises:
+            Conflict: The number is taken. Nothing was written.
         """
         ...
 

@@ -16,6 +16,8 @@ from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
+    CounterDocument,
+    DirectoryDocument,
     LeaseDocument,
     PurchaseDocument,
     SchemaVersionDocument,
@@ -29,8 +31,8 @@ from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocum
 # The version of collections, validators and indexes. 1 (release 0.1.0): an idempotency key belonged
 # to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3
 # (0.3.0): an account has grants, holds and caps, an entry refers to others, and an app has a
-# policy. 4: the entries of all users in an app have an index, and an account and a policy have
-# alerts, whose events are stored and sent to webhooks.
+# policy. 4: the entries of all users in an app have an index, an account and a policy have
+# alerts, whose events are stored and sent to webhooks, and users have external ids.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -42,6 +44,8 @@ ALERT_EVENTS = "alert_events"
 WEBHOOKS = "webhooks"
 WEBHOOK_DELIVERIES = "webhook_deliveries"
 LEASES = "leases"
+DIRECTORY = "directory"
+COUNTERS = "counters"
 VERSION = "schema_version"
 
 BY_SEQUENCE = "user_id_sequence"
@@ -70,6 +74,8 @@ _DOCUMENTS: dict[str, type[Document]] = {
     WEBHOOKS: WebhookDocument,
     WEBHOOK_DELIVERIES: DeliveryDocument,
     LEASES: LeaseDocument,
+    DIRECTORY: DirectoryDocument,
+    COUNTERS: CounterDocument,
     VERSION: SchemaVersionDocument,
 }
 
@@ -178,6 +184,14 @@ _INDEXES: dict[str, list[IndexModel]] = {
         ),
     ],
     LEASES: [],
+    DIRECTORY: [
+        IndexModel(
+            [("app_id", ASCENDING), ("external_id", ASCENDING)],
+            name="app_id_external_id",
+            unique=True,
+        )
+    ],
+    COUNTERS: [],
     VERSION: [],
 }
 

@@ -330,6 +330,12 @@ async for transaction in credits.transactions(user_id=7):
             "page_size": 2,
         },
     ),
+    "credit.v1.DirectoryService.ResolveUser": Example(
+        request={"app_id": 1, "external_id": "3f2c9a5e-6d1b-4c8e-9f27-0a5b8d3e71c4"},
+    ),
+    "credit.v1.DirectoryService.FindUser": Example(
+        request={"app_id": 1, "external_id": "3f2c9a5e-6d1b-4c8e-9f27-0a5b8d3e71c4"},
+    ),
 }
 
 
