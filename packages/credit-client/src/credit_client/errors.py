@@ -265,7 +265,7 @@ class UserNotFound(_Refusal):
 
 @_figures
 class UserIdsExhausted(_Refusal):
-    """The directory has given the last number to a user. Nothing was changed."""
+    """The directory has assigned the last number. Nothing was changed."""
 
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.USER_IDS_EXHAUSTED

@@ -37,7 +37,7 @@ def whole(text: str | int) -> int:
 
 
 def user_id(text: str | int) -> int | str:
-    """Read a user: a whole number or, if the text is no number, the user's id in the app."""
+    """Read a user: a whole number or, if the text is not a number, the user's id in the app."""
     # Not what `int` accepts beyond digits, such as 1_000: it may be an id in the app.
     return int(text) if _NUMBER.fullmatch(str(text).strip()) else text
 

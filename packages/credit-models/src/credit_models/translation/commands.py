@@ -113,7 +113,7 @@ def _app_caps_rule(request: SetSpendingCapRequest) -> Iterator[Violation]:
     if request.user_id is None:
         for name in ("note", "metadata", "min_available_after"):
             if getattr(request, name) not in ("", {}, None):
-                yield Violation(field=name, description="must not be set without user_id")
+                yield Violation(field=name, description="must not be set if user_id is not set")
 
 
 def _query_rule(
@@ -177,7 +177,7 @@ def _scope_rule(request: WatchRequest) -> Iterator[Violation]:
 
 def _revision_rule(request: AppId) -> Iterator[Violation]:
     if request.min_revision is not None and request.user_id is None:
-        yield Violation(field="min_revision", description="must not be set without user_id")
+        yield Violation(field="min_revision", description="must not be set if user_id is not set")
 
 
 def _user_rule(request: FindUserRequest) -> Iterator[Violation]:
@@ -186,13 +186,14 @@ def _user_rule(request: FindUserRequest) -> Iterator[Violation]:
     given = [name for name in parts if getattr(request, name) not in (None, "")]
     if request.user_id is not None:
         for name in given:
-            yield Violation(field=name, description="must not be set with user_id")
+            yield Violation(field=name, description="must not be set together with user_id")
     elif not given:
-        yield Violation(field="user_id", description="must be set, or app_id and external_id")
+        what = "must be set if app_id and external_id are not set"
+        yield Violation(field="user_id", description=what)
     else:
         for name in parts:
             if name not in given:
-                yield Violation(field=name, description="must be set without user_id")
+                yield Violation(field=name, description="must be set if user_id is not set")
 
 
 # The rules that the contract defines in comments and not in options. Any: each takes its request.

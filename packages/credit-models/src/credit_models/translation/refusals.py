@@ -318,7 +318,7 @@ def dead_letter_not_found(dead_letter_id: str) -> Answer:
 
 
 def user_not_found(user: str) -> Answer:
-    """Return the answer to a search for a user whom the directory does not have for the caller."""
+    """Return the answer to a search for a user who is in no directory that the caller may read."""
     return Answer(
         ErrorReason.USER_NOT_FOUND,
         "the directory has no such user; no change was made",
@@ -327,10 +327,10 @@ def user_not_found(user: str) -> Answer:
 
 
 def user_ids_exhausted() -> Answer:
-    """Return the answer to a request for a number when the last one is given."""
+    """Return the answer to a request for a number after the last one was assigned."""
     return Answer(
         ErrorReason.USER_IDS_EXHAUSTED,
-        "the directory has given the last number, 4294967295; no change was made",
+        "the directory has assigned the last number, 4294967295; no change was made",
         {},
     )
 

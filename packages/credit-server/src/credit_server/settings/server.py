@@ -86,8 +86,8 @@ class WriteSettings(Settings):
     work."""
 
     user_ids_from: Annotated[int, Ge(1), Le(UINT32_MAX)] = USER_IDS_FROM
-    """Least number that a user with a text id gets. Set it above all numbers that apps give to
-    their users themselves. A lower value than before has no effect."""
+    """Least number that is assigned to a user with a text id. Set it above all numbers that apps
+    assign to their users themselves. A lower value than before has no effect."""
 
 
 class WebhookSettings(Settings):

@@ -39,9 +39,8 @@ _AWAIT_SECONDS = 0.5
 # The same time for a read that searches for the end of the log.
 _AWAIT_END_MILLISECONDS = 20
 
-# How long a follower pauses after each part of the log that it has read for as long. Under load a
-# part then has the transactions of several commits: reading each of them alone takes a third of the
-# CPU of a write.
+# A follower reads for this long, and then pauses for this long. Under load, one read then has the
+# transactions of several commits. Reading each commit alone takes a third of the CPU of a write.
 _PAUSE_SECONDS = 0.015
 
 # The most entries that wait for the event loop. A thread pauses when it has this many.
