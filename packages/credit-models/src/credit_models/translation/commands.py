@@ -161,7 +161,7 @@ def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
         for name in given:
             yield Violation(field=name, description="must not be set with transaction_id")
     elif not given:
-        what = "must be set, or user_id, app_id and idempotency_key"
+        what = "must be set if user_id, app_id and idempotency_key are not set"
         yield Violation(field="transaction_id", description=what)
     else:
         for name in parts:
