@@ -224,6 +224,8 @@ async def test_an_interrupted_watch_ends_well_and_prints_how_to_continue(
         *(sys.executable, "-c", "from credit_client.cli import main; main()", *words),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # What a shell runs in the background ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     event = json.loads(await process.stdout.readline())

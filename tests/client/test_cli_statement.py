@@ -285,11 +285,11 @@ def test_an_export_never_looks_complete_if_it_is_not(served: Served, tmp_path: P
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
-        (b"a,b\r\n1,2\r\n", ["--resume"], "it is no export"),
-        (b"my notes", ["--resume"], "it is no export"),
-        (b'{"a": 1}', ["--resume"], "it is no export"),
+        (b"a,b\r\n1,2\r\n", ["--resume"], "it is not an export"),
+        (b"my notes", ["--resume"], "it is not an export"),
+        (b'{"a": 1}', ["--resume"], "it is not an export"),
         (b'{"id": "x", "user_id": 8, "sequence": 3}\n', ["--resume"], "of user 8, and not of 7"),
-        (b'{"id": "x", "user_id": 7}\n', ["--resume"], "its last row is no transaction"),
+        (b'{"id": "x", "user_id": 7}\n', ["--resume"], "its last row is not a transaction"),
         (
             b'{"id": "x", "user_id": 7, "sequence": 3}\n',
             ["-o", "csv", "--resume"],
@@ -314,7 +314,7 @@ def test_misuse_of_an_export_is_named(served: Served, tmp_path: Path) -> None:
     both = credit("export", "7", "--file", "a", "--resume", "b")
     assert "give --file for a new file, or --resume" in " ".join(both.stderr.split())
     table = credit("export", "7", "-o", "table")
-    assert "an export is csv or json" in " ".join(table.stderr.split())
+    assert "an export must be csv or json" in " ".join(table.stderr.split())
     missing = credit("export", "7", "--file", str(tmp_path / "no" / "a.csv"))
     assert "No such file" in " ".join(missing.stderr.split())
     (tmp_path / "a").touch()

@@ -91,7 +91,7 @@ def test_the_signature_is_that_of_the_example_of_standard_webhooks() -> None:
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_AAAA", "whsec_!", "AAAA" * 10])
 def test_a_secret_has_24_to_64_bytes_and_the_prefix(secret: str) -> None:
-    with pytest.raises(ValueError, match="must be whsec_ and base64 of 24 to 64 bytes"):
+    with pytest.raises(ValueError, match="must be whsec_ followed by base64 of 24 to 64 bytes"):
         key_of(secret)
     assert len(key_of(new_secret())) == 32
     assert new_secret() not in repr(replace(webhook(), secret=new_secret()))

@@ -1,4 +1,4 @@
-"""The calls about alerts: limits of balances, and the events of their crossings."""
+"""The calls about alerts: set alerts, which are limits of balances, and read their events."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -14,7 +14,7 @@ from credit_client.request import Values
 
 _PAGE_SIZE = 1000
 
-# How long the server waits for an event, at most: that of the contract.
+# The longest time that the server waits for an event, which the contract defines.
 _WAIT_SECONDS = 20
 
 # The pause after a call without an event, and after one that has failed with all its attempts.
@@ -24,7 +24,7 @@ _PAUSE_SECONDS = 0.1
 class Alerts(ABC):
     """Sets, lists and removes alerts, and reads their events. Needs a server of 0.4.0 or later.
 
-    Setting an alert again changes nothing, so that these writes need no idempotency key.
+    Setting an alert again changes nothing, so these writes need no idempotency key.
     """
 
     @property
@@ -49,15 +49,15 @@ class Alerts(ABC):
             credits: The limit, in credits that can be spent.
             created_by: The identity of the acting person or service.
             user_id: The user; None: the alert is for every user of the app.
-            direction: Whether a balance that falls below the limit has an event, or one that rises
-                to it.
+            direction: Whether there is an event when the balance falls below the limit, or when it
+                rises to it.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             All alerts of the user in the app or, without a user, of the app.
 
         Raises:
-            TooManyAlerts: The user or the app has as many alerts as are allowed.
+            TooManyAlerts: The user or the app has the maximum number of alerts.
             TooManyApps: The user has credits in as many apps as one user may.
         """
         values: Values = {
@@ -88,7 +88,7 @@ class Alerts(ABC):
             app_id: The app.
             credits: The limit of the alert.
             created_by: The identity of the acting person or service.
-            user_id: The user; None: the alert is one for every user of the app.
+            user_id: The user; None: the alert is for every user of the app.
             direction: The direction of the alert.
             timeout_seconds: The time for the whole call; None for the client's.
 
@@ -129,8 +129,8 @@ class Alerts(ABC):
     ) -> AsyncGenerator[AlertEvent, None]:
         """Return the events of an app so far, oldest first: `async for … in …`.
 
-        They are read in pages of 1,000. An event is here within a second after its transaction. To
-        read later events, continue after the `position` of the last one.
+        The events are read in pages of 1,000. An event can be read about a second after its
+        transaction. To read later events, continue after the `position` of the last one.
 
         Args:
             app_id: The app.
@@ -162,10 +162,10 @@ class Alerts(ABC):
         after_position: int,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[AlertEvent, None]:
-        """Return the events of an app as they come, without an end: `async for … in …`.
+        """Return the events of an app as they arrive, without an end: `async for … in …`.
 
-        The server answers each call when there is an event, or after some seconds. If it cannot be
-        reached, the client retries until it can. No event is missed, and none comes twice.
+        The server answers each call when there is an event, or after some seconds. If the server
+        cannot be reached, the client retries forever. No event is missed or returned twice.
 
         Args:
             app_id: The app.

@@ -204,7 +204,7 @@ class Caller:
                 one; None for the client's. The whole list may take as long as its reader takes.
 
         Raises:
-            CreditError: The request is rejected here; the generator raises what comes later.
+            CreditError: The client rejects the request. The generator raises later errors.
             TypeError: A value has the wrong type.
             ValueError: The timeout is not above 0 and at most a day.
         """
@@ -257,16 +257,16 @@ class Caller:
                 yield message
 
     def watch(self, values: Values, *, progress: bool) -> AsyncGenerator[WatchEvent, None]:
-        """Watch until the reader stops, and reconnect forever once the first event has come.
+        """Watch until the caller stops, and reconnect forever after the first event.
 
-        Before the first event, a failure is treated as that of any other call.
+        Before the first event, a failure is treated like that of any other call.
 
         Args:
             values: The fields of the request.
-            progress: Whether to yield events with a token alone.
+            progress: Whether to yield events with only a token.
 
         Raises:
-            CreditError: The request is rejected here; the generator raises what comes later.
+            CreditError: The client rejects the request. The generator raises later errors.
             TypeError: A value has the wrong type.
         """
         request, names = build_named(WatchRequest, values, self._users_app_id)

@@ -1,4 +1,4 @@
-"""Users that an app knows by text: their numbers, which the client remembers."""
+"""Look up the numbers of users whom an app identifies by text, and keep them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -15,7 +15,7 @@ from credit_client.methods import FIND_USER, RESOLVE_USER
 from credit_client.request import Values, build, given_request_id
 from credit_client.transport import Answer, Method
 
-# How many numbers a client remembers. One takes about 300 bytes.
+# The most numbers that a client keeps. One takes about 300 bytes.
 _KNOWN_MAX = 50_000
 
 # How many texts are remembered as valid.
@@ -35,7 +35,7 @@ _PLACEHOLDER = 1
 
 
 class Name(NamedTuple):
-    """A user whom a request names by text.
+    """A user whom a request identifies by text.
 
     Attributes:
         field: The field of the request that takes the number.
@@ -111,7 +111,7 @@ _Unary = Callable[[Method[Any, Any], Values, float | None], Awaitable[tuple[Answ
 
 
 class Directory:
-    """Looks up the numbers of users. A number never changes, so it is remembered forever."""
+    """Looks up the numbers of users, and keeps them, because a number never changes."""
 
     def __init__(self, unary: _Unary) -> None:
         """Remember nothing yet.

@@ -6,7 +6,7 @@ from credit_client.errors import CreditError, IdempotencyKeyReused, Outcome
 from credit_client.outcome import outcome_of
 from credit_client.transport import AttemptFailed
 
-# The clause of a server, and that of servers up to 0.3.0.
+# The clause with which a server reports that nothing changed, and that of servers up to 0.3.0.
 _PROMISES = ("; no change was made", "; nothing happened")
 
 

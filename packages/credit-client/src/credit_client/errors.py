@@ -8,7 +8,7 @@
     ├── PageTokenInvalid        your request: begin with the first page
     ├── SummaryTooLarge         your request: request shorter spans
     ├── ResumeTokenInvalid      your request: begin without a token
-    ├── ResumeTokenExpired      your app: begin without a token, and read what was missed
+    ├── ResumeTokenExpired      your app: begin without a token, and read what it missed
     ├── UserNotFound            your request: the directory has no user with this external id
     ├── UserIdsExhausted        the operator: the directory has no number left for a user
     ├── NotReversible           your request: transactions of this type cannot be reversed
@@ -32,8 +32,8 @@
     ├── CreditsLimitExceeded    your request: it adds more than the operator allows in one call
     ├── BalanceOverflow         your request: the balance has no room for so many credits
     ├── TooManyApps             your request: the user has credits in as many apps as allowed
-    ├── TooManyAlerts           your app: as many alerts as allowed are set
-    ├── TooManyWebhooks         your app: as many webhooks as allowed are set
+    ├── TooManyAlerts           your app: the maximum number of alerts is set
+    ├── TooManyWebhooks         your app: the maximum number of webhooks is set
     ├── WebhookUrlNotAllowed    your request: the URL is not HTTPS, or has a private address
     ├── DeadLetterNotFound      your request: the app has no such dead letter
     ├── GrantsFull              your app: the user has as many live grants as allowed
@@ -224,8 +224,8 @@ class SummaryTooLarge(_Refusal):
     """The span of a summary has too many transactions or groups. Request shorter spans.
 
     Attributes:
-        counted: What there are too many of: `transactions` or `groups`.
-        limit: How many one summary has.
+        counted: What exceeds the limit: `transactions` or `groups`.
+        limit: The largest number of these in one summary.
     """
 
     status = Status.RESOURCE_EXHAUSTED
@@ -265,7 +265,7 @@ class UserNotFound(_Refusal):
 
 @_figures
 class UserIdsExhausted(_Refusal):
-    """The directory has given the last number to a user. Nothing was changed."""
+    """The directory has assigned the last number. Nothing was changed."""
 
     status = Status.RESOURCE_EXHAUSTED
     reason = ErrorReason.USER_IDS_EXHAUSTED
@@ -558,7 +558,7 @@ class TooManyApps(_Refusal):
 
 @_figures
 class TooManyAlerts(_Refusal):
-    """The user in the app, or the app, has as many alerts as are allowed. Nothing was changed.
+    """The user in the app, or the app, has the maximum number of alerts. Nothing was changed.
 
     Attributes:
         limit: The largest number of alerts.
@@ -571,7 +571,7 @@ class TooManyAlerts(_Refusal):
 
 @_figures
 class TooManyWebhooks(_Refusal):
-    """The app has as many webhooks as are allowed. Nothing was changed.
+    """The app has the maximum number of webhooks. Nothing was changed.
 
     Attributes:
         limit: The largest number of webhooks.

@@ -42,7 +42,7 @@ class HistoryQuery(ABC, Generic[PageT, RowT]):
 
         Returns:
             The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
-            page. A page can have fewer rows than asked for, or none, although more follow. In a
+            page. A page can have fewer rows than requested, or none, although more follow. In a
             query of all users, `complete_until` is the time before which no row is missing.
 
         Raises:
@@ -51,7 +51,7 @@ class HistoryQuery(ABC, Generic[PageT, RowT]):
         return await self._read(token)
 
     async def pages(self, token: str = "") -> AsyncGenerator[PageT, None]:
-        """Iterate over the pages from the one with a token; see `page`."""
+        """Iterate over the pages, beginning with that of a token; see `page`."""
         while True:
             found = await self._read(token)
             yield found

@@ -98,10 +98,10 @@ def receipt_of(answer: Answer[WriteReplyT], request_id: str) -> Receipt:
 
 
 def complete_receipt(receipt: Receipt, effect: int) -> None:
-    """Set in the receipt of an addition or a purchase what follows from its request.
+    """Set the fields of the receipt of an addition or a purchase that follow from its request.
 
-    The server sends these receipts with the fields that they had in 0.2.0, and `owed`: few fields
-    cost it a third of the time that all would.
+    The server sends these receipts with the fields that they had in 0.2.0, and `owed`. This takes
+    a third of the time that all fields would take.
 
     Args:
         receipt: The receipt.

@@ -208,14 +208,14 @@ class Reads(ABC):
         transaction is returned once, even if transactions are written meanwhile. The cost of a page
         does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
-        Without a user, the transactions are those of all users in the app, ordered by time. The
-        latest ones, about those of the last 90 seconds, are left out: another one can still appear
-        before them. See `complete_until` of a page.
+        Without a user, the transactions are those of all users in the app, ordered by time. Those
+        of about the last 90 seconds are left out, because others can still appear before them. See
+        `complete_until` of a page.
 
         Args:
-            user_id: The user; None: all users. Then `app_id` is needed, and no argument may be set
-                that belongs to the history of a user: `after_sequence`, `before_sequence` and
-                `related_id`.
+            user_id: The user; None: all users. Then `app_id` is needed, and `after_sequence`,
+                `before_sequence` and `related_id` may not be set: they belong to the history of a
+                user.
             app_id: Only in this app; None: in all.
             types: Only of these types; empty: of any.
             created_from: Only those created at this time or later, with a time zone.
@@ -291,8 +291,8 @@ class Reads(ABC):
             async for purchase in credits.query_purchases(app_id=1, report_id="r-81"):
                 ...
 
-        They are read, ordered and completed like the transactions of `query_transactions`. Needs a
-        server of 0.4.0 or later.
+        Pages, their order and what they leave out are as for `query_transactions`. Needs a server
+        of 0.4.0 or later.
 
         Args:
             user_id: The user; None: all users. Then `app_id` is needed, and `after_sequence` and
@@ -302,8 +302,8 @@ class Reads(ABC):
             created_until: Only those created before this time, with a time zone.
             after_sequence: Only those with a greater `sequence`.
             before_sequence: Only those with a smaller `sequence`; None: up to the latest.
-            credits_min: Only those of at least so many credits.
-            credits_max: Only those of at most so many credits.
+            credits_min: Only those of at least this number of credits.
+            credits_max: Only those of at most this number of credits.
             report_id: Only those of this report.
             created_by: Only those that this person or service requested.
             refunded: Only those with refunded credits, or only those without; None: both.
@@ -349,28 +349,27 @@ class Reads(ABC):
         progress_seconds: int = 0,
         end_when_current: bool = False,
     ) -> AsyncGenerator[WatchEvent, None]:
-        """Return the transactions of a user or in an app as they are written: `async for … in …`.
+        """Return the transactions of a user or an app as they are written: `async for … in …`.
 
             async for event in credits.watch(user_id=7):
                 if event.transaction is not None:
                     ...
 
-        Without a token the stream begins now. With a user its first event then has the balances as
-        `event.snapshot`; the transactions after it follow, each once and in order. Store
+        Without a token the stream begins now. If there is a user, its first event then has the
+        balances as `event.snapshot`. Later transactions follow, each once and in order. Store
         `event.resume_token` with what you do for an event, and pass it to continue after the event.
 
-        Once the first event has come, the stream ends only with the loop that reads it: after a
-        failure that may pass, the SDK continues with the last token. Needs a server of 0.4.0 or
-        later.
+        After the first event, the stream ends only when you leave the loop: after a temporary
+        failure, the SDK continues with the last token. Needs a server of 0.4.0 or later.
 
         Args:
             user_id: The user; None: all users of the app.
             app_id: The app; None: all apps that the caller may read.
             resume_token: The `resume_token` of the last event that was handled; empty: begin now.
-            progress: Whether to return events with a token alone too. They show that nothing was
-                missed so far. The token of an app expires if it is not renewed for hours.
-            progress_seconds: After how many seconds without an event the server sends one with a
-                token alone, up to 300; 0 for 15.
+            progress: Whether to return events with only a token too. They show that nothing was
+                missed so far. The token of an app expires if you do not renew it for hours.
+            progress_seconds: The seconds without an event after which the server sends one with
+                only a token, up to 300; 0 for 15.
             end_when_current: Whether the stream ends when all transactions that were written before
                 the call have been returned.
 
@@ -442,7 +441,7 @@ class Reads(ABC):
         group_by: SummaryGroup = SummaryGroup.UNSPECIFIED,
         timeout_seconds: float | None = None,
     ) -> Summaries:
-        """Return sums of the transactions of a user, or of all users in an app, in a span of time.
+        """Return sums of the transactions of a user or of all users in an app, in a span of time.
 
         Needs a server of 0.4.0 or later.
 
@@ -451,8 +450,8 @@ class Reads(ABC):
                 are left out; see `query_transactions`.
             app_id: Only in this app; None: in all.
             created_from: The beginning of the span, with a time zone.
-            created_until: The time after its end, with a time zone.
-            group_by: By what the transactions are grouped; days and months are those of UTC.
+            created_until: The end of the span, which is not in it, with a time zone.
+            group_by: How the transactions are grouped. Days and months are in UTC.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -485,21 +484,21 @@ class Reads(ABC):
     ) -> BalanceAt:
         """Return a user's balance in an app at an earlier time, or after a transaction.
 
-        What happens by time, such as the end of a grant, counts from its exact instant. A write
-        that is in progress can still change the balance of about the last 90 seconds. Needs a
-        server of 0.4.0 or later.
+        A change by time, such as the end of a grant, counts from its exact instant. A write that is
+        in progress can still change the balance of about the last 90 seconds. Needs a server of
+        0.4.0 or later.
 
         Args:
             user_id: The user.
             app_id: The app.
-            at: The time, with a time zone; a time in the future is the present. Either this or
-                `sequence` is needed.
+            at: The time, with a time zone. A time in the future is replaced by the present time.
+                Either this or `sequence` is needed.
             sequence: The `sequence` of the last transaction that counts.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             The `balance`, the credits that the user `owed`, the `sequence` of the last transaction
-            that counts, and the time `as_of` which this is.
+            that counts, and the time of the balance, `as_of`.
         """
         values: Values = {"user_id": user_id, "app_id": app_id, "at": at, "sequence": sequence}
         answer, _ = await self._open_caller.unary(

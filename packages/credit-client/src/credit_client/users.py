@@ -1,4 +1,4 @@
-"""The calls about users that an app knows by text, such as UUIDs."""
+"""The calls about users whom an app identifies by text, such as a UUID."""
 
 from abc import ABC, abstractmethod
 
@@ -9,9 +9,9 @@ from credit_client.methods import FIND_USER, RESOLVE_USER
 
 
 class Users(ABC):
-    """Gives numbers to users, and finds users. Needs a server of 0.4.0 or later.
+    """Assigns numbers to users, and finds users. Needs a server of 0.4.0 or later.
 
-    All other methods take a text for `user_id` and make these calls themselves.
+    All other methods also accept a text as `user_id`, and then make these calls themselves.
     """
 
     @property
@@ -22,9 +22,9 @@ class Users(ABC):
     async def resolve_user(
         self, *, app_id: int, external_id: str, timeout_seconds: float | None = None
     ) -> DirectoryUser:
-        """Return the user with an external id in an app, who gets a number if there is none.
+        """Return the user with an external id in an app, and assign a number if there is none.
 
-        `add` and `grant` do this for a new user by themselves. The identity needs the scope
+        `add` and `grant` also do this for a new user. The identity needs the scope
         `credits:issue`.
 
         Args:

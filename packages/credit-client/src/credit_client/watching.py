@@ -1,4 +1,4 @@
-"""A stream of `Watch` while it is read: its open attempt, and where it continues."""
+"""Read a stream of `Watch`: the open attempt, and the token with which it continues."""
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
@@ -10,10 +10,10 @@ from grpclib.const import Status
 from credit_client.methods import WATCH
 from credit_client.transport import AttemptFailed, Transport
 
-# The interval of events with a token alone that the contract defines.
+# The interval of events with only a token that the contract defines.
 _PROGRESS_SECONDS = 15
 
-# A stream without an event for so many intervals is broken.
+# A stream without an event for this many intervals is broken.
 _SILENT_INTERVALS = 3
 
 
@@ -21,7 +21,7 @@ class Watching:
     """Reads a stream in one or more attempts, each of which continues after the last event.
 
     Attributes:
-        begun: Whether an event has come.
+        begun: Whether an event has arrived.
         events: The number of events of the current attempt.
         silence_seconds: How long the server may send nothing.
     """

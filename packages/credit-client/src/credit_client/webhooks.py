@@ -1,4 +1,4 @@
-"""The calls about webhooks: addresses that get the events of alerts, signed, over HTTP."""
+"""The calls about webhooks: URLs that receive the events of alerts as signed HTTP requests."""
 
 import secrets
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ _PAGE_SIZE = 1000
 class Webhooks(ABC):
     """Sets, lists and removes webhooks, and resends dead letters. Needs a server of 0.4.0 or later.
 
-    Setting a webhook again with the same secret changes nothing, so that these writes need no
+    Setting a webhook again with the same secret changes nothing, so these writes need no
     idempotency key.
     """
 
@@ -47,8 +47,8 @@ class Webhooks(ABC):
             app_id: The app.
             url: Where the events are sent, by HTTPS.
             created_by: The identity of the acting person or service.
-            secret: The key of the signatures: `whsec_` and base64 of 24 to 64 bytes. None: a new
-                one. It replaces the secret of a webhook that is set already.
+            secret: The key of the signatures: `whsec_` followed by base64 of 24 to 64 bytes. None:
+                a new secret. It replaces the secret of a webhook that is already set.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -56,9 +56,9 @@ class Webhooks(ABC):
 
         Raises:
             WebhookUrlNotAllowed: The URL is not HTTPS, or has a private address.
-            TooManyWebhooks: The app has as many webhooks as are allowed.
+            TooManyWebhooks: The app has the maximum number of webhooks.
         """
-        # Made here and not by the server, so that a retry does not lose it.
+        # The client makes the secret and not the server, so that a retry does not lose it.
         if secret is None:
             secret = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
         values: Values = {
@@ -82,7 +82,7 @@ class Webhooks(ABC):
     async def remove_webhook(
         self, *, app_id: int, url: str, created_by: int, timeout_seconds: float | None = None
     ) -> None:
-        """Remove a webhook, with the messages that it has not acknowledged.
+        """Remove a webhook, and drop the messages that it has not acknowledged.
 
         Args:
             app_id: The app.
@@ -96,7 +96,7 @@ class Webhooks(ABC):
     async def dead_letters(
         self, *, app_id: int, timeout_seconds: float | None = None
     ) -> AsyncGenerator[DeadLetter, None]:
-        """Return the messages of an app that no attempt has delivered: `async for … in …`.
+        """Return the dead letters of an app, which no attempt delivered: `async for … in …`.
 
         Args:
             app_id: The app.

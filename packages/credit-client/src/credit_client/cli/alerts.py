@@ -1,4 +1,4 @@
-"""The commands `credit alert`: limits of balances, and the events of their crossings."""
+"""The commands `credit alert`: set alerts, which are limits of balances, and show their events."""
 
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
@@ -40,7 +40,7 @@ _EVENTS = Layout(
 )
 
 alert = application(
-    help="Set and list limits of balances, and show where balances have crossed them.", epilog=""
+    help="Set and list alerts, which are limits of balances, and show their events.", epilog=""
 )
 
 
@@ -65,7 +65,7 @@ Way: TypeAlias = Annotated[
     Direction,
     typer.Option(
         "--direction",
-        help="Whether the balance falls below the limit, or rises to it.",
+        help="The direction of the crossing: the balance falls below the limit, or rises to it.",
     ),
 ]
 
@@ -106,7 +106,7 @@ def remove(
     direction: Way = Direction.BELOW,
     by: By = 1,
 ) -> None:
-    """Remove an alert, and show those that are left."""
+    """Remove an alert, and show the alerts that are left."""
     _make_change(
         lambda client: client.remove_alert(
             app_id=app_id,
@@ -123,7 +123,7 @@ def remove(
 @alert.command("list", cls=Command)
 @with_groups
 def list_(app_id: App, connection: Connection, display: Display, user: MaybeUser = None) -> None:
-    """List the alerts of an app and, with a user, those of the user."""
+    """List the alerts of an app and, with --user, also those of the user."""
 
     async def listed(client: CreditClient) -> None:
         found = await client.alerts(app_id=app_id, user_id=user)
@@ -149,7 +149,7 @@ def events(
     user: OnlyUser = None,
     after: Annotated[int, number("--after", "Only events after this position.")] = 0,
 ) -> None:
-    """List where balances have crossed the limits of alerts, oldest first."""
+    """List the events of an app's alerts, oldest first."""
     make_list(
         lambda client: client.alert_events(app_id=app_id, user_id=user, after_position=after),
         _EVENTS,
@@ -167,10 +167,10 @@ def watch(
     display: Display,
     user: OnlyUser = None,
     after: Annotated[
-        int | None, number("--after", "Only events after this position. Default: new events.")
+        int | None, number("--after", "Only events after this position. Default: only new events.")
     ] = None,
 ) -> None:
-    """Show events as they come, until Ctrl-C."""
+    """Show the events of an app's alerts as they arrive. Ctrl-C ends it."""
 
     async def watched(client: CreditClient) -> AsyncGenerator[AlertEvent, None]:
         start = after
@@ -201,7 +201,7 @@ def _make_change(
     connection: Connection,
     display: Display,
 ) -> None:
-    """Change alerts, and show those that there are then. It can be repeated: it has no key."""
+    """Change alerts, and show all that are set then. A retry is safe without a key."""
 
     async def shown(client: CreditClient) -> None:
         records = [record_of(each) for each in await change(client)]

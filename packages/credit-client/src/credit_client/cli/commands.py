@@ -55,7 +55,7 @@ from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
 from credit_client.errors import ServerTooOld, UserNotFound
 
-# The fields of a balance that are seldom set. A table has columns for those that are.
+# The fields of a balance that are seldom set. A table has a column for each that is set.
 _BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
 _BALANCES = Layout(
     noun="balances",
@@ -252,7 +252,7 @@ def user_summary(
         raise typer.BadParameter("--last must be 0 or more")
     if display.form is Format.CSV:
         raise typer.BadParameter(
-            "a summary is no list: use credit balance or credit transactions with -o csv"
+            "credit user has no csv: use credit balance or credit transactions with -o csv"
         )
 
     async def shown(client: CreditClient) -> None:
@@ -296,7 +296,7 @@ def _record(held: UserCredits) -> dict[str, object]:
 
 
 def _balance_row(balance: Balance) -> Record:
-    """Return the record of a balance, in which what expires next has fields of its own."""
+    """Return the record of a balance, with separate fields for the credits that expire next."""
     record = {**record_of(balance), "expiring": 0, "expires_at": None}
     following = record.pop("expiring_next")
     if isinstance(following, dict):

@@ -78,7 +78,7 @@ class Connection:
         int | None,
         typer.Option(
             "--users-app",
-            help="The app in which users have ids that are no numbers."
+            help="The app whose directory has the users that are texts."
             " [env var: CREDIT_USERS_APP_ID; default: that of --app]",
         ),
     ] = None

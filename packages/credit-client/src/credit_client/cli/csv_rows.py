@@ -1,4 +1,4 @@
-"""Rows as CSV (RFC 4180), which a spreadsheet can open without running what is in them."""
+"""Write rows as CSV (RFC 4180) that a spreadsheet opens without running a cell as a formula."""
 
 import csv
 import json

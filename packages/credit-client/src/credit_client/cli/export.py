@@ -1,4 +1,4 @@
-"""`credit export`: all transactions of a user as a file, which a later run can continue."""
+"""`credit export`: write all transactions of a user to a file. A later run can continue it."""
 
 import csv
 import io
@@ -26,14 +26,14 @@ from credit_client.cli.table import Record
 from credit_client.client import CreditClient
 
 _FIELDS = fields_of(CreditTransaction)
-# How a file of each form begins.
+# The beginning of a file of each form.
 _BEGINNINGS = (",".join(_FIELDS).encode() + b"\r\n", b'{"id": "')
 # A file has this ending until it is complete.
 _PARTIAL = ".part"
 
 
 class UnusableFile(Exception):
-    """A file cannot be continued. The text names the reason."""
+    """A file cannot be continued. The message names the reason."""
 
 
 @with_groups
@@ -54,8 +54,8 @@ def export(
         typer.Option(
             "--resume",
             dir_okay=False,
-            help="Continue this file after its last complete row: one that was interrupted, or a"
-            " complete one, which gets the transactions since then.",
+            help="Continue this file after its last complete row. A complete file gets the"
+            " transactions since then.",
         ),
     ] = None,
     output: Annotated[
@@ -70,7 +70,7 @@ def export(
 ) -> None:
     """Write all transactions of a user to a file, oldest first, as CSV or JSON lines."""
     if output is Format.TABLE:
-        raise typer.BadParameter("an export is csv or json", param_hint="'--output'")
+        raise typer.BadParameter("an export must be csv or json", param_hint="'--output'")
     if file is not None and resume is not None:
         raise typer.BadParameter("give --file for a new file, or --resume to continue one")
     path = file or resume
@@ -110,7 +110,7 @@ class _Target:
     rows: int = 0
 
     def writer(self) -> Callable[[Record], object]:
-        """Return what writes a row; write the header of a new CSV file."""
+        """Return a function that writes a row. Write the header of a new CSV file."""
         if self.form is Format.JSON:
             return lambda record: self.file.write(json.dumps(record) + "\n")
         rows = CsvRows(self.file, _FIELDS)
@@ -140,7 +140,7 @@ def _export(user: int, connection: Connection, target: _Target) -> None:
 
 @contextmanager
 def _opened(path: Path, user: int, form: Format | None, *, resuming: bool) -> Iterator[_Target]:
-    """Open a new file, or one to continue; give it its own name once it is complete.
+    """Open a new file, or one to continue. Rename it once it is complete.
 
     Raises:
         typer.BadParameter: The file cannot be used.
@@ -181,7 +181,7 @@ def _usable(
 
     Raises:
         OSError: It cannot be opened.
-        UnusableFile: There is such a file that is not to be continued or is another export.
+        UnusableFile: The file exists and is not to be continued, or it is another export.
     """
     existing = [one for one in (path, partial) if one.exists()]
     if len(existing) > 1:
@@ -208,11 +208,11 @@ def _prepared(stream: IO[bytes], user: int, form: Format | None) -> tuple[int, F
         The sequence of that row, 0 if there is none, and the form of the file.
 
     Raises:
-        UnusableFile: It is no export of the user in this form.
+        UnusableFile: It is not an export of the user in this form.
     """
     head = stream.readline()
     if not any(head.startswith(one) or one.startswith(head) for one in _BEGINNINGS):
-        raise UnusableFile("it is no export")
+        raise UnusableFile("it is not an export")
     found = Format.JSON if head.startswith(b"{") else Format.CSV
     if not head:
         found = form or found
@@ -252,7 +252,7 @@ def _identity(row: bytes, form: Format) -> tuple[int, int]:
         record = dict(zip(_FIELDS, cells, strict=True)) if cells else json.loads(row)
         return int(record["user_id"]), int(record["sequence"])
     except (csv.Error, KeyError, TypeError, ValueError):
-        raise UnusableFile("its last row is no transaction") from None
+        raise UnusableFile("its last row is not a transaction") from None
 
 
 def _cells(row: bytes) -> list[str]:

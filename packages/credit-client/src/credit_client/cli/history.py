@@ -26,7 +26,7 @@ from credit_client.cli.table import Record
 from credit_client.cli.times import moment, past, read_option
 from credit_client.client import CreditClient
 
-# The transactions of a page: as many as the server returns at most.
+# The number of transactions of a page: the most that the server returns.
 PAGE_SIZE = 1000
 
 TRANSACTIONS = Layout(
@@ -111,7 +111,7 @@ class Filters:
 
     last: Annotated[
         int | None,
-        number("--last", "Only the latest entries, at most so many. The oldest comes first."),
+        number("--last", "Only the latest entries, at most this many, oldest first."),
     ] = None
     app_id: Annotated[int | None, number("--app", "Only entries in this app.")] = None
     since: Annotated[
@@ -128,15 +128,15 @@ class Filters:
         typer.Option(
             "--until",
             metavar="TIME",
-            help="Only entries before this time, which is given as for --since. A date is its"
-            " beginning, so that the day itself is not listed.",
+            help="Only entries before this time, in the same form as --since. A date means the"
+            " beginning of the day, so that the day itself is not listed.",
         ),
     ] = None
     report: Annotated[
         str | None, typer.Option("--report", help="Only purchases of this report.")
     ] = None
     created_by: Annotated[
-        int | None, number("--created-by", "Only requests of this person or service.")
+        int | None, number("--created-by", "Only entries that this person or service requested.")
     ] = None
 
     def __post_init__(self) -> None:
@@ -156,7 +156,7 @@ class Filters:
         return any(value not in (None, []) for value in astuple(self))
 
     def values(self, user: int | str | None, after: int, *, utc: bool) -> CommonFilters:
-        """Return the arguments of a query that these options give.
+        """Return the arguments of the query for these options.
 
         Raises:
             typer.BadParameter: Neither a user nor an app is given, or a time cannot be read.
@@ -238,7 +238,7 @@ def transactions(
 ) -> None:
     """List transactions of a user, or of all users in an app, oldest first.
 
-    Those of all users are without the latest ones, of about the last 90 seconds.
+    The list of all users leaves out entries of about the last 90 seconds.
     """
     # Without filters the list also works with a server of 0.2.0, which has no queries.
     whole = user is not None and not filters.any
@@ -277,7 +277,7 @@ def purchases(
 ) -> None:
     """List purchases of a user, or of all users in an app, oldest first.
 
-    Those of all users are without the latest ones, of about the last 90 seconds.
+    The list of all users leaves out entries of about the last 90 seconds.
     """
     whole = user is not None and not filters.any
     values = filters.values(user, after, utc=display.utc) if not whole else None
@@ -304,13 +304,13 @@ def summary(
         typer.Option(
             "--since",
             metavar="TIME",
-            help="The beginning of the span: a day or a time, such as 2026-01-01. As days of the"
-            " groups, it is in UTC unless it has a time zone.",
+            help="The beginning of the span: a day or a time, such as 2026-01-01. Without a time"
+            " zone it is in UTC.",
         ),
     ],
     until: Annotated[
         str,
-        typer.Option("--until", metavar="TIME", help="The day or time after its end, likewise."),
+        typer.Option("--until", metavar="TIME", help="The end of the span, which is not in it."),
     ],
     connection: Connection,
     display: Display,
@@ -318,7 +318,7 @@ def summary(
     app_id: Annotated[int | None, number("--app", "Only in this app.")] = None,
     by: Annotated[
         Grouping | None,
-        typer.Option("--by", help="The groups; days and months are those of UTC."),
+        typer.Option("--by", help="The groups. Days and months are in UTC."),
     ] = None,
 ) -> None:
     """Show sums of the transactions of a user, or of all users in an app."""
@@ -384,7 +384,7 @@ async def _first_or_latest(
 
     Args:
         rows: The rows, newest first if there is a limit.
-        last: Their number; None: all.
+        last: The most rows; None: no limit.
     """
     if last is None:
         async for row in rows:

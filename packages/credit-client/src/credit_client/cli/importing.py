@@ -235,7 +235,7 @@ def _close(file: ImportFile) -> None:
 
 @contextmanager
 def _progress(file: ImportFile) -> Iterator[Callable[[], None]]:
-    """Show a bar on standard error, if it is a terminal; yield what updates it."""
+    """Show a bar on standard error if it is a terminal. Yield a function that updates it."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

@@ -37,7 +37,7 @@ def whole(text: str | int) -> int:
 
 
 def user_id(text: str | int) -> int | str:
-    """Read a user: a whole number or, if the text is no number, the user's id in the app."""
+    """Read a user: a whole number or, if the text is not a number, the user's id in the app."""
     # Not what `int` accepts beyond digits, such as 1_000: it may be an id in the app.
     return int(text) if _NUMBER.fullmatch(str(text).strip()) else text
 
@@ -104,15 +104,15 @@ class Display:
         bool,
         typer.Option(
             "--utc",
-            help="Show times of tables in UTC and not in local time. Times that you give without a"
-            " time zone are in UTC then, too.",
+            help="Show the times of tables in UTC instead of local time. Times that you give"
+            " without a time zone are then also in UTC.",
         ),
     ] = False
     pager: Annotated[
         bool,
         typer.Option(
             "--pager/--no-pager",
-            help="Show a table that is longer than the terminal in a pager, which the variable"
+            help="Show a table that is longer than the terminal in the pager that the variable"
             " PAGER names. Default: less.",
         ),
     ] = True

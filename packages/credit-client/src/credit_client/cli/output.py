@@ -1,4 +1,4 @@
-"""How answers are shown: tables for people, JSON and CSV for programs; a list a row at a time."""
+"""Show answers: tables for people, JSON and CSV for programs. A list is shown row by row."""
 
 import dataclasses
 import datetime as dt
@@ -15,7 +15,7 @@ from credit_models import Receipt
 from credit_client.cli.csv_rows import CsvRows
 from credit_client.cli.table import Record, Table, shown
 
-# Fields that are often unset. What is shown to people has those that are set.
+# Fields that are often unset. A table shows them only if they are set.
 _SELDOM = {
     "credits",
     "effect",
@@ -73,7 +73,7 @@ class Layout:
 
 
 class Rows(Protocol):
-    """Writes the rows of a list, each as it comes."""
+    """Writes the rows of a list, each as it arrives."""
 
     def add(self, record: Record) -> None:
         """Write a row."""
@@ -148,7 +148,7 @@ async def show_stream(
     record: Callable[[object], Record] = record_of,
     row: Callable[[Record], Record] | None = None,
 ) -> None:
-    """Write messages as they come, in constant memory: JSON lines, CSV, or rows of a table.
+    """Write messages as they arrive, in constant memory: JSON lines, CSV, or rows of a table.
 
     Where standard output is no terminal and standard error is one, a count on stderr shows the
     progress. The messages are closed in any case, also where the output cannot be written.
@@ -213,7 +213,7 @@ class _JsonLines:
 
 
 class _Csv:
-    """A list as CSV on standard output. It has a header also if it has no row."""
+    """A list as CSV on standard output. It has a header even if it has no row."""
 
     def __init__(self, fields: Sequence[str]) -> None:
         self._rows = CsvRows(sys.stdout, fields)
@@ -227,7 +227,7 @@ class _Csv:
 
 
 class ReportedTable:
-    """A list as a table. Standard error gets a line if it is empty."""
+    """A list as a table. If it is empty, a line on standard error reports it."""
 
     def __init__(self, layout: Layout, *, utc: bool) -> None:
         """Write nothing yet."""

@@ -11,16 +11,16 @@ from contextlib import contextmanager, redirect_stdout
 from io import TextIOBase
 from typing import TextIO
 
-# What less gets unless LESS is set, as git has it: it ends by itself if the text fits the screen,
-# keeps the bold heads of tables, and leaves the text on the screen.
+# The variable LESS of less unless it is set, as in git: less ends at once if the text fits the
+# screen, keeps the bold heads of tables, and leaves the text on the screen.
 _LESS = "FRX"
 
 
 @contextmanager
 def paged() -> Iterator[None]:
-    """Give what the body writes to standard output to a pager, if it is longer than the screen.
+    """Send what the body writes to standard output to a pager, if it is longer than the screen.
 
-    There is no pager unless standard input and output are a terminal, or if the variable PAGER is
+    No pager is used if standard input or output is not a terminal, or if the variable PAGER is
     empty or names no program. The body ends without an error when the pager is closed early.
     """
     command = _command(os.environ)
@@ -37,7 +37,7 @@ def paged() -> Iterator[None]:
 
 
 class _PagerClosed(Exception):
-    """The reader has closed the pager."""
+    """The user has closed the pager."""
 
 
 class _Screen(TextIOBase):
@@ -54,7 +54,7 @@ class _Screen(TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Write a text, or keep it while it is not certain that the screen is too small.
+        """Write a text, or keep it until it is certain that the screen is too small.
 
         Raises:
             _PagerClosed: The pager is closed.
@@ -78,7 +78,7 @@ class _Screen(TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """Write what was kept, or wait until the reader closes the pager."""
+        """Write what was kept, or wait until the user closes the pager."""
         if self._pager is None:
             self._terminal.write("".join(self._held))
             self._terminal.flush()

@@ -1,6 +1,6 @@
-"""What a terminal shows on standard error while a command works.
+"""Show the progress of a command on standard error.
 
-Import this module only where a terminal is watched: rich takes 0.1 s of CPU to load.
+Import this module only if standard error is a terminal: rich takes 0.1 s of CPU to load.
 """
 
 from collections.abc import Callable, Iterator

@@ -76,11 +76,11 @@ class NotBalanced(Exception):
 
 @dataclass(kw_only=True, slots=True)
 class _Sums:
-    """What transactions add up to.
+    """The sums of transactions.
 
     Attributes:
         opening: The balance before them. A balance below 0 is what the user owes.
-        count: How many there are.
+        count: Their number.
         credits_in: The sum of the effects above 0.
         credits_out: The sum of the effects below 0, without the sign.
     """
@@ -122,7 +122,7 @@ class Statement:
         """Add a transaction, and return its entry.
 
         Raises:
-            NotBalanced: It does not continue the balance of its app.
+            NotBalanced: It does not follow from the balance of its app.
         """
         sums = self.apps.setdefault(transaction.app_id, _Sums())
         before, effect, after = sums.closing, transaction.effect, _balance(transaction)
@@ -199,9 +199,9 @@ def statement(
 ) -> None:
     """Show a user's transactions of a month, with opening and closing balances and totals.
 
-    The balances are checked: where the transactions do not add up, the statement ends with an
-    error. The month begins and ends at midnight in local time or, with --utc, in UTC. A balance
-    below 0 is what the user owes.
+    The command checks the balances. If the transactions do not add up, it ends with an error. The
+    month begins and ends at midnight in local time or, with --utc, in UTC. A balance below 0 is
+    what the user owes.
     """
     period = read_option("--month", month, lambda text: read_month(text, utc=display.utc))
     about = {"user_id": user, "month": month, "from": plain(period[0]), "until": plain(period[1])}
@@ -235,7 +235,7 @@ async def _write(
 ) -> None:
     """Read the transactions of a period in constant memory, and write the statement.
 
-    Transactions that are written meanwhile are left out, so that all balances are of one state.
+    Transactions that are written during the read are left out, so that all balances match.
     """
     begin, end = period
 
@@ -326,7 +326,7 @@ class _Page:
 
 
 class _Sheet:
-    """CSV: the entries between a row for each opening and each closing balance."""
+    """CSV: a row for each opening balance, the entries, and a row for each closing balance."""
 
     def __init__(self, about: Mapping[str, object]) -> None:
         self._about = about
@@ -350,7 +350,7 @@ class _Sheet:
 
 
 class _Document:
-    """One JSON document on one line, written as the entries come."""
+    """One JSON document on one line, written as the entries arrive."""
 
     def __init__(self, about: Record) -> None:
         self._about = about

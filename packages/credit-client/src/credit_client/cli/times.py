@@ -18,7 +18,7 @@ def duration(text: str | timedelta) -> timedelta:
     """Read a duration such as 30d, 12h, 15m or 90s.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: The text is not a duration.
     """
     if isinstance(text, timedelta):
         return text
@@ -27,18 +27,18 @@ def duration(text: str | timedelta) -> timedelta:
         return timedelta(**{_UNITS[found[2]]: int(found[1])})
     if text.isdecimal():
         raise typer.BadParameter(_without_unit(text))
-    raise typer.BadParameter(f"{text!r} is not a time such as 30d, 12h, 15m or 90s")
+    raise typer.BadParameter(f"{text!r} is not a duration such as 30d, 12h, 15m or 90s")
 
 
 def moment(text: str, *, utc: bool = False) -> datetime:
-    """Read a date, which means its beginning, or a date with a time.
+    """Read a date, which means the beginning of the day, or a date with a time.
 
     Args:
-        text: The text. Without a time zone it is local time.
-        utc: Whether it is UTC without a time zone, and not local time.
+        text: The text.
+        utc: Whether a text without a time zone is in UTC. Otherwise it is in local time.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: The text is not a time.
     """
     try:
         return _with_zone(datetime.fromisoformat(text), utc=utc)
@@ -49,7 +49,7 @@ def moment(text: str, *, utc: bool = False) -> datetime:
 
 
 def fixed(text: str) -> str:
-    """Read a time as `moment` does, and return it as text that means the same anywhere.
+    """Read a time as `moment` does, and return it as text that has a time zone.
 
     The command that retries a write must send the same time, also in another time zone.
     """
@@ -58,10 +58,10 @@ def fixed(text: str) -> str:
 
 
 def fixed_or_duration(text: str) -> str:
-    """Read a duration or a time; return the duration unchanged, and the time as `fixed` does.
+    """Read a duration or a time. Return a duration unchanged, and a time as `fixed` does.
 
     Raises:
-        typer.BadParameter: It is neither.
+        typer.BadParameter: The text is neither.
     """
     if is_duration(text):
         duration(text)
@@ -70,7 +70,7 @@ def fixed_or_duration(text: str) -> str:
 
 
 def is_duration(text: str) -> bool:
-    """Return whether a text begins like a duration or is a number without a unit, and no time."""
+    """Return whether a text looks like a duration, or a number without a unit, and not a time."""
     if text.isdecimal():
         return len(text) < len("20261231")
     return text[:1].isdigit() and text[-1:].isalpha() and "T" not in text
@@ -80,7 +80,7 @@ def past(text: str, *, utc: bool) -> datetime:
     """Read a time as `moment` does, or a duration before now.
 
     Raises:
-        typer.BadParameter: It is neither.
+        typer.BadParameter: The text is neither.
     """
     if not is_duration(text):
         return moment(text, utc=utc)
@@ -91,10 +91,10 @@ def past(text: str, *, utc: bool) -> datetime:
 
 
 def month(text: str, *, utc: bool) -> tuple[datetime, datetime]:
-    """Read a month such as 2026-11; return its beginning and that of the next month.
+    """Read a month such as 2026-11. Return its beginning and that of the next month.
 
     Raises:
-        typer.BadParameter: It is none.
+        typer.BadParameter: The text is not a month.
     """
     found = _MONTH.fullmatch(text)
     try:

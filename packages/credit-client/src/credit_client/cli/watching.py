@@ -27,21 +27,24 @@ def watch(
     connection: Connection,
     display: Display,
     user: Annotated[
-        UserId | None, user_option("--user", "The user; without it, all of the app.")
+        UserId | None, user_option("--user", "The user. Default: all of the app.")
     ] = None,
-    app_id: Annotated[int | None, number("--app", "The app; without it, all of the user.")] = None,
+    app_id: Annotated[int | None, number("--app", "The app. Default: all of the user.")] = None,
     token: Annotated[
-        str, typer.Option("--from", metavar="TOKEN", help="Continue after the event with this.")
+        str,
+        typer.Option(
+            "--from", metavar="TOKEN", help="Continue after the event with this resume token."
+        ),
     ] = "",
     once: Annotated[
         bool, typer.Option("--once", help="End when everything up to now has been shown.")
     ] = False,
 ) -> None:
-    """Show transactions as they are written, of a user or in an app; Ctrl-C ends it."""
+    """Show transactions of a user or of an app as they are written. Ctrl-C ends it."""
     if user is None and app_id is None:
         raise typer.BadParameter("name a user, an app, or both: --user, --app")
     if display.form is Format.CSV:
-        raise typer.BadParameter("events are a table or json", param_hint="'--output'")
+        raise typer.BadParameter("use table or json: watch has no csv", param_hint="'--output'")
     shown = _Shown(display.form, utc=display.utc)
     try:
         make_reads(
@@ -69,7 +72,7 @@ def watch(
 
 
 class _Shown:
-    """Writes events as they come: JSON lines, or rows of a table.
+    """Writes events as they arrive: JSON lines, or rows of a table.
 
     Attributes:
         token: The token of the last event; empty before the first.
@@ -97,4 +100,4 @@ class _Shown:
             sys.stdout.write("\n")
         if event.transaction is not None:
             self._table.add(record_of(event.transaction))
-            self._table.end()  # a row must not wait for the next ones
+            self._table.end()  # each row is shown at once

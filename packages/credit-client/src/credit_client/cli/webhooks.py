@@ -1,4 +1,4 @@
-"""The commands `credit webhook`: addresses that get the events of alerts."""
+"""The commands `credit webhook`: URLs that receive the events of alerts."""
 
 from typing import Annotated, TypeAlias
 
@@ -27,7 +27,7 @@ _DEAD = Layout(
     columns=("id", "failed_at", "user_id", "balance", "attempts", "url", "error"),
 )
 
-webhook = application(help="Send the events of alerts to URLs, signed.", epilog="")
+webhook = application(help="Send the events of alerts to URLs, as signed messages.", epilog="")
 
 Url: TypeAlias = Annotated[str, typer.Option("--url", help="The URL of the webhook.")]
 
@@ -35,7 +35,7 @@ Url: TypeAlias = Annotated[str, typer.Option("--url", help="The URL of the webho
 @webhook.command("set", cls=Command)
 @with_groups
 def set_(app_id: App, url: Url, connection: Connection, by: By = 1, output: Output = None) -> None:
-    """Set a webhook with a new secret, and show the secret. It is shown only now."""
+    """Set a webhook with a new secret, and show the secret. No other command shows it."""
 
     async def made(client: CreditClient) -> None:
         secret = await client.set_webhook(app_id=app_id, url=url, created_by=by)
@@ -59,7 +59,7 @@ def list_(app_id: App, connection: Connection, display: Display) -> None:
 @webhook.command("remove", cls=Command)
 @with_groups
 def remove(app_id: App, url: Url, connection: Connection, by: By = 1) -> None:
-    """Remove a webhook, with the messages that it has not acknowledged."""
+    """Remove a webhook, and drop the messages that it has not acknowledged."""
 
     async def removed(client: CreditClient) -> None:
         await client.remove_webhook(app_id=app_id, url=url, created_by=by)
@@ -70,7 +70,7 @@ def remove(app_id: App, url: Url, connection: Connection, by: By = 1) -> None:
 @webhook.command("dead", cls=Command)
 @with_groups
 def dead(app_id: App, connection: Connection, display: Display) -> None:
-    """List the messages of an app that no attempt has delivered."""
+    """List the dead letters of an app: the messages that no attempt has delivered."""
     make_list(
         lambda client: client.dead_letters(app_id=app_id),
         _DEAD,
@@ -86,12 +86,12 @@ def resend(
     app_id: App,
     connection: Connection,
     dead_letter: Annotated[
-        str | None, typer.Option("--id", help="The dead letter. Default: all of the app.")
+        str | None, typer.Option("--id", help="The dead letter's id. Default: all of the app.")
     ] = None,
     by: By = 1,
     output: Output = None,
 ) -> None:
-    """Send dead letters again, and show their number."""
+    """Send dead letters again, and show how many."""
 
     async def resent(client: CreditClient) -> None:
         number = await client.resend_dead_letters(

@@ -742,7 +742,7 @@ class TransactionQuery:
 
         Returns:
             The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
-            page. A page can have fewer rows than asked for, or none, although more follow. In a
+            page. A page can have fewer rows than requested, or none, although more follow. In a
             query of all users, `complete_until` is the time before which no row is missing.
 
         Raises:
@@ -751,7 +751,7 @@ class TransactionQuery:
         return self._session.run(self._wrapped.page(token))
 
     def pages(self, token: str = "") -> Generator[TransactionPage, None, None]:
-        """Iterate over the pages from the one with a token; see `page`."""
+        """Iterate over the pages, beginning with that of a token; see `page`."""
         return self._session.rows(self._wrapped.pages(token))
 
 
@@ -780,7 +780,7 @@ class PurchaseQuery:
 
         Returns:
             The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
-            page. A page can have fewer rows than asked for, or none, although more follow. In a
+            page. A page can have fewer rows than requested, or none, although more follow. In a
             query of all users, `complete_until` is the time before which no row is missing.
 
         Raises:
@@ -789,7 +789,7 @@ class PurchaseQuery:
         return self._session.run(self._wrapped.page(token))
 
     def pages(self, token: str = "") -> Generator[PurchasePage, None, None]:
-        """Iterate over the pages from the one with a token; see `page`."""
+        """Iterate over the pages, beginning with that of a token; see `page`."""
         return self._session.rows(self._wrapped.pages(token))
 
 
@@ -1714,15 +1714,15 @@ class CreditClient:
             credits: The limit, in credits that can be spent.
             created_by: The identity of the acting person or service.
             user_id: The user; None: the alert is for every user of the app.
-            direction: Whether a balance that falls below the limit has an event, or one that rises
-                to it.
+            direction: Whether there is an event when the balance falls below the limit, or when it
+                rises to it.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             All alerts of the user in the app or, without a user, of the app.
 
         Raises:
-            TooManyAlerts: The user or the app has as many alerts as are allowed.
+            TooManyAlerts: The user or the app has the maximum number of alerts.
             TooManyApps: The user has credits in as many apps as one user may.
         """
         return self._session.run(
@@ -1752,7 +1752,7 @@ class CreditClient:
             app_id: The app.
             credits: The limit of the alert.
             created_by: The identity of the acting person or service.
-            user_id: The user; None: the alert is one for every user of the app.
+            user_id: The user; None: the alert is for every user of the app.
             direction: The direction of the alert.
             timeout_seconds: The time for the whole call; None for the client's.
 
@@ -1790,8 +1790,8 @@ class CreditClient:
     ) -> Generator[AlertEvent, None, None]:
         """Return the events of an app so far, oldest first: `for … in …`.
 
-        They are read in pages of 1,000. An event is here within a second after its transaction. To
-        read later events, continue after the `position` of the last one.
+        The events are read in pages of 1,000. An event can be read about a second after its
+        transaction. To read later events, continue after the `position` of the last one.
 
         Args:
             app_id: The app.
@@ -1816,10 +1816,10 @@ class CreditClient:
         after_position: int,
         timeout_seconds: float | None = None,
     ) -> Generator[AlertEvent, None, None]:
-        """Return the events of an app as they come, without an end: `for … in …`.
+        """Return the events of an app as they arrive, without an end: `for … in …`.
 
-        The server answers each call when there is an event, or after some seconds. If it cannot be
-        reached, the client retries until it can. No event is missed, and none comes twice.
+        The server answers each call when there is an event, or after some seconds. If the server
+        cannot be reached, the client retries forever. No event is missed or returned twice.
 
         Args:
             app_id: The app.
@@ -1852,8 +1852,8 @@ class CreditClient:
             app_id: The app.
             url: Where the events are sent, by HTTPS.
             created_by: The identity of the acting person or service.
-            secret: The key of the signatures: `whsec_` and base64 of 24 to 64 bytes. None: a new
-                one. It replaces the secret of a webhook that is set already.
+            secret: The key of the signatures: `whsec_` followed by base64 of 24 to 64 bytes. None:
+                a new secret. It replaces the secret of a webhook that is already set.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -1861,7 +1861,7 @@ class CreditClient:
 
         Raises:
             WebhookUrlNotAllowed: The URL is not HTTPS, or has a private address.
-            TooManyWebhooks: The app has as many webhooks as are allowed.
+            TooManyWebhooks: The app has the maximum number of webhooks.
         """
         return self._session.run(
             self._session.client.set_webhook(
@@ -1882,7 +1882,7 @@ class CreditClient:
     def remove_webhook(
         self, *, app_id: int, url: str, created_by: int, timeout_seconds: float | None = None
     ) -> None:
-        """Remove a webhook, with the messages that it has not acknowledged.
+        """Remove a webhook, and drop the messages that it has not acknowledged.
 
         Args:
             app_id: The app.
@@ -1899,7 +1899,7 @@ class CreditClient:
     def dead_letters(
         self, *, app_id: int, timeout_seconds: float | None = None
     ) -> Generator[DeadLetter, None, None]:
-        """Return the messages of an app that no attempt has delivered: `for … in …`.
+        """Return the dead letters of an app, which no attempt delivered: `for … in …`.
 
         Args:
             app_id: The app.
@@ -2098,14 +2098,14 @@ class CreditClient:
         transaction is returned once, even if transactions are written meanwhile. The cost of a page
         does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
-        Without a user, the transactions are those of all users in the app, ordered by time. The
-        latest ones, about those of the last 90 seconds, are left out: another one can still appear
-        before them. See `complete_until` of a page.
+        Without a user, the transactions are those of all users in the app, ordered by time. Those
+        of about the last 90 seconds are left out, because others can still appear before them. See
+        `complete_until` of a page.
 
         Args:
-            user_id: The user; None: all users. Then `app_id` is needed, and no argument may be set
-                that belongs to the history of a user: `after_sequence`, `before_sequence` and
-                `related_id`.
+            user_id: The user; None: all users. Then `app_id` is needed, and `after_sequence`,
+                `before_sequence` and `related_id` may not be set: they belong to the history of a
+                user.
             app_id: Only in this app; None: in all.
             types: Only of these types; empty: of any.
             created_from: Only those created at this time or later, with a time zone.
@@ -2175,8 +2175,8 @@ class CreditClient:
             for purchase in credits.query_purchases(app_id=1, report_id="r-81"):
                 ...
 
-        They are read, ordered and completed like the transactions of `query_transactions`. Needs a
-        server of 0.4.0 or later.
+        Pages, their order and what they leave out are as for `query_transactions`. Needs a server
+        of 0.4.0 or later.
 
         Args:
             user_id: The user; None: all users. Then `app_id` is needed, and `after_sequence` and
@@ -2186,8 +2186,8 @@ class CreditClient:
             created_until: Only those created before this time, with a time zone.
             after_sequence: Only those with a greater `sequence`.
             before_sequence: Only those with a smaller `sequence`; None: up to the latest.
-            credits_min: Only those of at least so many credits.
-            credits_max: Only those of at most so many credits.
+            credits_min: Only those of at least this number of credits.
+            credits_max: Only those of at most this number of credits.
             report_id: Only those of this report.
             created_by: Only those that this person or service requested.
             refunded: Only those with refunded credits, or only those without; None: both.
@@ -2229,28 +2229,27 @@ class CreditClient:
         progress_seconds: int = 0,
         end_when_current: bool = False,
     ) -> Generator[WatchEvent, None, None]:
-        """Return the transactions of a user or in an app as they are written: `for … in …`.
+        """Return the transactions of a user or an app as they are written: `for … in …`.
 
             for event in credits.watch(user_id=7):
                 if event.transaction is not None:
                     ...
 
-        Without a token the stream begins now. With a user its first event then has the balances as
-        `event.snapshot`; the transactions after it follow, each once and in order. Store
+        Without a token the stream begins now. If there is a user, its first event then has the
+        balances as `event.snapshot`. Later transactions follow, each once and in order. Store
         `event.resume_token` with what you do for an event, and pass it to continue after the event.
 
-        Once the first event has come, the stream ends only with the loop that reads it: after a
-        failure that may pass, the SDK continues with the last token. Needs a server of 0.4.0 or
-        later.
+        After the first event, the stream ends only when you leave the loop: after a temporary
+        failure, the SDK continues with the last token. Needs a server of 0.4.0 or later.
 
         Args:
             user_id: The user; None: all users of the app.
             app_id: The app; None: all apps that the caller may read.
             resume_token: The `resume_token` of the last event that was handled; empty: begin now.
-            progress: Whether to return events with a token alone too. They show that nothing was
-                missed so far. The token of an app expires if it is not renewed for hours.
-            progress_seconds: After how many seconds without an event the server sends one with a
-                token alone, up to 300; 0 for 15.
+            progress: Whether to return events with only a token too. They show that nothing was
+                missed so far. The token of an app expires if you do not renew it for hours.
+            progress_seconds: The seconds without an event after which the server sends one with
+                only a token, up to 300; 0 for 15.
             end_when_current: Whether the stream ends when all transactions that were written before
                 the call have been returned.
 
@@ -2317,7 +2316,7 @@ class CreditClient:
         group_by: SummaryGroup = SummaryGroup.UNSPECIFIED,
         timeout_seconds: float | None = None,
     ) -> Summaries:
-        """Return sums of the transactions of a user, or of all users in an app, in a span of time.
+        """Return sums of the transactions of a user or of all users in an app, in a span of time.
 
         Needs a server of 0.4.0 or later.
 
@@ -2326,8 +2325,8 @@ class CreditClient:
                 are left out; see `query_transactions`.
             app_id: Only in this app; None: in all.
             created_from: The beginning of the span, with a time zone.
-            created_until: The time after its end, with a time zone.
-            group_by: By what the transactions are grouped; days and months are those of UTC.
+            created_until: The end of the span, which is not in it, with a time zone.
+            group_by: How the transactions are grouped. Days and months are in UTC.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -2359,21 +2358,21 @@ class CreditClient:
     ) -> BalanceAt:
         """Return a user's balance in an app at an earlier time, or after a transaction.
 
-        What happens by time, such as the end of a grant, counts from its exact instant. A write
-        that is in progress can still change the balance of about the last 90 seconds. Needs a
-        server of 0.4.0 or later.
+        A change by time, such as the end of a grant, counts from its exact instant. A write that is
+        in progress can still change the balance of about the last 90 seconds. Needs a server of
+        0.4.0 or later.
 
         Args:
             user_id: The user.
             app_id: The app.
-            at: The time, with a time zone; a time in the future is the present. Either this or
-                `sequence` is needed.
+            at: The time, with a time zone. A time in the future is replaced by the present time.
+                Either this or `sequence` is needed.
             sequence: The `sequence` of the last transaction that counts.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             The `balance`, the credits that the user `owed`, the `sequence` of the last transaction
-            that counts, and the time `as_of` which this is.
+            that counts, and the time of the balance, `as_of`.
         """
         return self._session.run(
             self._session.client.balance_at(
@@ -2513,9 +2512,9 @@ class CreditClient:
     def resolve_user(
         self, *, app_id: int, external_id: str, timeout_seconds: float | None = None
     ) -> DirectoryUser:
-        """Return the user with an external id in an app, who gets a number if there is none.
+        """Return the user with an external id in an app, and assign a number if there is none.
 
-        `add` and `grant` do this for a new user by themselves. The identity needs the scope
+        `add` and `grant` also do this for a new user. The identity needs the scope
         `credits:issue`.
 
         Args:

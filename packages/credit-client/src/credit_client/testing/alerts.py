@@ -1,4 +1,4 @@
-"""The alerts of the fake: those of apps, and the events of all."""
+"""The alerts of apps, and the events of all alerts, in the fake."""
 
 from collections.abc import Collection, Sequence
 
@@ -19,7 +19,7 @@ _PAGE_SIZE_MAX = 1000
 
 
 class FakeAlerts:
-    """The alerts for every user of an app, and all events, which have their positions at once."""
+    """The alerts for every user of an app, and all events. An event has its position at once."""
 
     def __init__(self) -> None:
         self._of_apps: dict[int, Alerts] = {}

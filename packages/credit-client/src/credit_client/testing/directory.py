@@ -1,4 +1,4 @@
-"""The directory of the fake: numbers of users that apps know by text."""
+"""The directory of the fake: numbers of users whom apps identify by text."""
 
 import itertools
 
@@ -33,7 +33,7 @@ class FakeDirectory:
         self._users: dict[int | tuple[int, str], DirectoryUser] = {}
 
     def resolve(self, request: ResolveUserRequest) -> ResolveUserResponse:
-        """Return the user with an external id in an app, who gets a number if there is none.
+        """Return the user with an external id in an app, and assign a number if there is none.
 
         Raises:
             Refused: No number is left.

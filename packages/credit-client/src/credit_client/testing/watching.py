@@ -1,4 +1,4 @@
-"""The streams of the fake: what was written since a position, and what is written."""
+"""The streams of the fake: transactions since a position, and new ones as they are written."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,11 +12,11 @@ from credit_models.translation.refusals import resume_token_invalid
 
 from credit_client.testing.ledger import FakeLedger, Refused
 
-# The interval of events with a token alone: that of the contract.
+# The interval of events with only a token that the contract defines.
 _PROGRESS_SECONDS = 15
 
 _TOKEN_VIOLATION = Violation(
-    field="resume_token", description="must be one of this user and this app"
+    field="resume_token", description="must be a token for this user and this app"
 )
 
 

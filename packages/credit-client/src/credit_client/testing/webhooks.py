@@ -1,4 +1,4 @@
-"""The webhooks of the fake, which sends nothing: it shows what a server would send."""
+"""The webhooks of the fake. It sends nothing, and shows what a server would send."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

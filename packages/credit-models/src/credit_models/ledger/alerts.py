@@ -1,14 +1,14 @@
-"""Alerts: a limit of a balance, and an event whenever the balance crosses it.
+"""Alerts: a limit of a balance, and an event each time the balance crosses it.
 
-An alert has no state. It compares the balance before and after each change, so it has one event for
-each crossing, and the way back arms it again.
+An alert has no state. It compares the balance before and after each change. So it has one event for
+each crossing, and is armed again when the balance crosses back.
 
 Entries that take effect at one instant are one change. A capture first releases the credits of its
-hold and then uses them, and the end of a hold can return credits to a grant that has ended: the
-balance in between was never there to be spent.
+hold and then uses them, and the end of a hold can return credits to a grant that has ended: no
+write could ever spend the balance in between.
 
-What changes a balance by time crosses a limit when its entry is written: with the next write, or by
-the sweeper. So each event belongs to an entry, and both are written together or not at all.
+A change by time crosses a limit when its entry is written: with the next write, or by the sweeper.
+So each event belongs to an entry, and both are written together or not at all.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ Alerts = tuple[Alert, ...]
 
 
 def changed_alerts(alerts: Alerts, alert: Alert, *, remove: bool) -> Alerts | TooManyAlerts:
-    """Return alerts with one more, or with one fewer; the same ones if nothing changes."""
+    """Return alerts with one added or removed. If nothing changes, return the same object."""
     if remove == (alert not in alerts):
         return alerts
     if remove:
@@ -105,7 +105,7 @@ def _change(entry: Transaction) -> tuple[int, int, datetime]:
 
 
 def _crossings(entries: Sequence[Transaction], alerts: Alerts) -> Iterator[AlertEvent]:
-    """Yield the events of one change. An alert of the user and of the app has one event."""
+    """Yield the events of one change. An alert that is set for both user and app has one."""
     first, last = entries[0], entries[-1]
     before = max(0, first.balance_after - first.effect)
     after = max(0, last.balance_after)

@@ -94,7 +94,7 @@ def decide(
     if isinstance(command, (Add, Use)):
         outcome = decide_plain(account, command, lookup, now, latest)
         if outcome is not None:
-            # A plain command is of a user without alerts of its own in the app.
+            # A plain command concerns a user who has no alerts of their own in the app.
             if command.policy is NO_POLICY or not isinstance(outcome, Accepted):
                 return outcome
             return with_events(outcome, command, ())

@@ -333,7 +333,7 @@ class BalanceOverflow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TooManyAlerts:
-    """The user in the app, or the app, has the largest number of alerts that is allowed.
+    """The user in the app, or the app, has the maximum number of alerts.
 
     Attributes:
         limit: That number; see `ALERTS_MAX`.
@@ -344,7 +344,7 @@ class TooManyAlerts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlertUnchanged:
-    """The alert is set or removed already. Only a `SetAlert` has this outcome."""
+    """The alert is already set, or already removed. Only a `SetAlert` has this outcome."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

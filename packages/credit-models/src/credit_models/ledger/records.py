@@ -163,7 +163,7 @@ class Direction(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alert:
-    """A limit of a balance, and the direction in which crossing it makes an event.
+    """A limit of a balance, and the direction in which a crossing has an event.
 
     Attributes:
         credits: The limit, 1 to 2**32 - 1.

@@ -113,7 +113,7 @@ def _app_caps_rule(request: SetSpendingCapRequest) -> Iterator[Violation]:
     if request.user_id is None:
         for name in ("note", "metadata", "min_available_after"):
             if getattr(request, name) not in ("", {}, None):
-                yield Violation(field=name, description="must not be set without user_id")
+                yield Violation(field=name, description="must not be set if user_id is not set")
 
 
 def _query_rule(
@@ -123,11 +123,11 @@ def _query_rule(
     if request.user_id is not None:
         return
     if request.app_id is None:
-        yield Violation(field="app_id", description="must be set without user_id")
+        yield Violation(field="app_id", description="must be set if user_id is not set")
     of_user = {"after_sequence": 0, "before_sequence": None, "related_id": "", "min_revision": None}
     for name, unset in of_user.items():
         if getattr(request, name, unset) != unset:
-            what = "must not be set without user_id: it belongs to the history of a user"
+            what = "must not be set if user_id is not set: it belongs to a user's history"
             yield Violation(field=name, description=what)
 
 
@@ -148,7 +148,8 @@ def _summary_rule(request: SummarizeRequest) -> Iterator[Violation]:
 
 def _balance_rule(request: GetBalanceAtRequest) -> Iterator[Violation]:
     if (request.at is None) == (request.sequence is None):
-        what = "must be set, or sequence" if request.at is None else "must not be set with sequence"
+        both = "must not be set together with sequence"
+        what = "must be set if sequence is not set" if request.at is None else both
         yield Violation(field="at", description=what)
 
 
@@ -160,7 +161,7 @@ def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
         for name in given:
             yield Violation(field=name, description="must not be set with transaction_id")
     elif not given:
-        what = "must be set, or user_id, app_id and idempotency_key"
+        what = "must be set if user_id, app_id and idempotency_key are not set"
         yield Violation(field="transaction_id", description=what)
     else:
         for name in parts:
@@ -171,12 +172,12 @@ def _name_rule(request: GetTransactionRequest) -> Iterator[Violation]:
 def _scope_rule(request: WatchRequest) -> Iterator[Violation]:
     """Require a user or an app."""
     if request.user_id is None and request.app_id is None:
-        yield Violation(field="user_id", description="must be set, or app_id")
+        yield Violation(field="user_id", description="must be set if app_id is not set")
 
 
 def _revision_rule(request: AppId) -> Iterator[Violation]:
     if request.min_revision is not None and request.user_id is None:
-        yield Violation(field="min_revision", description="must not be set without user_id")
+        yield Violation(field="min_revision", description="must not be set if user_id is not set")
 
 
 def _user_rule(request: FindUserRequest) -> Iterator[Violation]:
@@ -185,13 +186,14 @@ def _user_rule(request: FindUserRequest) -> Iterator[Violation]:
     given = [name for name in parts if getattr(request, name) not in (None, "")]
     if request.user_id is not None:
         for name in given:
-            yield Violation(field=name, description="must not be set with user_id")
+            yield Violation(field=name, description="must not be set together with user_id")
     elif not given:
-        yield Violation(field="user_id", description="must be set, or app_id and external_id")
+        what = "must be set if app_id and external_id are not set"
+        yield Violation(field="user_id", description=what)
     else:
         for name in parts:
             if name not in given:
-                yield Violation(field=name, description="must be set without user_id")
+                yield Violation(field=name, description="must be set if user_id is not set")
 
 
 # The rules that the contract defines in comments and not in options. Any: each takes its request.

@@ -138,7 +138,7 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
         ),
         TooManyAlerts: (
             ErrorReason.TOO_MANY_ALERTS,
-            "{limit} alerts are set, and more are not allowed; no change was made",
+            "the maximum of {limit} alerts is set; no change was made: remove an alert first",
         ),
         TooManyApps: (
             ErrorReason.TOO_MANY_APPS,
@@ -236,7 +236,12 @@ def page_token_invalid() -> Answer:
 
 
 def summary_too_large(counted: str, limit: int) -> Answer:
-    """Return the answer to a summary of too many transactions or groups, named by `counted`."""
+    """Return the answer to a summary with too many transactions or groups.
+
+    Args:
+        counted: What exceeds the limit: "transactions" or "groups".
+        limit: The limit.
+    """
     return Answer(
         ErrorReason.SUMMARY_TOO_LARGE,
         f"the span has more than {limit} {counted}: request shorter spans, and add their summaries",
@@ -258,7 +263,7 @@ def resume_token_expired() -> Answer:
     return Answer(
         ErrorReason.RESUME_TOKEN_EXPIRED,
         "the log no longer has the transactions after the resume_token: begin without a token, and"
-        " query those that were missed",
+        " read the missed ones with QueryTransactions",
         {},
     )
 
@@ -282,10 +287,10 @@ def key_not_found(key: str) -> Answer:
 
 
 def too_many_webhooks(limit: int) -> Answer:
-    """Return the answer to a new webhook of an app that has the most webhooks."""
+    """Return the answer to a new webhook of an app that has the maximum number of webhooks."""
     return Answer(
         ErrorReason.TOO_MANY_WEBHOOKS,
-        f"the app has {limit} webhooks, and more are not allowed; no change was made",
+        f"the app has the maximum of {limit} webhooks; no change was made: remove one first",
         {"limit": str(limit)},
     )
 
@@ -294,7 +299,7 @@ def webhook_url_not_allowed(fault: str) -> Answer:
     """Return the answer to a webhook whose URL the operator does not allow.
 
     Args:
-        fault: What the URL must be like, such as "must begin with https://".
+        fault: The rule that the URL breaks, such as "must begin with https://".
     """
     return Answer(
         ErrorReason.WEBHOOK_URL_NOT_ALLOWED,
@@ -313,7 +318,7 @@ def dead_letter_not_found(dead_letter_id: str) -> Answer:
 
 
 def user_not_found(user: str) -> Answer:
-    """Return the answer to a search for a user whom the directory does not have for the caller."""
+    """Return the answer to a search for a user who is in no directory that the caller may read."""
     return Answer(
         ErrorReason.USER_NOT_FOUND,
         "the directory has no such user; no change was made",
@@ -322,10 +327,10 @@ def user_not_found(user: str) -> Answer:
 
 
 def user_ids_exhausted() -> Answer:
-    """Return the answer to a request for a number when the last one is given."""
+    """Return the answer to a request for a number after the last one was assigned."""
     return Answer(
         ErrorReason.USER_IDS_EXHAUSTED,
-        "the directory has given the last number, 4294967295; no change was made",
+        "the directory has assigned the last number, 4294967295; no change was made",
         {},
     )
 

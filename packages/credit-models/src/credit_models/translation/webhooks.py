@@ -14,9 +14,9 @@ _KEY_BYTES_MIN, _KEY_BYTES_MAX = 24, 64
 
 
 def webhook_rules(request: SetWebhookRequest | RemoveWebhookRequest) -> Iterator[Violation]:
-    """Yield what is wrong with the URL and the secret of a request."""
+    """Yield the violations of the URL and the secret of a request."""
     if request.url and not _is_url(request.url):
-        what = "must be a URL of https or http in ASCII, without user and fragment"
+        what = "must be an https or http URL in ASCII, without a user and without a fragment"
         yield Violation(field="url", description=what)
     if isinstance(request, SetWebhookRequest) and request.secret:
         try:
@@ -29,7 +29,7 @@ def key_of(secret: str) -> bytes:
     """Return the key in a secret.
 
     Raises:
-        ValueError: It is no secret of Standard Webhooks.
+        ValueError: It is not a secret of Standard Webhooks.
     """
     try:
         key = b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
@@ -38,7 +38,7 @@ def key_of(secret: str) -> bytes:
     if secret.startswith(SECRET_PREFIX) and _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX:
         return key
     sizes = f"{_KEY_BYTES_MIN} to {_KEY_BYTES_MAX} bytes"
-    raise ValueError(f"must be {SECRET_PREFIX} and base64 of {sizes}")
+    raise ValueError(f"must be {SECRET_PREFIX} followed by base64 of {sizes}")
 
 
 def _is_url(url: str) -> bool:

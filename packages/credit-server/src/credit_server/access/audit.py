@@ -47,7 +47,7 @@ class ResolvedUser(NamedTuple):
 
     Attributes:
         user: The user.
-        created: Whether the call gave the user the number.
+        created: Whether the call assigned the number.
     """
 
     user: DirectoryUser

@@ -48,7 +48,7 @@ _SCOPES: Mapping[str, str] = MappingProxyType(
 _PUBLIC = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 
 # The streams that last until their clients end them. They have a limit of their own, and do not
-# count as running calls, of which they would leave none.
+# count as running calls: otherwise they could use up the limit of running calls.
 WATCHES = frozenset({"/credit.v1.HistoryService/Watch"})
 
 # The lines of the audit log for the rate-limited calls of one caller: a flood of calls that cost

@@ -28,7 +28,7 @@ class Decision(StrEnum):
     RUNNING_CALLS = "running_calls"
     # A list got no slot in time.
     LIST_SLOTS = "list_slots"
-    # The server has as many streams of Watch as it may have.
+    # The server has the maximum number of streams of Watch.
     WATCHERS = "watchers"
 
 

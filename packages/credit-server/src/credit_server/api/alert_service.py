@@ -44,7 +44,7 @@ from credit_server.store.port import Store
 _PAGE_SIZE = 100
 _PAGE_SIZE_MAX = 1000
 
-# A call that waits is answered this long before its deadline.
+# A waiting call is answered this many seconds before its deadline.
 _ANSWER_SECONDS = 1.0
 
 
@@ -67,7 +67,7 @@ class AlertService(AlertServiceBase):
             store: Keeps the alerts, and their events.
             audit: Writes a line for each write and each denial.
             list_slots: Bounds the pages of lists; None: with the defaults of the settings.
-            webhook_allow_private: Whether a webhook may have a private address, or HTTP.
+            webhook_allow_private: Whether a webhook may have a private address, or use HTTP.
         """
         self._committer = committer
         self._store = store
@@ -190,7 +190,7 @@ class AlertService(AlertServiceBase):
         request: ListAlertEventsRequest,
         read: Callable[[], Awaitable[Sequence[OrderedEvent]]],
     ) -> Sequence[OrderedEvent]:
-        """Read events, and again when there may be new ones, until there are some or time is up."""
+        """Read events. Repeat when there may be new ones, until there are some or time is up."""
         seconds = float(request.wait_seconds)
         if call.deadline is not None:
             seconds = min(seconds, call.deadline.time_remaining() - _ANSWER_SECONDS)

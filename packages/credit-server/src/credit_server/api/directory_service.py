@@ -1,4 +1,4 @@
-"""The calls of `DirectoryService`: the numbers of users that apps know by text."""
+"""The calls of `DirectoryService`: the numbers of users whom apps identify by text."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -24,8 +24,8 @@ from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.port import USER_IDS_FROM, Conflict, DirectoryUser, Store
 
-# How often a user gets a number at most. A number is taken only if the directory was restored from
-# a backup without its counter.
+# The most attempts to assign a number to a user. A number is already taken only if the directory
+# was restored from a backup without its counter.
 _ATTEMPTS_MAX = 5
 
 _ResolveCall = Call[ResolveUserRequest, ResolveUserResponse]
@@ -41,7 +41,7 @@ class DirectoryService(DirectoryServiceBase):
         """Prepare to serve.
 
         Args:
-            store: Where the directory is kept.
+            store: Keeps the directory.
             clock: The clock of the server.
             audit: Writes a line for each resolved user and each denial.
             user_ids_from: The least number that a user gets, 1 to 2**32 - 1.
@@ -77,7 +77,7 @@ class DirectoryService(DirectoryServiceBase):
             self._resolving.add(resolving)
             resolving.add_done_callback(self._resolving.discard)
             try:
-                # It is completed if the caller leaves, so that its audit line is true.
+                # The task is completed even if the caller leaves, so that the audit line is true.
                 resolved = audited.receipt = await asyncio.shield(resolving)
             except asyncio.CancelledError:
                 resolving.add_done_callback(lambda ended: audited.outlived(_ending(ended)))

@@ -6,17 +6,17 @@ from contextlib import contextmanager
 
 from credit_server.store.port import Store, StoreError
 
-# The pause between two looks for new events, which are one read of an index for all waiting calls.
+# The pause between two searches for new events. A search is one read of an index for all calls.
 _INTERVAL_SECONDS = 0.25
 
-# How many new events are looked at in one read.
+# The most new events of one read.
 _CHUNK = 1000
 
 
 class EventWatch:
-    """Looks for new events while calls wait, and wakes those of the events' apps.
+    """Searches for new events while calls wait, and wakes the calls for the events' apps.
 
-    A call reads its own events when it is woken, so that nothing is buffered here.
+    A call that is woken reads its own events, so nothing is buffered here.
     """
 
     def __init__(self, store: Store, *, interval_seconds: float = _INTERVAL_SECONDS) -> None:
@@ -24,7 +24,7 @@ class EventWatch:
 
         Args:
             store: Keeps the events.
-            interval_seconds: The pause between two looks.
+            interval_seconds: The pause between two searches.
         """
         self._events = store.alert_events
         self._interval = interval_seconds
@@ -35,7 +35,7 @@ class EventWatch:
     def waiting(self, app_id: int) -> Iterator[asyncio.Event]:
         """Return an event that is set when the app may have new events.
 
-        Enter the context before the events are read: what comes after the read then sets it.
+        Enter the context before you read the events: later events then set the returned one.
         """
         changed = asyncio.Event()
         self._waiting[changed] = app_id
@@ -51,7 +51,7 @@ class EventWatch:
         while self._waiting:
             try:
                 if last is None:
-                    # An event can have come between the read of a call and this one.
+                    # An event can have arrived between the read of a call and this read.
                     last = await self._events.newest()
                     self._wake(None)
                 else:

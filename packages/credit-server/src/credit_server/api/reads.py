@@ -68,8 +68,8 @@ _OfUser = TypeVar(
     UserId,
 )
 
-# How long a read waits for the revision that it requires, and how long between two looks at the
-# account. Replication takes milliseconds. A store that is further behind is a fault.
+# How long a read waits for the revision that it requires, and the pauses between its reads of the
+# account. Replication takes milliseconds. A longer delay is a fault of the store.
 REVISION_SECONDS_MAX = 0.5
 _WAIT_SECONDS_MIN = 0.01
 _WAIT_SECONDS_MAX = 0.1

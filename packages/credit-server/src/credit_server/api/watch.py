@@ -1,4 +1,4 @@
-"""One stream of `Watch`: first what was committed before, then the feed of what is committed."""
+"""Serve one stream of `Watch`: first earlier transactions, then the feed of new ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -32,7 +32,7 @@ from credit_server.api.watch_token import (
 from credit_server.grpc.call import Call
 from credit_server.store.port import LogPosition, LogTruncated, Store, StoreUnavailable
 
-# The interval of events with a token alone that the contract defines.
+# The interval of events with only a token that the contract defines.
 _PROGRESS_SECONDS = 15
 
 # The most transactions of an app that are read from the log at a time.
@@ -41,13 +41,13 @@ _PAGE_SIZE = 256
 # How often the caller's identity is checked again.
 _ACCESS_SECONDS = 15.0
 
-# Right after a change of primary, reads can miss what was committed a moment before. They are
-# repeated so often, with this pause.
+# Right after a change of primary, reads can miss what was committed a moment before. Such a read is
+# retried at most this many times, with this pause.
 _STALE_READS_MAX = 5
 _STALE_READ_SECONDS = 0.2
 
 _TOKEN_VIOLATION = bad_request(
-    [Violation(field="resume_token", description="must be one of this user and this app")]
+    [Violation(field="resume_token", description="must be a token for this user and this app")]
 )
 
 WatchCall = Call[WatchRequest, WatchResponse]
@@ -71,9 +71,9 @@ class Watch:
         Args:
             call: The call.
             request: Its valid request.
-            hub: Distributes what is committed.
-            store: What was committed before is read from it.
-            list_slots: Bounds how many pages are read at the same time.
+            hub: Distributes new transactions.
+            store: Has the earlier transactions.
+            list_slots: Limits how many pages are read at the same time.
             access: Checks the caller's identity again.
         """
         self._call = call
@@ -91,7 +91,7 @@ class Watch:
         """Serve the stream until its client, its deadline or an error ends it.
 
         Raises:
-            GRPCError: The token is not valid or too old, or the connection is drained.
+            GRPCError: The token is invalid or too old, or the connection is drained.
             AccessDenied: The caller may no longer watch.
             NotAdmitted: There are too many watchers, or too many pages are being read.
             StoreUnavailable: The store cannot be reached.
@@ -157,16 +157,16 @@ class Watch:
 
 
 class Source(Protocol):
-    """Where the events of a stream come from, and its position."""
+    """The source of the events of a stream, and the stream's position."""
 
     def show(self, identity: Identity | None) -> None:
-        """Show what an identity may read from now on; None: everything."""
+        """Return only what an identity may read from now on; None: everything."""
 
     def resume(self, token: str) -> None:
         """Go to the position of a token.
 
         Raises:
-            ResumeTokenInvalid: The token was not made for what is watched.
+            ResumeTokenInvalid: The token belongs to another user or app.
         """
 
     async def begin(self, feed: Feed) -> bytes:
@@ -189,7 +189,7 @@ class Source(Protocol):
         """Return an event with a token alone.
 
         Args:
-            distributed: Everything up to this position of the log was accepted.
+            distributed: The position of the log up to which everything was accepted.
         """
         ...
 
@@ -217,7 +217,7 @@ class _UserSource:
         self._last = self._known = sequence_of(token, self._scope)
 
     async def begin(self, feed: Feed) -> bytes:
-        # As it is stored: what is due by time follows as transactions.
+        # The stored account: what is due by time follows as transactions.
         user_id = self._scope.user_id
         account = await self._store.account(user_id) or Account.empty(user_id)
         self._last = self._known = account.revision
@@ -249,7 +249,7 @@ class _UserSource:
         self._last = self._known = max(self._last, revision)
 
     async def _revision(self) -> int:
-        """Return the number of the user's transactions, once it includes all that are known."""
+        """Return the number of the user's transactions, once it includes all known ones."""
         for _ in range(_STALE_READS_MAX):
             account = await self._store.account(self._scope.user_id)
             revision = 0 if account is None else account.revision
@@ -258,7 +258,7 @@ class _UserSource:
             await asyncio.sleep(_STALE_READ_SECONDS)
         if revision < self._last:
             raise ResumeTokenInvalid
-        raise StoreUnavailable("reads do not return what was committed")
+        raise StoreUnavailable("reads do not return the committed transactions yet")
 
     def follows(self, shared: Shared) -> bool:
         self._known = max(self._known, shared.row.sequence)
@@ -280,7 +280,7 @@ class _UserSource:
 
 
 class _AppSource:
-    """The transactions in an app. The position in the log is theirs."""
+    """The transactions in an app. Their position is the one in the log."""
 
     def __init__(self, call: WatchCall, scope: Scope, store: Store, list_slots: ListSlots) -> None:
         self._caller = call.caller_name
@@ -290,7 +290,7 @@ class _AppSource:
         self._last = b""
 
     def show(self, identity: Identity | None) -> None:
-        pass  # the identity may read the whole app, or it may not watch
+        pass  # an identity that may watch an app may read all of it
 
     def resume(self, token: str) -> None:
         self._last = position_of(token, self._scope)

@@ -1,8 +1,8 @@
 """Distributes committed transactions to the watchers of a server process.
 
 All watchers share one reader of the store's log. A transaction without watchers costs two look-ups.
-One with watchers is encoded once for all of them. What a watcher has not taken is bounded: if it is
-too much, the watcher reads it from the store again, at the pace of its client.
+A transaction with watchers is encoded once for all of them. The feed of each watcher is bounded: if
+it overflows, the watcher reads the transactions from the store again, at the pace of its client.
 """
 
 import asyncio
@@ -23,13 +23,12 @@ from credit_server.store.port import LogEntry, LogPosition, Store, StoreUnavaila
 
 log = structlog.get_logger("credit_server.watch")
 
-# What a watcher may leave in its feed. A transaction has 200 bytes, or 20 kB with the longest notes
-# and metadata.
+# The limits of a feed. A transaction has 200 bytes, or 20 kB with the longest notes and metadata.
 _WAITING_MAX = 1024
 _WAITING_BYTES_MAX = 1024 * 1024
 
-# The pause of a watcher after each message, for each watcher there is, and the longest pause. All
-# watchers of a busy app together then take a bounded part of the event loop, however many they are.
+# The pause of a watcher after each message, multiplied by the number of watchers, and the longest
+# pause. All watchers of a busy app together then take a bounded part of the event loop.
 _PAUSE_SECONDS = 0.0008
 _PAUSE_SECONDS_MAX = 0.5
 
@@ -73,7 +72,7 @@ class Feed:
 
     Attributes:
         start: Everything in the scope after this position is in the feed.
-        lost: Whether the watcher was too slow: the feed then has nothing until it is restarted.
+        lost: Whether the watcher was too slow. The feed is then empty until it is restarted.
     """
 
     def __init__(self, start: LogPosition) -> None:
@@ -90,7 +89,7 @@ class Feed:
         self._size = 0
 
     def add(self, shared: Shared) -> None:
-        """Add a transaction, or lose everything if there is no room."""
+        """Add a transaction. If there is no room, drop all transactions."""
         if self.lost:
             return
         self._size += len(shared.data)
@@ -101,7 +100,7 @@ class Feed:
         self._changed.set()
 
     def end(self, failure: Exception) -> None:
-        """Let the watcher raise an error with what it takes next."""
+        """Make the next take of the watcher raise an error."""
         self._failure = self._failure or failure
         self._changed.set()
 
@@ -116,7 +115,7 @@ class Feed:
         return not self._waiting and not self.lost
 
     async def take(self, seconds: float) -> list[Shared]:
-        """Return what has been added, by ascending position, once there is something.
+        """Return the added transactions, by ascending position, once there are any.
 
         Args:
             seconds: After this time the result is empty.
@@ -163,7 +162,7 @@ class WatchHub:
     """Reads the log while there are watchers, and distributes it.
 
     Attributes:
-        position: Everything up to this position of the log was distributed.
+        position: The position of the log up to which everything was distributed.
     """
 
     def __init__(
@@ -240,26 +239,26 @@ class WatchHub:
                 self._reading = None
 
     def restart(self, feed: Feed) -> None:
-        """Let a feed begin again, with what is committed from now on."""
+        """Restart a feed with what is committed from now on."""
         feed.restart(self.position)
 
     def _check_room(self, caller: str, *, shared: bool) -> None:
         if self.watchers >= self._watchers_max:
             raise NotAdmitted(
                 Decision.WATCHERS,
-                f"the server has {self._watchers_max} streams of Watch, the most allowed",
+                f"the server has the maximum of {self._watchers_max} streams of Watch",
                 retry_seconds=_RETRY_SECONDS,
             )
         own_max = max(1, self._watchers_max // 2)
         if not shared and self._callers[caller] >= own_max:
             raise NotAdmitted(
                 Decision.RUNNING_CALLS,
-                f"the caller has {own_max} streams of Watch, the most allowed",
+                f"the caller has the maximum of {own_max} streams of Watch",
                 retry_seconds=_RETRY_SECONDS,
             )
 
     async def _read(self) -> None:
-        """Begin to read the log unless it is being read; return when nothing is missed any more."""
+        """Begin to read the log unless it is being read. Return when no later entry is missed."""
         if self._reading is None or self._opened is None:
             self._opened = asyncio.get_running_loop().create_future()
             # A watcher that is cancelled does not retrieve the error.
@@ -268,7 +267,7 @@ class WatchHub:
         await asyncio.shield(self._opened)
 
     async def _distribute(self, opened: "asyncio.Future[None]") -> None:
-        """Distribute the log until it cannot be read any more."""
+        """Distribute the log until a read fails."""
         try:
             async with aclosing(self._store.follow_log()) as pages:
                 async for page in pages:

@@ -1,8 +1,8 @@
-"""Resume tokens of `Watch`: a position, and what is watched from there.
+"""Resume tokens of `Watch`: a position, and the user and the app that are watched.
 
-A token needs no secret, as a page token does not: the caller's permissions are checked for each
-stream, and a forged token returns nothing that the caller may not read. So it is valid on every
-server, also after a restart.
+Like a page token, it needs no secret: the caller's permissions are checked for each stream, and a
+forged token returns nothing that the caller may not read. So a token is valid on every server, even
+after a restart.
 """
 
 import base64
@@ -20,7 +20,7 @@ _SEQUENCE_MAX = 2**63 - 1
 
 
 class ResumeTokenInvalid(Exception):
-    """A resume token does not belong to what is watched."""
+    """A resume token belongs to another user or app."""
 
 
 class Scope(NamedTuple):

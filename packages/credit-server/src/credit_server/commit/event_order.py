@@ -1,4 +1,4 @@
-"""Give positions to the events of alerts, soon after they were committed."""
+"""Give positions to the events of alerts, soon after they are committed."""
 
 import asyncio
 from random import Random
@@ -9,7 +9,7 @@ from credit_server.store.port import Conflict, Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")
 
-# The pause between two looks for events. An idle look is one read of an empty index.
+# The pause between two searches for events. An idle search is one read of an empty index.
 _INTERVAL_SECONDS = 0.5
 
 # The longest pause after failures. It doubles with each.
@@ -20,7 +20,7 @@ _CHUNK = 500
 
 
 class EventOrder:
-    """Orders the events of alerts. All servers do so at once: see `AlertEvents.order`."""
+    """Orders the events of alerts. All servers do so concurrently: see `AlertEvents.order`."""
 
     def __init__(self, store: Store, *, random: Random | None = None) -> None:
         """Prepare; `run` orders.
@@ -54,7 +54,7 @@ class EventOrder:
                 pause = _INTERVAL_SECONDS
 
     async def order(self) -> None:
-        """Order all committed events, or leave those to another process that orders them now.
+        """Order all committed events, unless another process orders them at the same time.
 
         Raises:
             StoreError: The store cannot be reached.

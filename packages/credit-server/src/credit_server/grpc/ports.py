@@ -31,7 +31,7 @@ class Contract:
         translate: Returns the status for what a method, `Access`, admission or a `CutOff` raises.
         writes: The paths of the methods that change something.
         watches: The paths of streams that last until their clients end them. Their service limits
-            their number, so that they take no places of calls.
+            their number, so they do not count as running calls.
         files: The files that define the services.
     """
 

@@ -137,7 +137,7 @@ class ServerConnection(Connection):
 
 
 def ignore_read(_stream: Stream, _size: int) -> None:
-    """Do nothing: nobody counts what the streams of a connection hold."""
+    """Do nothing: what the streams of a connection hold is not counted."""
 
 
 class ServerStream(Stream):

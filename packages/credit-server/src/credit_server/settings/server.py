@@ -86,19 +86,19 @@ class WriteSettings(Settings):
     work."""
 
     user_ids_from: Annotated[int, Ge(1), Le(UINT32_MAX)] = USER_IDS_FROM
-    """Least number that a user with a text id gets. Set it above all numbers that apps give to
-    their users themselves. A lower value than before has no effect."""
+    """Least number that is assigned to a user with a text id. Set it above all numbers that apps
+    assign to their users themselves. A lower value than before has no effect."""
 
 
 class WebhookSettings(Settings):
-    """Where webhooks may be."""
+    """Which URLs webhooks may have."""
 
     title: ClassVar[str] = "Webhooks"
 
     webhook_allow_private: bool = False
-    """Whether webhooks may have private, loopback and link-local addresses, and URLs with http. Set
-    it only if all who may set webhooks are trusted: the server then sends requests into its own
-    network."""
+    """Whether webhooks may have private, loopback and link-local addresses, and http URLs. Set it
+    only if you trust every identity that may set webhooks: the server then sends requests into its
+    own network."""
 
 
 class ServerSettings(

@@ -1,8 +1,8 @@
 """The port of the events of alerts, and the twin in memory.
 
-An event is written with its entry and has no position, because concurrent transactions commit in
-any order. `order` gives positions to committed events: 1, 2, 3 and so on without a gap, each after
-the one before. So a reader that has read all positions up to one never misses an event before it.
+An event is written with its entry and without a position, because concurrent transactions commit in
+any order. Then `order` gives positions to committed events: 1, 2, 3 and so on, without a gap. So a
+reader that has read up to a position never misses an event before it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,16 +28,16 @@ class AlertEvents(Protocol):
 
         Before that, the deliveries for the webhooks of their apps are added.
 
-        Several processes may do so at once. One that is late has a conflict.
+        Several processes may do so at once. Those that are too late raise Conflict.
 
         Args:
             limit: The most events, at least 1.
 
         Returns:
-            How many events had no position. If it is the limit, there may be more.
+            The number of events that had no position. If it is the limit, there may be more.
 
         Raises:
-            Conflict: Another process was faster. The events that are left are for the next call.
+            Conflict: Another process was faster. The next call orders the remaining events.
             StoreUnavailable: The store cannot be reached.
         """
         ...
@@ -71,7 +71,7 @@ class MemoryAlertEvents:
         """Keep no event.
 
         Args:
-            webhooks: Get the events that are ordered; None: nothing does.
+            webhooks: Receives the ordered events; None: an object of its own.
         """
         self._webhooks = webhooks or MemoryWebhooks()
         self._unordered: dict[str, AlertEvent] = {}

@@ -11,12 +11,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 from credit_models.ledger import UINT32_MAX, Kind, Pairs
 
-# How many entries a page of a query examines at most, if the query has conditions that no index
-# serves. The contract gives this number.
+# The most entries that a page of a query examines, if the query has conditions that no index
+# serves. The contract defines this number.
 EXAMINED_MAX = 5000
 
-# How many entries a summary adds up at most, and how many groups it has. The contract gives these
-# numbers. 100,000 entries took 1.0 to 1.6 s beside other work (2-core machine).
+# The most entries that a summary adds up, and the most groups that it has. The contract defines
+# these numbers. 100,000 entries took 1.0 to 1.6 s beside other work (2-core machine).
 SUMMARIZED_MAX = 100_000
 GROUPS_MAX = 1000
 
@@ -51,7 +51,7 @@ class TransactionRow(NamedTuple):
 
 
 class RowDetails(NamedTuple):
-    """What a transaction of a list has beyond a plain ADD or USE, which have no details.
+    """The additional fields of a transaction of a list. A plain ADD or USE has none of them.
 
     Attributes:
         effect: The signed change of the balance.
@@ -106,7 +106,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryQuery:
-    """A query for a page of entries of a history. One is found if it satisfies all attributes.
+    """A query for a page of entries of a history. An entry is found if it satisfies all attributes.
 
     The entries of a user are in the order of `sequence`. Those of all users in an app are in the
     order of `created_at` and the id, and the latest ones are left out: see `settling_seconds`.
@@ -131,7 +131,7 @@ class HistoryQuery:
         limit: The most entries, at least 1.
         settling_seconds: For how long after its `created_at` an entry can appear, by the store's
             clock. A query of an app finds only entries that are older. Otherwise an entry could be
-            committed behind the position of a page that was already read.
+            committed before the position of a page that was already read.
     """
 
     user_id: int | None
@@ -198,7 +198,7 @@ class PurchaseQuery(HistoryQuery):
 
     @property
     def uses_report_index(self) -> bool:
-        """Whether an index has the purchases of the report, which is one of a user in an app."""
+        """Whether an index finds the purchases of the report, by a user in an app."""
         return bool(self.report_id) and self.user_id is not None and len(self.apps or ()) == 1
 
 
@@ -220,7 +220,7 @@ class Page(NamedTuple, Generic[RowT]):
 
 
 class GroupBy(Enum):
-    """What the entries of one group of a summary have in common; days and months are of UTC."""
+    """What the entries of one group of a summary have in common. Days and months are in UTC."""
 
     NOTHING = "nothing"
     DAY = "day"
@@ -259,7 +259,7 @@ class Summary(NamedTuple):
     Attributes:
         rows: One for each group that has entries, by ascending group; at most one more than the
             limit of the query.
-        complete_until: As for a page.
+        complete_until: See `Page`.
     """
 
     rows: Sequence[SummaryRow]

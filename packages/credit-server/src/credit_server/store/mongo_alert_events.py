@@ -31,7 +31,7 @@ class MongoAlertEvents:
 
         Args:
             database: The database.
-            webhooks: Get the events that are ordered.
+            webhooks: Receives the ordered events.
             deadline: Translates the driver's errors, and limits the time of an operation.
         """
         self._events = database[schema.ALERT_EVENTS]
@@ -43,8 +43,8 @@ class MongoAlertEvents:
 
         Positions have no gap, although several processes may order events at once. The last
         position is read first. So an event that was found without a position gets a greater one,
-        from this process or from another. Events are updated one after another, and the unique
-        index rejects a position that is taken. When this process comes to its n-th event, n - 1 of
+        from this process or from another. Events are updated one by one, and the unique index
+        rejects a position that is taken. When this process comes to its n-th event, n - 1 of
         the events that it found have a position after the last one, so the next position is free
         and follows them, or is taken.
         """

@@ -190,7 +190,7 @@ class LogPage(NamedTuple):
     Attributes:
         entries: The transactions, by ascending position.
         end: The position after them. It can be later than that of the last transaction.
-        at_end: Whether these are all transactions that were committed by the time of `end`.
+        at_end: Whether the page has all transactions that were committed by the time of `end`.
     """
 
     entries: Sequence[LogEntry]

@@ -87,7 +87,7 @@ class Finder:
         scans = source.scans(query)
         if scans is None or conditions is None:
             return Page([], None)
-        # Several ranges of an index must be of one moment. Otherwise an entry could be missed
+        # Several ranges of an index must be read at one moment. Otherwise an entry could be missed
         # forever: one scan ends before it is written, another one returns a later entry, and the
         # next page starts after that one. One range is in the order in which the user's entries
         # were committed. A snapshot takes a session, which costs a small page as much as the page
@@ -133,7 +133,7 @@ class Finder:
                 part = {"app_id": app_id, "created_at": span}
                 rows = await self._sums(part, schema.BY_APP_AND_TIME, query, group_by, session)
                 return Summary(rows, settled_until)
-        # All entries of the span are stored when its end is known, so they are of one moment.
+        # All entries of the span are stored when its end is known, so the sums are of one moment.
         after, before = await self._user_reader(source, None).bounds(query)
         user: Document = {"user_id": query.user_id, "sequence": _between(after, before)}
         index = schema.BY_SEQUENCE

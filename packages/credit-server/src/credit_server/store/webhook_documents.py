@@ -12,7 +12,7 @@ from credit_server.store.webhooks import Delivery, Webhook
 
 
 class WebhookDocument(Document):
-    """`webhooks`: an address that gets the events of an app."""
+    """`webhooks`: a URL that receives the events of an app."""
 
     id: ObjectId = Field(alias="_id")
     app_id: Number
@@ -46,7 +46,7 @@ class WebhookDocument(Document):
 
 
 class DeliveryDocument(Document):
-    """`webhook_deliveries`: an event for a webhook. It is removed when it was acknowledged."""
+    """`webhook_deliveries`: an event for a webhook. It is removed when it is acknowledged."""
 
     id: ObjectId = Field(alias="_id")
     webhook_id: ObjectId
@@ -57,7 +57,7 @@ class DeliveryDocument(Document):
     # Absent in a dead letter.
     due_at: datetime | None = None
     error: Annotated[str, Field(max_length=500)] | None = None
-    # Present in a dead letter alone.
+    # Present only in a dead letter.
     failed_at: datetime | None = None
 
     @classmethod

@@ -16,7 +16,7 @@ from credit_models.ledger import AlertEvent
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Webhook:
-    """An address that gets the events of an app.
+    """A URL that receives the events of an app.
 
     Attributes:
         id: Its id.
@@ -47,11 +47,11 @@ class Delivery:
         webhook_id: The webhook.
         app_id: The app.
         event: The event.
-        attempts: How often it was claimed to be sent.
+        attempts: The number of attempts, each of which claims the delivery.
         due_at: When it is sent next; None: it is a dead letter.
-        error: Why the latest attempt failed; empty if none did.
+        error: Why the latest attempt failed; empty if no attempt has failed.
         created_at: When the entry of the event was created.
-        failed_at: When it became a dead letter; None: it is none.
+        failed_at: When it became a dead letter; None: it is not a dead letter.
     """
 
     id: str
@@ -132,7 +132,7 @@ class Webhooks(Protocol):
 
         Args:
             delivery: The delivery.
-            error: Why.
+            error: Why it has failed.
             due_at: When to send it again; None: it becomes a dead letter.
             now: The time.
         """
@@ -161,7 +161,7 @@ class Webhooks(Protocol):
         ...
 
     async def backlog(self) -> Backlog:
-        """Return what has not succeeded, for the metrics."""
+        """Return the deliveries that have not succeeded, for the metrics."""
         ...
 
 

@@ -268,12 +268,12 @@ class WebhookMetrics:
         )
         self._oldest = Gauge(
             "credit_webhook_pending_seconds",
-            "Age of the oldest event that a webhook has not acknowledged and that is sent again.",
+            "Age of the oldest event that a webhook has not acknowledged and that will be retried.",
             registry=registry,
         )
         self._dead = Gauge(
             "credit_webhook_dead_letters",
-            "Events that no attempt has delivered, and that are not sent again by themselves.",
+            "Events that no attempt has delivered. The server does not retry them.",
             registry=registry,
         )
 

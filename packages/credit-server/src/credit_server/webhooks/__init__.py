@@ -1,1 +1,1 @@
-"""Webhooks: send the events of alerts to the addresses of apps, over HTTP."""
+"""Webhooks: send the events of alerts to the URLs of apps, over HTTP."""

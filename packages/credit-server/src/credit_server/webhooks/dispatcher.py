@@ -1,8 +1,8 @@
-"""Send the events of alerts to webhooks until each was acknowledged, or has failed for a day.
+"""Send the events of alerts to webhooks until each is acknowledged, or has failed for a day.
 
-A delivery is claimed before it is sent, so that several servers do not send it at once. If a server
-ends meanwhile, the claim ends, and another server sends the event again. So an event is sent at
-least once, each time with the same id.
+A server claims a delivery before it sends it, so that several servers do not send it at once. If
+the server stops before it stores the result, the claim expires, and another server sends the event
+again. So an event is sent at least once, each time with the same id.
 """
 
 import asyncio
@@ -22,18 +22,18 @@ log = structlog.get_logger("credit_server.webhooks")
 # How many events a server sends at once.
 _CONCURRENT = 16
 
-# The pause between two looks for deliveries that are due, and the longest one after failures.
+# The pause between two searches for due deliveries, and the longest pause after failures.
 _INTERVAL_SECONDS = 0.5
 _BACKOFF_SECONDS_MAX = 30.0
 
 # How often the backlog is read for the metrics.
 _BACKLOG_SECONDS = 10.0
 
-# A claim outlives the attempt, and the time that it takes to store the result.
+# A claim lasts longer than the attempt and the storing of its result.
 _CLAIM = timedelta(seconds=ATTEMPT_SECONDS + 40)
 
-# The pauses between attempts: 5 s, 20 s, 80 s and so on, at most 5.7 hours, less up to a fifth. The
-# last attempt is about 22 to 28 hours after the first one.
+# The pauses between attempts: 5 s, 20 s, 80 s and so on, at most 5.7 hours. Each is reduced by a
+# random part of up to a fifth. The last attempt is about 22 to 28 hours after the first one.
 _FIRST_PAUSE_SECONDS, _FACTOR = 5.0, 4
 _PAUSE_SECONDS_MAX = 5.0 * 4**6
 ATTEMPTS_MAX = 11
@@ -66,7 +66,7 @@ def _utc_now() -> datetime:
 
 
 class Dispatcher:
-    """Sends what is due. All servers do so at once."""
+    """Sends due deliveries. All servers do so concurrently."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Dispatcher:
         return await self._webhooks.claim(now, now + _CLAIM)
 
     async def _send_from(self, claim: Claim | None) -> None:
-        """Send a delivery, then all that are due."""
+        """Send a delivery, then all others that are due."""
         while claim is not None:
             await self._send(claim)
             claim = await self._claim()
@@ -160,7 +160,7 @@ class Dispatcher:
             self._observer.failed()
             if due_at is None:
                 log.warning(
-                    "a webhook has not acknowledged an event for a day; it is a dead letter",
+                    "a webhook has not acknowledged an event for a day; the event is a dead letter",
                     app_id=delivery.app_id,
                     dead_letter=delivery.id,
                     error=str(error),

@@ -1,8 +1,8 @@
-"""Connect to the public internet alone, so that no webhook reaches a private service.
+"""Connect only to the public internet, so that no webhook reaches a private service.
 
-An app chooses the URL of its webhook. The addresses of its host are resolved once for each
-connection and checked, and the connection goes to a checked address. So a name that resolves to
-another address a moment later (DNS rebinding) has no effect. TLS still checks the name.
+An app chooses the URL of its webhook. For each connection, the server resolves the addresses of the
+host once, checks them, and connects to a checked address. So a name that resolves to another
+address a moment later (DNS rebinding) has no effect. TLS still checks the name.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class AddressNotAllowed(Exception):
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether an address is one of the public internet."""
+    """Return whether an address belongs to the public internet."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -33,9 +33,9 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def url_fault(url: str) -> str:
-    """Return why a valid URL cannot be that of a webhook; empty if it can.
+    """Return why a valid URL is not allowed for a webhook; empty if it is allowed.
 
-    Names are not resolved here: they are when an event is sent.
+    This does not resolve names: they are resolved when an event is sent.
     """
     parts = urlsplit(url)
     if parts.scheme != "https":
@@ -48,7 +48,7 @@ def url_fault(url: str) -> str:
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that are checked, for `httpcore`."""
+    """Connects to checked addresses, for `httpcore`."""
 
     def __init__(
         self, *, allow_private: bool, backend: httpcore.AsyncNetworkBackend | None = None

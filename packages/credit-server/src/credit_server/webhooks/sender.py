@@ -18,14 +18,14 @@ from credit_server.webhooks.signature import headers_of
 # The time of a whole attempt. Standard Webhooks recommends 15 to 30 seconds.
 ATTEMPT_SECONDS = 20.0
 
-# An answer is only read so that the connection can be used again.
+# The body of an answer is read only so that the connection can be reused.
 _ANSWER_BYTES_MAX = 64 * 1024
 
 _TYPE = "alert.crossed"
 
 
 class SendFailed(Exception):
-    """The webhook has not acknowledged the event. The message shows why, without the URL."""
+    """The webhook has not acknowledged the event. The message has the reason, not the URL."""
 
 
 def payload_of(event: AlertEvent) -> bytes:
@@ -89,7 +89,7 @@ class Sender:
         await self._pool.aclose()
 
     async def send(self, event: AlertEvent, webhook: Webhook) -> None:
-        """Send an event; a status of 2xx acknowledges it. Redirects are not followed.
+        """Send an event. A 2xx status acknowledges it. Redirects are not followed.
 
         Raises:
             SendFailed: The webhook has not acknowledged it.

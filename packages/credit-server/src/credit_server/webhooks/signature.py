@@ -22,7 +22,7 @@ def headers_of(id_: str, timestamp: int, body: bytes, secret: str) -> Mapping[st
     """Return the headers of a message.
 
     Args:
-        id_: Identifies the message: each attempt to deliver it has the same id.
+        id_: The id of the message, which is the same for each attempt to deliver it.
         timestamp: The time of the attempt, in seconds since 1970.
         body: The body.
         secret: The secret of the webhook.

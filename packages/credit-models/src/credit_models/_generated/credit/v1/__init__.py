@@ -155,12 +155,12 @@ class AlertDirection(betterproto2.Enum):
 
     FALLS_BELOW = 1
     """
-    The balance was the limit or more, and is less now.
+    The balance was at or above the limit, and is now below it.
     """
 
     RISES_TO = 2
     """
-    The balance was less than the limit, and is the limit or more now.
+    The balance was below the limit, and is now at or above it.
     """
 
     @classmethod
@@ -450,9 +450,9 @@ class ErrorReason(betterproto2.Enum):
 
     SUMMARY_TOO_LARGE = 39
     """
-    RESOURCE_EXHAUSTED. The span has more transactions than one summary adds up, or more groups than one
-    has. Metadata: `counted` (transactions or groups) and `limit`. Nothing was changed. Request shorter
-    spans, and add their summaries.
+    RESOURCE_EXHAUSTED. The span has more transactions or more groups than one summary may have. Metadata:
+    `counted` ("transactions" or "groups") and `limit`. Nothing was changed. Request shorter spans, and add
+    their summaries.
     """
 
     RESUME_TOKEN_INVALID = 45
@@ -464,7 +464,7 @@ class ErrorReason(betterproto2.Enum):
     RESUME_TOKEN_EXPIRED = 46
     """
     OUT_OF_RANGE. The database no longer has the log of the app's transactions after the `resume_token`.
-    Nothing was changed. Begin without a token, then read the transactions in the app that were missed with
+    Nothing was changed. Begin without a token, then read the missed transactions of the app with
     `QueryTransactions`.
     """
 
@@ -500,15 +500,15 @@ class ErrorReason(betterproto2.Enum):
 
     USER_IDS_EXHAUSTED = 59
     """
-    RESOURCE_EXHAUSTED. The directory has given the last number, 4294967295. Nothing was changed. Users
-    without a number cannot get one; all others are served.
+    RESOURCE_EXHAUSTED. The directory has assigned the last number, 4294967295. Nothing was changed. New
+    users cannot get a number. All other users are served.
     """
 
     REVISION_NOT_REACHED = 60
     """
-    ABORTED. The request sets `min_revision`, and the user's revision was lower for the time that the server
-    waits. Metadata: `revision` (the present one, or 0 if the identity belongs to certain apps) and
-    `required` (the value of the field). Nothing was changed.
+    ABORTED. The request sets `min_revision`, and the user's revision was still lower after the time that
+    the server waits. Metadata: `revision` (the present one, or 0 if the identity belongs to certain apps)
+    and `required` (the value of the field). Nothing was changed.
     """
 
     @classmethod
@@ -1728,7 +1728,7 @@ class DeadLetter(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    Identifies it.
+    Identifies the dead letter.
     """
 
     url: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -1771,7 +1771,7 @@ default_message_pool.register_message("credit.v1", "DeadLetter", DeadLetter)
 @dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class DirectoryUser(betterproto2.Message):
     """
-    A user of the directory. Written once, never changed.
+    A user of the directory. It is written once and never changed.
     """
 
     user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -1799,7 +1799,7 @@ class DirectoryUser(betterproto2.Message):
         4, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    When the user got the number, in UTC, with a precision of milliseconds.
+    When the number was assigned, in UTC, with a precision of milliseconds.
     """
 
 
@@ -1960,7 +1960,7 @@ class FindUserRequest(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The number. Unset: the other fields name the user.
+    The number. Unset: the other fields identify the user.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = betterproto2.field(
@@ -2697,8 +2697,8 @@ class ListAlertEventsRequest(betterproto2.Message):
         5, betterproto2.TYPE_UINT32
     )
     """
-    How many seconds the server waits for an event if there is none. It answers sooner without an event if
-    it stops, or if the deadline of the call is near. 0: it does not wait.
+    The number of seconds that the server waits for an event if there is none. If the server stops, or if
+    the deadline of the call is near, it answers earlier without an event. 0: it does not wait.
     """
 
 
@@ -3589,7 +3589,7 @@ class QueryPurchasesResponse(betterproto2.Message):
 
     purchases: "list[Purchase]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    The purchases, in the requested order. `refunded_credits` is the present number.
+    The purchases, in the requested order. `refunded_credits` is the number at the time of the request.
     """
 
     next_page_token: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -4041,7 +4041,7 @@ class RemoveAlertRequest(betterproto2.Message):
         betterproto2.field(1, betterproto2.TYPE_UINT32, optional=True)
     )
     """
-    The user. Unset: the alert is one for every user of the app.
+    The user. Unset: the alert is for every user of the app.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -4196,7 +4196,7 @@ class ResolveUserRequest(betterproto2.Message):
         1, betterproto2.TYPE_UINT32
     )
     """
-    The app whose directory has the user, or shall have the user.
+    The app whose directory has the user, or will have the user.
     """
 
     external_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -4204,8 +4204,8 @@ class ResolveUserRequest(betterproto2.Message):
     )
     """
     The user's id in that app, such as a UUID. It is compared code point by code point, so upper and lower
-    case differ. It is stored forever. Do not use what can change, or what identifies a person to others,
-    such as an e-mail address.
+    case differ. It is stored forever. Do not use a text that can change, or that identifies a person to
+    others, such as an email address.
     """
 
 
@@ -4225,7 +4225,7 @@ class ResolveUserResponse(betterproto2.Message):
 
     created: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
     """
-    Whether this call gave the user the number. A retry of the call returns false.
+    Whether this call assigned the number. A retry of the call returns false.
     """
 
 
@@ -4610,9 +4610,9 @@ class SetWebhookRequest(betterproto2.Message):
         4, betterproto2.TYPE_STRING
     )
     """
-    The key of the signatures: `whsec_` and base64 of 24 to 64 bytes. Empty: the server makes one for a
-    new webhook, and a webhook that is set already keeps its own. A caller that makes the secret can retry
-    the request without losing it.
+    The key of the signatures: `whsec_` followed by base64 of 24 to 64 bytes. Empty: the server makes a
+    secret for a new webhook, and a webhook that is already set keeps its secret. A caller that makes the
+    secret can retry the request without losing it.
     """
 
 
@@ -4780,7 +4780,7 @@ class SummarizeRequest(betterproto2.Message):
         5, betterproto2.TYPE_ENUM, default_factory=lambda: SummaryGroup(0)
     )
     """
-    The groups. A group that the server does not know is rejected as INVALID_FIELD.
+    How the transactions are grouped. A value that the server does not know is rejected as INVALID_FIELD.
     """
 
 
@@ -4855,14 +4855,15 @@ class Summary(betterproto2.Message):
         6, betterproto2.TYPE_UINT64
     )
     """
-    The sum of all positive effects on the balance, of released holds and refunds too.
+    The sum of all positive effects on the balance, including those of released holds and refunds.
     """
 
     credits_out: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
         7, betterproto2.TYPE_UINT64
     )
     """
-    The sum of all negative effects on the balance, of holds and expired credits too, as a positive number.
+    The sum of all negative effects on the balance, including those of holds and expired credits, as a
+    positive number.
     """
 
     spent: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
@@ -5234,14 +5235,14 @@ class WatchRequest(betterproto2.Message):
     )
     """
     The `resume_token` of the last event that was handled. Empty: the stream begins now. A token belongs to
-    the two ids of its request. With others, the request is rejected with RESUME_TOKEN_INVALID.
+    the two ids of its request. With other ids, the request is rejected with RESUME_TOKEN_INVALID.
     """
 
     progress_seconds: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = (
         betterproto2.field(4, betterproto2.TYPE_UINT32)
     )
     """
-    The number of seconds without an event after which the server sends one with a token alone. 0: 15.
+    The number of seconds without an event after which the server sends one with only a token. 0: 15.
     """
 
     end_when_current: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
@@ -5267,8 +5268,9 @@ class WatchResponse(betterproto2.Message):
         1, betterproto2.TYPE_STRING
     )
     """
-    The opaque token that continues after this event. For a user it does not expire. For an app it expires
-    when the database has dropped the transactions after it from its log: after hours, or as configured.
+    The opaque token with which a request continues after this event. For a user it does not expire. For an
+    app it expires when the database has dropped the transactions after it from its log. That is after some
+    hours, depending on the configuration of the database.
     """
 
     transaction: "CreditTransaction | None" = betterproto2.field(
@@ -5377,11 +5379,11 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
     Reports when a balance crosses a limit, such as when a user has fewer than 20 credits.
 
     An alert is decided with the write that changes the balance, and its event is stored in the same
-    transaction. So each crossing has exactly one event, also if a server fails. An alert is armed again when
+    transaction. So each crossing has exactly one event, even if a server fails. An alert is armed again when
     the balance goes back across the limit.
 
-    What changes a balance by time (a grant starts or ends, a hold ends) crosses a limit when its transaction
-    is written. That is some seconds after the instant, or with an earlier write for the user in the app.
+    A change by time (a grant starts or ends, a hold ends) crosses a limit when its transaction is written.
+    That is some seconds after the instant, or earlier, with another write for the user in the app.
     """
 
     async def set_alert(
@@ -5395,8 +5397,8 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Sets an alert for a user in an app, or for every user of an app.
 
-        To set an alert that is set already changes nothing. An alert that is set for the user and for the app
-        has one event for each crossing. An alert of a user takes effect at once, and an alert of an app within
+        Setting an alert that is already set changes nothing. If the same alert is set for the user and for the
+        app, each crossing has one event. An alert of a user takes effect at once, and an alert of an app within
         5 seconds. Setting or removing an alert of a user writes a transaction of the type ALERT.
         """
 
@@ -5418,8 +5420,8 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RemoveAlertResponse":
         """
-        Removes an alert of a user in an app, or of an app. To remove an alert that is not set changes nothing.
-        Events of the past stay.
+        Removes an alert of a user in an app, or of an app. Removing an alert that is not set changes nothing.
+        Past events are kept.
         """
 
         return await self._unary_unary(
@@ -5465,7 +5467,7 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
 
         Events are ordered by `position`. An event gets its position within a second after its transaction, and
         no later event gets a smaller one. So a caller that continues after the last position that it has read
-        misses no event. With `wait_seconds`, it gets each event soon and makes few calls.
+        misses no event. With `wait_seconds`, it receives each event soon and makes few calls.
         """
 
         return await self._unary_unary(
@@ -5488,14 +5490,16 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Sets a webhook: the events of the app are sent to the URL by HTTP POST.
 
-        A message is a JSON object with `type` ("alert.crossed"), `timestamp`, and `data` with the fields of
-        `AlertEvent` but `position`. It is signed by the scheme of Standard Webhooks: the headers `webhook-id`,
-        `webhook-timestamp` and `webhook-signature`. A status of 2xx acknowledges it. Otherwise it is sent again
-        with growing pauses for about a day, and is then a dead letter. A message can come more than once, each
-        time with the same `webhook-id`, and messages can come in any order.
+        A message is a JSON object with `type` ("alert.crossed"), `timestamp` (the `created_at` of the event) and
+        `data`. `data` has the `id`, `user_id`, `app_id`, `balance`, `transaction_id` and `sequence` of the
+        event, and the `credits` and the `direction` of its alert. The message is signed by the scheme of
+        Standard Webhooks, in the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`. A 2xx
+        status acknowledges it. Otherwise the server retries with growing pauses for about a day, and then the
+        message is a dead letter. The same message can arrive more than once, each time with the same
+        `webhook-id`. Messages can arrive in any order.
 
-        The server connects to public addresses by HTTPS alone, unless its operator allows others. To set a
-        webhook again with another secret replaces the secret.
+        The server connects only to public addresses, and only by HTTPS, unless its operator allows private
+        addresses and HTTP. Setting a webhook again with another secret replaces the secret.
         """
 
         return await self._unary_unary(
@@ -5537,8 +5541,8 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RemoveWebhookResponse":
         """
-        Removes a webhook with the messages that it has not acknowledged. To remove a webhook that is not set
-        changes nothing.
+        Removes a webhook, and drops the messages that it has not acknowledged. Removing a webhook that is not
+        set changes nothing.
         """
 
         return await self._unary_unary(
@@ -5559,7 +5563,7 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ListDeadLettersResponse":
         """
-        Returns a page of the messages of an app that no attempt has delivered.
+        Returns a page of the dead letters of an app: the messages that no attempt has delivered.
         """
 
         return await self._unary_unary(
@@ -5580,7 +5584,7 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ResendDeadLettersResponse":
         """
-        Sends one dead letter of an app again, or all of them, like new messages.
+        Sends one dead letter of an app again, or all of them. They are then retried like new messages.
         """
 
         return await self._unary_unary(
@@ -5748,19 +5752,19 @@ class CreditServiceStub(betterproto2_grpclib.ServiceStub):
 
 class DirectoryServiceStub(betterproto2_grpclib.ServiceStub):
     """
-    Gives numbers to users that an app knows by text, such as UUIDs.
+    Assigns numbers to users whom an app identifies by text, such as a UUID.
 
-    All other calls name a user by the number, `user_id`. The directory keeps one number for each external id
-    of an app. A number is given once: it never changes, and it is never given to another user.
+    All other calls identify a user by the number, `user_id`. The directory keeps one number for each external
+    id of an app. A number is assigned once: it never changes, and it is never assigned to another user.
 
     The directory of an app belongs to the app: another app can have the same external id for another user.
-    If the server authenticates callers, an identity uses the directories of its own apps alone, and cannot
+    If the server authenticates callers, an identity uses only the directories of its own apps, and cannot
     find out which users other apps have. Apps that share users use the directory of one app for all of
     them.
 
-    Numbers are given in ascending order, for all apps together, from a number that the operator sets
-    (2000000000 unless it is changed). Smaller numbers are left to apps that number their users themselves.
-    A number with which a user already has credits is not given.
+    Numbers are assigned in ascending order, for all apps together, from a number that the operator sets
+    (default: 2000000000). Smaller numbers are left to apps that number their users themselves. A number with
+    which a user already has credits is skipped.
     """
 
     async def resolve_user(
@@ -5772,9 +5776,9 @@ class DirectoryServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ResolveUserResponse":
         """
-        Returns the user with an external id in an app, and gives the user a number if there is none.
+        Returns the user with an external id in an app, and assigns a number if the user has none.
 
-        All calls with the same app and external id return the same number, also if they are made at the same
+        All calls with the same app and external id return the same number, even if they are made at the same
         time and to different servers. So the call needs no idempotency key.
         """
 
@@ -5837,10 +5841,10 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         transactions are written between two requests. New transactions appear in later pages only if the
         oldest come first.
 
-        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
-        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
-        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
-        `complete_until`. It is about 90 seconds ago with the default settings of the server.
+        Pages of an app are ordered by `created_at` and, for equal times, by `id`. Several servers commit
+        concurrently, so a transaction can appear after one with a later `created_at`. Therefore pages leave out
+        the latest transactions. Up to that limit, no page repeats or omits a transaction. The response has the
+        limit in `complete_until`. With the default settings of the server, it is about 90 seconds ago.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
@@ -5870,8 +5874,8 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         users in an app.
 
         The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
-        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
-        for a user in an app.
+        requester or refunds examines at most 5,000 purchases a page. So does a filter by report, unless the
+        request has both a user and an app.
         """
 
         return await self._unary_unary(
@@ -5944,9 +5948,9 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Returns a user's balance in an app at an earlier time, or after a transaction.
 
-        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        A change by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
         transaction was written later or is not written yet. A write that is in progress can still change the
-        balance of the latest time: of about the last 90 seconds with the default settings of the server.
+        balance of about the last 90 seconds, with the default settings of the server.
         """
 
         return await self._unary_unary(
@@ -5970,17 +5974,18 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         Streams transactions as they are written: those of a user, or those in an app.
 
         Without a `resume_token` the stream begins now. Its first event is a snapshot of the user's balances.
-        For an app it is an event with a token alone: no total of an app is exact while others write. Then
-        each later transaction follows once and in order. The order is that of `sequence` for a user, and that
-        of the commits for an app.
+        For an app it is an event with only a token, because the total of an app is not exact while writes are
+        in progress. Then each later transaction follows once and in order. For a user, the order is that of
+        `sequence`. For an app, it is that of the commits.
 
         Every event has a `resume_token`. A request with it continues after that event: no transaction is left
-        out, and none comes twice. Continue in this way after every failure that may pass, on any server. The
+        out, and none is sent twice. Continue in this way after every temporary failure, on any server. The
         server ends a stream with OVERLOADED when it stops, and with the status DEADLINE_EXCEEDED at its time
         limit for streams (10 minutes by default) or the caller's deadline.
 
         A caller may read slowly. The server keeps few events for it, and reads the others again from its
-        database. It also checks the caller's identity again, and ends the stream when that has expired.
+        database. The server also checks the caller's identity from time to time, and ends the stream when the
+        identity has expired.
         """
 
         async for response in self._unary_stream(
@@ -6464,19 +6469,19 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
     Reports when a balance crosses a limit, such as when a user has fewer than 20 credits.
 
     An alert is decided with the write that changes the balance, and its event is stored in the same
-    transaction. So each crossing has exactly one event, also if a server fails. An alert is armed again when
+    transaction. So each crossing has exactly one event, even if a server fails. An alert is armed again when
     the balance goes back across the limit.
 
-    What changes a balance by time (a grant starts or ends, a hold ends) crosses a limit when its transaction
-    is written. That is some seconds after the instant, or with an earlier write for the user in the app.
+    A change by time (a grant starts or ends, a hold ends) crosses a limit when its transaction is written.
+    That is some seconds after the instant, or earlier, with another write for the user in the app.
     """
 
     async def set_alert(self, message: "SetAlertRequest") -> "SetAlertResponse":
         """
         Sets an alert for a user in an app, or for every user of an app.
 
-        To set an alert that is set already changes nothing. An alert that is set for the user and for the app
-        has one event for each crossing. An alert of a user takes effect at once, and an alert of an app within
+        Setting an alert that is already set changes nothing. If the same alert is set for the user and for the
+        app, each crossing has one event. An alert of a user takes effect at once, and an alert of an app within
         5 seconds. Setting or removing an alert of a user writes a transaction of the type ALERT.
         """
 
@@ -6484,8 +6489,8 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def remove_alert(self, message: "RemoveAlertRequest") -> "RemoveAlertResponse":
         """
-        Removes an alert of a user in an app, or of an app. To remove an alert that is not set changes nothing.
-        Events of the past stay.
+        Removes an alert of a user in an app, or of an app. Removing an alert that is not set changes nothing.
+        Past events are kept.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6505,7 +6510,7 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
 
         Events are ordered by `position`. An event gets its position within a second after its transaction, and
         no later event gets a smaller one. So a caller that continues after the last position that it has read
-        misses no event. With `wait_seconds`, it gets each event soon and makes few calls.
+        misses no event. With `wait_seconds`, it receives each event soon and makes few calls.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6514,14 +6519,16 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Sets a webhook: the events of the app are sent to the URL by HTTP POST.
 
-        A message is a JSON object with `type` ("alert.crossed"), `timestamp`, and `data` with the fields of
-        `AlertEvent` but `position`. It is signed by the scheme of Standard Webhooks: the headers `webhook-id`,
-        `webhook-timestamp` and `webhook-signature`. A status of 2xx acknowledges it. Otherwise it is sent again
-        with growing pauses for about a day, and is then a dead letter. A message can come more than once, each
-        time with the same `webhook-id`, and messages can come in any order.
+        A message is a JSON object with `type` ("alert.crossed"), `timestamp` (the `created_at` of the event) and
+        `data`. `data` has the `id`, `user_id`, `app_id`, `balance`, `transaction_id` and `sequence` of the
+        event, and the `credits` and the `direction` of its alert. The message is signed by the scheme of
+        Standard Webhooks, in the headers `webhook-id`, `webhook-timestamp` and `webhook-signature`. A 2xx
+        status acknowledges it. Otherwise the server retries with growing pauses for about a day, and then the
+        message is a dead letter. The same message can arrive more than once, each time with the same
+        `webhook-id`. Messages can arrive in any order.
 
-        The server connects to public addresses by HTTPS alone, unless its operator allows others. To set a
-        webhook again with another secret replaces the secret.
+        The server connects only to public addresses, and only by HTTPS, unless its operator allows private
+        addresses and HTTP. Setting a webhook again with another secret replaces the secret.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6535,8 +6542,8 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
 
     async def remove_webhook(self, message: "RemoveWebhookRequest") -> "RemoveWebhookResponse":
         """
-        Removes a webhook with the messages that it has not acknowledged. To remove a webhook that is not set
-        changes nothing.
+        Removes a webhook, and drops the messages that it has not acknowledged. Removing a webhook that is not
+        set changes nothing.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6545,7 +6552,7 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         self, message: "ListDeadLettersRequest"
     ) -> "ListDeadLettersResponse":
         """
-        Returns a page of the messages of an app that no attempt has delivered.
+        Returns a page of the dead letters of an app: the messages that no attempt has delivered.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6554,7 +6561,7 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         self, message: "ResendDeadLettersRequest"
     ) -> "ResendDeadLettersResponse":
         """
-        Sends one dead letter of an app again, or all of them, like new messages.
+        Sends one dead letter of an app again, or all of them. They are then retried like new messages.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6853,26 +6860,26 @@ class CreditServiceBase(betterproto2_grpclib.ServiceBase):
 
 class DirectoryServiceBase(betterproto2_grpclib.ServiceBase):
     """
-    Gives numbers to users that an app knows by text, such as UUIDs.
+    Assigns numbers to users whom an app identifies by text, such as a UUID.
 
-    All other calls name a user by the number, `user_id`. The directory keeps one number for each external id
-    of an app. A number is given once: it never changes, and it is never given to another user.
+    All other calls identify a user by the number, `user_id`. The directory keeps one number for each external
+    id of an app. A number is assigned once: it never changes, and it is never assigned to another user.
 
     The directory of an app belongs to the app: another app can have the same external id for another user.
-    If the server authenticates callers, an identity uses the directories of its own apps alone, and cannot
+    If the server authenticates callers, an identity uses only the directories of its own apps, and cannot
     find out which users other apps have. Apps that share users use the directory of one app for all of
     them.
 
-    Numbers are given in ascending order, for all apps together, from a number that the operator sets
-    (2000000000 unless it is changed). Smaller numbers are left to apps that number their users themselves.
-    A number with which a user already has credits is not given.
+    Numbers are assigned in ascending order, for all apps together, from a number that the operator sets
+    (default: 2000000000). Smaller numbers are left to apps that number their users themselves. A number with
+    which a user already has credits is skipped.
     """
 
     async def resolve_user(self, message: "ResolveUserRequest") -> "ResolveUserResponse":
         """
-        Returns the user with an external id in an app, and gives the user a number if there is none.
+        Returns the user with an external id in an app, and assigns a number if the user has none.
 
-        All calls with the same app and external id return the same number, also if they are made at the same
+        All calls with the same app and external id return the same number, even if they are made at the same
         time and to different servers. So the call needs no idempotency key.
         """
 
@@ -6941,10 +6948,10 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         transactions are written between two requests. New transactions appear in later pages only if the
         oldest come first.
 
-        Pages of an app are ordered by `created_at` and, at the same time, by `id`. No page repeats or omits a
-        transaction either, because a page has no transaction of the latest minutes: servers commit at the same
-        time, so a transaction can appear after one with a later `created_at`. The response has the limit in
-        `complete_until`. It is about 90 seconds ago with the default settings of the server.
+        Pages of an app are ordered by `created_at` and, for equal times, by `id`. Several servers commit
+        concurrently, so a transaction can appear after one with a later `created_at`. Therefore pages leave out
+        the latest transactions. Up to that limit, no page repeats or omits a transaction. The response has the
+        limit in `complete_until`. With the default settings of the server, it is about 90 seconds ago.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
@@ -6960,8 +6967,8 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         users in an app.
 
         The order, the completeness and the cost of pages are those of `QueryTransactions`. A filter by credits,
-        requester or refunds examines at most 5,000 purchases a page. A filter by report does so too, except
-        for a user in an app.
+        requester or refunds examines at most 5,000 purchases a page. So does a filter by report, unless the
+        request has both a user and an app.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6992,9 +6999,9 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         """
         Returns a user's balance in an app at an earlier time, or after a transaction.
 
-        What happens by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
+        A change by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
         transaction was written later or is not written yet. A write that is in progress can still change the
-        balance of the latest time: of about the last 90 seconds with the default settings of the server.
+        balance of about the last 90 seconds, with the default settings of the server.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -7004,17 +7011,18 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         Streams transactions as they are written: those of a user, or those in an app.
 
         Without a `resume_token` the stream begins now. Its first event is a snapshot of the user's balances.
-        For an app it is an event with a token alone: no total of an app is exact while others write. Then
-        each later transaction follows once and in order. The order is that of `sequence` for a user, and that
-        of the commits for an app.
+        For an app it is an event with only a token, because the total of an app is not exact while writes are
+        in progress. Then each later transaction follows once and in order. For a user, the order is that of
+        `sequence`. For an app, it is that of the commits.
 
         Every event has a `resume_token`. A request with it continues after that event: no transaction is left
-        out, and none comes twice. Continue in this way after every failure that may pass, on any server. The
+        out, and none is sent twice. Continue in this way after every temporary failure, on any server. The
         server ends a stream with OVERLOADED when it stops, and with the status DEADLINE_EXCEEDED at its time
         limit for streams (10 minutes by default) or the caller's deadline.
 
         A caller may read slowly. The server keeps few events for it, and reads the others again from its
-        database. It also checks the caller's identity again, and ends the stream when that has expired.
+        database. The server also checks the caller's identity from time to time, and ends the stream when the
+        identity has expired.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
