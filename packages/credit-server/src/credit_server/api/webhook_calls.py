@@ -58,8 +58,8 @@ class WebhookCalls:
         Args:
             store: Keeps webhooks and dead letters.
             reads: Checks the calls that change nothing.
-            clock: The time of a change. It is that of this machine, as in the dispatcher: no balance
-                depends on it.
+            clock: The time of a change. It is that of this machine, as in the dispatcher: no
+                balance depends on it.
             audit: Writes a line for each change.
             allow_private: Whether private addresses, and HTTP without TLS, are allowed.
         """
