@@ -268,12 +268,13 @@ def _may(*actions: str, database: str = "credit", collection: str = "") -> Privi
 @pytest.mark.parametrize(
     ("privileges", "verdict"),
     [
-        ((_may("find", "insert", "update"),), OK),
-        ((_may("find", "insert", "update", database=""),), OK),
-        ((_may("find"), _may("insert"), _may("update")), OK),
+        ((_may("find", "insert", "update", "remove"),), OK),
+        ((_may("find", "insert", "update", "remove", database=""),), OK),
+        ((_may("find"), _may("insert"), _may("update"), _may("remove")), OK),
+        ((_may("find", "insert", "update"),), FAILS),
         ((_may("find"),), FAILS),
-        ((_may("find", "insert", "update", database="other"),), FAILS),
-        ((_may("find", "insert", "update", collection="purchases"),), FAILS),
+        ((_may("find", "insert", "update", "remove", database="other"),), FAILS),
+        ((_may("find", "insert", "update", "remove", collection="purchases"),), FAILS),
         ((), FAILS),
     ],
 )
