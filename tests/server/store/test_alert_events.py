@@ -277,6 +277,22 @@ async def test_a_delivery_is_claimed_once_and_again_when_the_claim_has_ended(
 
 
 @with_each_driver
+async def test_a_claim_leaves_out_webhooks(store: Store) -> None:
+    webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+    await webhooks.set(webhook())
+    await webhooks.set(webhook(2, app_id=2))
+    await write(store, event(1), event(2, app_id=2))
+    await order_all(store)
+    claim = await webhooks.claim(
+        later, later + timedelta(minutes=1), except_webhooks=[webhook().id]
+    )
+    assert claim is not None
+    assert claim.webhook == webhook(2, app_id=2)
+    both = [webhook().id, webhook(2).id]
+    assert await webhooks.claim(later, later, except_webhooks=both) is None
+
+
+@with_each_driver
 async def test_a_dead_letter_is_listed_and_can_be_sent_again(store: Store) -> None:
     webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
     await webhooks.set(webhook())

@@ -18,7 +18,12 @@ from credit_models.translation.commands import broken_fields
 from credit_models.translation.webhooks import key_of
 from credit_server.store.memory import MemoryStore
 from credit_server.store.webhooks import Webhook
-from credit_server.webhooks.dispatcher import ATTEMPTS_MAX, Dispatcher, pause_after
+from credit_server.webhooks.dispatcher import (
+    ATTEMPTS_MAX,
+    CONCURRENT_MAX_PER_WEBHOOK,
+    Dispatcher,
+    pause_after,
+)
 from credit_server.webhooks.network import is_public, url_fault
 from credit_server.webhooks.sender import Sender, SendFailed, payload_of
 from credit_server.webhooks.signature import headers_of, new_secret
@@ -26,7 +31,7 @@ from credit_testing.certificates import Authority
 from standardwebhooks.webhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from tests.server.webhooks.endpoint import Endpoint, answer_of, endpoint
+from tests.server.webhooks.endpoint import BAD_RECORD, Endpoint, answer_of, endpoint
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 EVENT = AlertEvent(
@@ -134,9 +139,61 @@ async def test_a_port_where_nothing_listens_is_a_failure(unused_tcp_port: int) -
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "169.254.169.254", "10.0.0.1"])
 async def test_no_private_address_gets_a_connection(host: str) -> None:
     async with endpoint() as there, Sender(allow_private=False) as sender:
-        with pytest.raises(SendFailed, match="the host has an address that is not public"):
-            await sender.send(EVENT, webhook(there.port, host=host))
+        fault = "the URL must not have a private address"
+        if host == "localhost":
+            fault = "the host cannot be resolved, or has an address that is not public"
+        with pytest.raises(SendFailed, match=fault):
+            await sender.send(EVENT, webhook(there.port, host=host, scheme="https"))
     assert there.received == []
+
+
+async def test_a_name_that_cannot_be_resolved_fails_like_one_with_a_private_address() -> None:
+    faults = set()
+    async with Sender(allow_private=False) as sender:
+        for host in ("localhost", "no-such-host.invalid", "a..b", "..."):
+            with pytest.raises(SendFailed) as failed:
+                await sender.send(EVENT, webhook(host=host, scheme="https"))
+            faults.add(str(failed.value))
+    assert faults == {"the host cannot be resolved, or has an address that is not public"}
+
+
+async def test_a_url_that_is_no_longer_allowed_gets_no_connection() -> None:
+    async with endpoint() as there, Sender(allow_private=False) as sender:
+        with pytest.raises(SendFailed, match="the URL must begin with https://"):
+            await sender.send(EVENT, webhook(there.port, host="example.com"))
+    assert there.received == []
+
+
+async def test_an_unexpected_error_is_a_failure_without_its_text() -> None:
+    broken = replace(webhook(), secret="no secret")
+    async with Sender(allow_private=True) as sender:
+        with pytest.raises(SendFailed, match=r"^ValueError$"):
+            await sender.send(EVENT, broken)
+
+
+async def test_an_error_of_tls_after_the_handshake_is_a_failure(tmp_path: Path) -> None:
+    authority = Authority(folder=tmp_path / "ca")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    issued = authority.issue("localhost")
+    tls.load_cert_chain(issued.certificate, issued.key)
+    trusted = ssl.create_default_context(cafile=str(authority.file))
+    async with endpoint(tls) as there:
+        there.answers.append(BAD_RECORD)
+        async with Sender(allow_private=True, ssl_context=trusted) as sender:
+            with pytest.raises(SendFailed, match=r"^SSLError$"):
+                await sender.send(EVENT, webhook(there.port, host="localhost", scheme="https"))
+
+
+async def test_the_next_address_is_tried_if_a_connection_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def resolve(host: str, port: int, **_: object) -> Sequence[tuple[object, ...]]:
+        return [(2, 1, 6, "", (address, port)) for address in ("127.9.9.9", "127.0.0.1")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+    async with endpoint() as there, Sender(allow_private=True) as sender:
+        await sender.send(EVENT, webhook(there.port, host="two.example"))
+    assert len(there.received) == 1
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked(
@@ -154,7 +211,9 @@ async def test_the_connection_goes_to_the_address_that_was_checked(
     async with endpoint() as there, Sender(allow_private=False, attempt_seconds=0.2) as sender:
         for _ in range(2):
             with pytest.raises(SendFailed):
-                await sender.send(EVENT, webhook(there.port, host="rebinding.example"))
+                await sender.send(
+                    EVENT, webhook(there.port, host="rebinding.example", scheme="https")
+                )
     assert asked == ["rebinding.example"] * 2
     assert there.received == []
 
@@ -181,6 +240,13 @@ async def test_the_connection_goes_to_the_address_that_was_checked(
         ("::ffff:127.0.0.1", False),
         ("::ffff:8.8.8.8", True),
         ("64:ff9b::7f00:1", False),
+        ("fec0::1", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("5f00::1", False),
+        ("3fff::1", False),
+        ("192.0.0.8", False),
+        ("192.88.99.1", False),
         ("2002:7f00:1::", False),
     ],
 )
@@ -214,6 +280,9 @@ def test_a_url_is_allowed_or_its_fault_is_named(url: str, fault: str) -> None:
         "https://ex\N{LATIN SMALL LETTER A WITH DIAERESIS}mple.com",
         "https://example.com:99999",
         "https://[::1",
+        "https://a..b/",
+        "https://.../",
+        f"https://{'a' * 64}.example/",
         "https://",
         "no URL",
     ],
@@ -273,6 +342,67 @@ async def test_an_event_is_sent_once_by_several_servers() -> None:
         assert len(found.there.received) == 1
         assert found.recorder.noted == ["delivered"]
         assert await found.store.webhooks.backlog() == (None, 0)
+
+
+async def test_a_bad_url_of_one_app_does_not_stop_the_events_of_another() -> None:
+    async with scene() as found:
+        webhooks, events = found.store.webhooks, found.store.alert_events
+        await webhooks.set(replace(webhook(), id="7" * 24, app_id=3, url="https://a..b/"))
+        for app_id in (1, 3):
+            events.add(
+                [replace(EVENT, id=f"{n:024x}", app_id=app_id) for n in range(app_id, 40, 4)]
+            )
+        await events.order(100)
+        await found.make().send_due()
+        assert len(found.there.received) == 1 + 10
+        pending = [each for each in webhooks._deliveries.values() if each.app_id == 3]
+        assert {(each.attempts, each.error) for each in pending} == {
+            (1, "the host cannot be resolved, or has an address that is not public")
+        }
+        assert found.recorder.noted.count("failed") == len(pending) == 10
+
+
+class Crashing(Sender):
+    """Fails to send with an error that no sender should raise."""
+
+    async def send(self, event: AlertEvent, webhook: Webhook) -> None:
+        raise RuntimeError("this must not end the others")
+
+
+async def test_an_error_of_one_delivery_is_counted_and_leaves_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with scene() as found, Crashing(allow_private=True) as crashing:
+        found.store.alert_events.add([replace(EVENT, id="4" * 24)])
+        await found.store.alert_events.order(10)
+        await Dispatcher(found.store, crashing, found.recorder, clock=lambda: NOW).send_due()
+        deliveries = found.store.webhooks._deliveries.values()
+        assert {(each.attempts, each.error) for each in deliveries} == {(1, "RuntimeError")}
+        assert found.recorder.noted == ["failed"] * 2
+
+
+async def test_a_webhook_that_does_not_respond_does_not_delay_others() -> None:
+    async with scene() as found, endpoint() as slow:
+        slow.answers += [b""] * 200
+        store = found.store
+        await store.webhooks.set(replace(webhook(slow.port), id="7" * 24, app_id=3))
+        # The events of the slow webhook are due first.
+        early = replace(EVENT, app_id=3, created_at=NOW - timedelta(seconds=1))
+        store.alert_events.add([replace(early, id=f"{n:024x}") for n in range(200)])
+        await store.alert_events.order(1000)
+        running = asyncio.create_task(found.make().run())
+        try:
+            # There is no event to wait for.
+            while len(slow.received) < CONCURRENT_MAX_PER_WEBHOOK:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            store.alert_events.add([replace(EVENT, id="4" * 24)])
+            await store.alert_events.order(10)
+            while len(found.there.received) < 2:  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.01)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert len(slow.received) == CONCURRENT_MAX_PER_WEBHOOK
 
 
 async def test_a_failed_event_is_sent_again_later_with_the_same_id() -> None:

@@ -45,6 +45,7 @@ def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # an invalid port is an error
+        (host or "").encode("idna")  # the resolver rejects an empty label and a too long one
     except ValueError:
         return False
     plain = url.isascii() and url.isprintable() and " " not in url

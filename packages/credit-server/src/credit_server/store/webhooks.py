@@ -5,7 +5,7 @@ gets its position, so that no event is missed. A delivery that has succeeded is 
 has failed for about a day is a dead letter, which stays until it is sent again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -112,12 +112,15 @@ class Webhooks(Protocol):
         """Remove a webhook, if there is one, with its deliveries."""
         ...
 
-    async def claim(self, now: datetime, until: datetime) -> Claim | None:
+    async def claim(
+        self, now: datetime, until: datetime, *, except_webhooks: Collection[str] = ()
+    ) -> Claim | None:
         """Return a delivery that is due, and make it due later, so that no other process sends it.
 
         Args:
             now: The time.
             until: When it is due again, unless its result is stored before.
+            except_webhooks: The ids of webhooks whose deliveries are left out.
         """
         ...
 
@@ -200,12 +203,16 @@ class MemoryWebhooks:
                 id_: each for id_, each in self._deliveries.items() if each.webhook_id != removed.id
             }
 
-    async def claim(self, now: datetime, until: datetime) -> Claim | None:
+    async def claim(
+        self, now: datetime, until: datetime, *, except_webhooks: Collection[str] = ()
+    ) -> Claim | None:
         """Return a delivery that is due: see the port."""
         due = [
             (each.due_at, each.id)
             for each in self._deliveries.values()
-            if each.due_at is not None and each.due_at <= now
+            if each.due_at is not None
+            and each.due_at <= now
+            and each.webhook_id not in except_webhooks
         ]
         if not due:
             return None

@@ -6,6 +6,7 @@ again. So an event is sent at least once, each time with the same id.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -19,8 +20,10 @@ from credit_server.webhooks.sender import ATTEMPT_SECONDS, Sender, SendFailed
 
 log = structlog.get_logger("credit_server.webhooks")
 
-# How many events a server sends at once.
-_CONCURRENT = 16
+# How many events a server sends at once, in all and to one webhook. Webhooks that do not respond
+# delay others only if there are more than 32 of them. Other servers send to them as well.
+CONCURRENT_MAX = 64
+CONCURRENT_MAX_PER_WEBHOOK = 2
 
 # The pause between two searches for due deliveries, and the longest pause after failures.
 _INTERVAL_SECONDS = 0.5
@@ -91,6 +94,7 @@ class Dispatcher:
         self._observer = observer
         self._random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._clock = clock
+        self._sending: dict[asyncio.Task[None], str] = {}  # to the id of the webhook
 
     async def run(self) -> None:
         """Send until cancelled.
@@ -98,11 +102,21 @@ class Dispatcher:
         An unexpected error is logged and does not end the server: balances do not depend on
         webhooks.
         """
+        try:
+            await self._run()
+        finally:
+            await self._cancel()
+
+    async def _run(self) -> None:
         pause, observed_at = _INTERVAL_SECONDS, datetime.min.replace(tzinfo=UTC)
         while True:
-            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+            seconds = pause * self._random.uniform(0.5, 1.0)
+            if self._sending and pause == _INTERVAL_SECONDS:
+                await self._wait(seconds)
+            else:
+                await asyncio.sleep(seconds)
             try:
-                await self.send_due()
+                await self._start_due()
                 if self._clock() - observed_at >= timedelta(seconds=_BACKLOG_SECONDS):
                     observed_at = self._clock()
                     await self.observe()
@@ -119,51 +133,84 @@ class Dispatcher:
                 pause = _INTERVAL_SECONDS
 
     async def send_due(self) -> None:
-        """Send all deliveries that are due, several at once.
+        """Send all deliveries that are due, and wait for the results.
 
         Raises:
             StoreError: The store cannot be reached.
         """
-        first = await self._claim()
-        if first is None:  # the usual case: one read of an empty index
-            return
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._send_from(first))
-                for _ in range(_CONCURRENT - 1):
-                    group.create_task(self._send_from(await self._claim()))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+            await self._start_due()
+            while self._sending:
+                await self._wait()
+                await self._start_due()
+        finally:
+            await self._cancel()
+
+    async def _start_due(self) -> None:
+        """Start to send deliveries that are due, as many as the limits allow."""
+        while len(self._sending) < CONCURRENT_MAX:
+            claim = await self._claim()
+            if claim is None:  # the usual case: one read of an empty index
+                return
+            task = asyncio.create_task(self._send(claim))
+            self._sending[task] = claim.delivery.webhook_id
+            task.add_done_callback(self._sending.pop)
 
     async def _claim(self) -> Claim | None:
         now = self._clock()
-        return await self._webhooks.claim(now, now + _CLAIM)
+        sending = Counter(self._sending.values())
+        busy = [id_ for id_, count in sending.items() if count >= CONCURRENT_MAX_PER_WEBHOOK]
+        return await self._webhooks.claim(now, now + _CLAIM, except_webhooks=busy)
 
-    async def _send_from(self, claim: Claim | None) -> None:
-        """Send a delivery, then all others that are due."""
-        while claim is not None:
-            await self._send(claim)
-            claim = await self._claim()
+    async def _wait(self, seconds: float | None = None) -> None:
+        """Wait until an attempt has ended, or for a time."""
+        await asyncio.wait(self._sending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _cancel(self) -> None:
+        sending = list(self._sending)
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
 
     async def _send(self, claim: Claim) -> None:
+        """Send a delivery and store the result.
+
+        An error of the store is logged. The claim of the delivery then ends, and a server sends the
+        delivery again.
+        """
+        try:
+            await self._attempt(claim)
+        except Exception as error:
+            log.warning(
+                "the result of an attempt cannot be stored; the event is sent to the webhook again",
+                app_id=claim.delivery.app_id,
+                error=str(error),
+                exc_info=None if isinstance(error, StoreError) else error,
+            )
+
+    async def _attempt(self, claim: Claim) -> None:
         delivery, webhook = claim
         if webhook is None:
             await self._webhooks.delivered(delivery)
             return
         try:
             await self._sender.send(delivery.event, webhook)
-        except SendFailed as error:
+        except Exception as error:
+            why = str(error)
+            if not isinstance(error, SendFailed):
+                log.exception("an attempt to send an event has failed", app_id=delivery.app_id)
+                why = type(error).__name__
             pause = pause_after(delivery.attempts, self._random)
             now = self._clock()
             due_at = None if pause is None else _in_milliseconds(now + pause)
-            await self._webhooks.failed(delivery, error=str(error), due_at=due_at, now=now)
+            await self._webhooks.failed(delivery, error=why, due_at=due_at, now=now)
             self._observer.failed()
             if due_at is None:
                 log.warning(
                     "a webhook has not acknowledged an event for a day; the event is a dead letter",
                     app_id=delivery.app_id,
                     dead_letter=delivery.id,
-                    error=str(error),
+                    error=why,
                 )
         else:
             await self._webhooks.delivered(delivery)

@@ -7,19 +7,33 @@ address a moment later (DNS rebinding) has no effect. TLS still checks the name.
 
 import asyncio
 import socket
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 import httpcore
 from httpcore import SOCKET_OPTION
 
-# Networks that can lead to an IPv4 address: NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
-_TRANSLATED = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")))
+# IANA allocates public IPv6 addresses from this network only. So addresses that contain an IPv4
+# address (such as those of NAT64, RFC 6052), site-local addresses and SRv6 SIDs are outside of it.
+_UNICAST = IPv6Network("2000::/3")
+
+# Networks that Python 3.11 takes for public. 6to4 leads to IPv4 addresses (RFC 3056), as its relays
+# do (RFC 7526); 3fff::/20 is for documentation (RFC 9637), and 192.0.0.0/24 for protocols (RFC
+# 6890).
+_SPECIAL_IPV6 = (IPv6Network("2002::/16"), IPv6Network("3fff::/20"))
+_SPECIAL_IPV4 = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+
+# One text for all faults of a host, so that no tenant learns which internal names exist.
+_HOST_FAULT = "the host cannot be resolved, or has an address that is not public"
+
+# How many addresses of a host are tried, and how long each is tried if there is a next one.
+_ADDRESSES_MAX = 4
+_CONNECT_SECONDS = 4.0
 
 
-class AddressNotAllowed(Exception):
-    """The host of a URL has an address that is not public."""
+class HostNotAllowed(Exception):
+    """The host of a URL cannot be resolved, or has an address that is not public."""
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -27,8 +41,10 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
-        if any(address in network for network in _TRANSLATED):
+        if address not in _UNICAST or any(address in network for network in _SPECIAL_IPV6):
             return False
+    elif any(address in network for network in _SPECIAL_IPV4):
+        return False
     return address.is_global and not address.is_multicast
 
 
@@ -70,28 +86,35 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address of a host.
+        """Connect to the first address of a host that answers.
 
         Raises:
-            AddressNotAllowed: One of the addresses is not public.
-            httpcore.ConnectError: The host has no address, or does not answer.
+            HostNotAllowed: The host has no address, or one that is not public.
+            httpcore.ConnectError: No address answers.
+            httpcore.ConnectTimeout: The last address does not answer in time.
         """
+        first, *others = (await self._addresses(host, port))[:_ADDRESSES_MAX]
+        while others:
+            try:
+                return await self._backend.connect_tcp(
+                    first, port, _CONNECT_SECONDS, local_address, socket_options
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                first, *others = others
+        return await self._backend.connect_tcp(first, port, timeout, local_address, socket_options)
+
+    async def _addresses(self, host: str, port: int) -> Sequence[str]:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise httpcore.ConnectError(f"the host cannot be resolved: {error}") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label is empty or too long
+            raise HostNotAllowed(_HOST_FAULT) from error
         addresses = [str(each[4][0]) for each in found]
-        if not addresses:
-            raise httpcore.ConnectError("the host has no address")
-        if not self._allow_private:
-            for address in addresses:
-                # A zone, such as that of a link-local address, is not part of the address.
-                if not is_public(ip_address(address.partition("%")[0])):
-                    raise AddressNotAllowed("the host has an address that is not public")
-        return await self._backend.connect_tcp(
-            addresses[0], port, timeout, local_address, socket_options
-        )
+        # A zone, such as that of a link-local address, is not part of the address.
+        public = (is_public(ip_address(address.partition("%")[0])) for address in addresses)
+        if not addresses or not (self._allow_private or all(public)):
+            raise HostNotAllowed(_HOST_FAULT)
+        return addresses
 
     async def sleep(self, seconds: float) -> None:
         """Wait, for httpcore's own retries."""

@@ -9,11 +9,14 @@ from types import TracebackType
 from typing import Self
 
 import httpcore
+import structlog
 from credit_models.ledger import AlertEvent
 
 from credit_server.store.webhooks import Webhook
-from credit_server.webhooks.network import AddressNotAllowed, CheckedNetwork
+from credit_server.webhooks.network import CheckedNetwork, HostNotAllowed, url_fault
 from credit_server.webhooks.signature import headers_of
+
+log = structlog.get_logger("credit_server.webhooks")
 
 # The time of a whole attempt. Standard Webhooks recommends 15 to 30 seconds.
 ATTEMPT_SECONDS = 20.0
@@ -67,12 +70,13 @@ class Sender:
             ssl_context: Checks the certificates; None: with the CAs of the system.
             wall: The clock of the signatures, in seconds since 1970.
         """
+        self._allow_private = allow_private
         self._seconds = attempt_seconds
         self._wall = wall
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context or ssl.create_default_context(),
-            max_connections=32,
-            max_keepalive_connections=16,
+            max_connections=64,  # as many as the dispatcher sends at once
+            max_keepalive_connections=32,
             keepalive_expiry=30.0,
             network_backend=CheckedNetwork(allow_private=allow_private),
         )
@@ -92,27 +96,36 @@ class Sender:
         """Send an event. A 2xx status acknowledges it. Redirects are not followed.
 
         Raises:
-            SendFailed: The webhook has not acknowledged it.
+            SendFailed: The webhook has not acknowledged it. No other error is raised.
         """
+        try:
+            async with asyncio.timeout(self._seconds):
+                status = await self._post(event, webhook)
+        except TimeoutError:
+            raise SendFailed(f"no answer within {self._seconds:g} seconds") from None
+        except (HostNotAllowed, SendFailed) as error:
+            raise SendFailed(str(error)) from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            raise SendFailed(f"{type(error).__name__}: {error}"[:200]) from None
+        except OSError as error:  # such as the ssl.SSLError of a bad record after the handshake
+            raise SendFailed(type(error).__name__) from None
+        except Exception as error:
+            log.exception("an event cannot be sent because of an unexpected error; it is retried")
+            raise SendFailed(type(error).__name__) from error
+        if not 200 <= status < 300:
+            raise SendFailed(f"the answer has the status {status}")
+
+    async def _post(self, event: AlertEvent, webhook: Webhook) -> int:
+        url = webhook.url
+        # The operator may have forbidden such URLs after the webhook was set.
+        if not self._allow_private and (fault := url_fault(url)):
+            raise SendFailed(f"the URL {fault}")
         body = payload_of(event)
         headers = {
             "content-type": "application/json",
             "user-agent": "credit-server",
             **headers_of(event.id, int(self._wall()), body, webhook.secret),
         }
-        try:
-            async with asyncio.timeout(self._seconds):
-                status = await self._post(webhook.url, headers, body)
-        except TimeoutError:
-            raise SendFailed(f"no answer within {self._seconds:g} seconds") from None
-        except AddressNotAllowed as error:
-            raise SendFailed(str(error)) from None
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
-            raise SendFailed(f"{type(error).__name__}: {error}"[:200]) from None
-        if not 200 <= status < 300:
-            raise SendFailed(f"the answer has the status {status}")
-
-    async def _post(self, url: str, headers: dict[str, str], body: bytes) -> int:
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         read = 0
         async with self._pool.stream("POST", url, headers=pairs, content=body) as answer:
