@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from credit_server.store.port import (
     StoreTransaction,
     StoreUnavailable,
 )
+from credit_server.store.webhooks import MemoryWebhooks, Webhook
 from credit_testing.calls import SERVICE, call_headers, framed
 from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
@@ -543,6 +545,52 @@ class HeldPolicies(MemoryStore):
         self.entered.set()
         await self.released.wait()
         await super().set_policy(changed)
+
+
+class HeldWebhooks(MemoryWebhooks):
+    """Holds each change of a webhook until the test releases it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.released = asyncio.Event(), asyncio.Event()
+
+    async def hold(self) -> None:
+        self.entered.set()
+        await self.released.wait()
+
+    async def set(self, webhook: Webhook, *, keep_secret: bool = False) -> Webhook:
+        await self.hold()
+        return await super().set(webhook, keep_secret=keep_secret)
+
+    async def remove(self, app_id: int, url: str) -> None:
+        await self.hold()
+        await super().remove(app_id, url)
+
+    async def resend(self, app_id: int, id_: str, now: datetime) -> int:
+        await self.hold()
+        return await super().resend(app_id, id_, now)
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [("SetWebhook", "OK"), ("RemoveWebhook", "OK"), ("ResendDeadLetters", "NOT_FOUND")],
+)
+async def test_a_change_of_a_webhook_whose_caller_leaves_is_recorded_with_its_result(
+    call: str, status: str
+) -> None:
+    store = MemoryStore()
+    store.webhooks = held = HeldWebhooks()
+    async with auditing(store) as audited:
+        headers = call_headers(PATHS[call], *AS_SHOP)
+        stream_id, _ = audited.wire.begin(headers, framed(encode(request_of(call))))
+        await held.entered.wait()
+        await give_up(audited, stream_id)
+        assert audited.lines == []
+        held.released.set()
+        await until(lambda: bool(audited.lines))
+    line = audited.line
+    assert (line["status"], line["answered"]) == (status, False)
+    assert len(await held.of_app(1)) == (call == "SetWebhook")
 
 
 async def test_a_change_of_a_policy_whose_caller_leaves_is_recorded_with_its_result() -> None:

@@ -1,19 +1,22 @@
 """`AlertService`, as a client sees it on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog.testing
 from credit_models import Alert, AlertDirection, AlertEvent, ListAlertEventsRequest
 from credit_models.ledger import ALERTS_MAX
 from credit_server.access.audit import Line
+from credit_server.api.event_watch import EventWatch
 from credit_server.commit import EventOrder
 from credit_server.store.alert_events import MemoryAlertEvents
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Conflict, StoreUnavailable
+from credit_server.store.webhooks import MemoryWebhooks, Webhook
 from credit_testing.calls import Answer
 from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore
@@ -232,6 +235,47 @@ async def test_webhooks_are_set_listed_and_removed_and_a_new_secret_is_returned_
     for _ in range(2):
         await caller.read("RemoveWebhook")
     assert (await caller.read("ListWebhooks")).webhooks == []
+
+
+async def test_of_two_requests_for_a_new_webhook_only_one_returns_a_secret_which_is_stored(
+    caller: WireCaller, store: MemoryStore
+) -> None:
+    class Slow(MemoryWebhooks):
+        async def of_app(self, app_id: int) -> Sequence[Webhook]:
+            found = await super().of_app(app_id)
+            await both.wait()
+            return found
+
+    both = asyncio.Barrier(2)
+    store.webhooks = Slow()
+    async with open_wire(store) as slow:
+        answers = await asyncio.gather(*(slow.read("SetWebhook") for _ in range(2)))
+    (stored,) = await MemoryWebhooks.of_app(store.webhooks, 1)
+    assert sorted(answer.secret for answer in answers) == ["", stored.secret]
+    assert answers[0].webhook == answers[1].webhook
+
+
+async def test_the_search_for_events_continues_after_an_unexpected_error(
+    store: MemoryStore,
+) -> None:
+    class Broken(MemoryAlertEvents):
+        failures = 2
+
+        async def newest(self) -> int:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise RuntimeError("not an error of a store")
+            return await super().newest()
+
+    store.alert_events = Broken()
+    with (
+        structlog.testing.capture_logs() as lines,
+        EventWatch(store, interval_seconds=0.001).waiting(1) as changed,
+    ):
+        await changed.wait()
+    assert [line["event"] for line in lines] == [
+        "new events of alerts cannot be read; the server retries"
+    ]
 
 
 async def test_the_url_of_a_webhook_must_be_public_unless_the_operator_allows_others(

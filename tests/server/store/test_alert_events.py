@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from credit_models.ledger import Account, Alert, AlertEvent, AppAccount, Direction, Policy
@@ -12,10 +13,11 @@ from credit_server.store.alert_documents import AlertEventDocument, event_bson
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import AppPolicy, Changes, Conflict, Store
+from credit_server.store.port import AppPolicy, Changes, Conflict, Store, StoreUnavailable
 from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
 from credit_server.store.webhooks import Webhook, new_delivery
 from credit_server.store.writing import account_bson
+from pymongo.errors import BulkWriteError
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 ALERT = Alert(credits=20, direction=Direction.FALLS_BELOW)
@@ -324,6 +326,92 @@ async def test_a_dead_letter_is_listed_and_can_be_sent_again(store: Store) -> No
     assert await webhooks.resend(1, "", later) == 2
     await webhooks.remove(1, webhook().url)
     assert await webhooks.backlog() == (None, 0)
+
+
+@with_each_driver
+async def test_concurrent_requests_that_keep_the_secret_store_one_secret(store: Store) -> None:
+    different = [replace(webhook(), id=f"{n:024x}", secret=f"whsec_{n}") for n in range(1, 9)]
+    stored = await asyncio.gather(
+        *(store.webhooks.set(each, keep_secret=True) for each in different)
+    )
+    assert {each.secret for each in stored} == {stored[0].secret}
+    assert list(await store.webhooks.of_app(1)) == stored[:1]
+
+
+# Any: the fault is that of a collection of either driver.
+class Failing:
+    """A collection, some of whose operations fail."""
+
+    def __init__(self, collection: Any, **failing: Exception) -> None:
+        self._collection = collection
+        self._failing = failing
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._failing:
+            return getattr(self._collection, name)
+
+        async def fail(*_: object, **__: object) -> None:
+            raise self._failing[name]
+
+        return fail
+
+
+async def test_a_removal_that_fails_can_be_repeated(mongod_uri: str, database: str) -> None:
+    async with mongo(mongod_uri, database) as store:
+        await store.migrate()
+        webhooks = store.webhooks
+        await webhooks.set(webhook())
+        await write(store, event(1))
+        await order_all(store)
+        whole: Any = webhooks._deliveries
+        webhooks._deliveries = Failing(whole, delete_many=StoreUnavailable("away"))
+        with pytest.raises(StoreUnavailable):
+            await webhooks.remove(1, webhook().url)
+        webhooks._deliveries = whole
+        await webhooks.remove(1, webhook().url)
+        assert await webhooks.backlog() == (None, 0)
+        assert await webhooks.of_app(1) == []
+
+
+async def test_a_page_of_dead_letters_is_full_although_others_have_no_webhook(
+    mongod_uri: str, database: str
+) -> None:
+    async with mongo(mongod_uri, database) as store:
+        await store.migrate()
+        webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+        await webhooks.set(webhook())
+        await webhooks.set(webhook(3))
+        await write(store, *(event(number) for number in range(6)))
+        await order_all(store)
+        while claim := await webhooks.claim(later, later + timedelta(minutes=1)):
+            await webhooks.failed(claim.delivery, error="e", due_at=None, now=later)
+        await store._database["webhooks"].delete_one({"url": webhook(3).url})
+        found: list[str] = []
+        while page := await webhooks.dead_letters(1, after_id="".join(found[-1:]), limit=2):
+            found += [letter.id for letter, _ in page]
+            assert len(page) == 2
+        assert len(set(found)) == len(found) == 6
+
+
+async def test_an_unconfirmed_write_is_no_success(mongod_uri: str, database: str) -> None:
+    unconfirmed = BulkWriteError(
+        {"writeErrors": [], "writeConcernErrors": [{"code": 64, "errmsg": "waiting timed out"}]}
+    )
+    async with mongo(mongod_uri, database) as store:
+        await store.migrate()
+        await store.webhooks.set(webhook())
+        await write(store, event(1))
+        for owner, name, operation in (
+            (store.webhooks, "_deliveries", "insert_many"),
+            (store.alert_events, "_events", "bulk_write"),
+        ):
+            whole = getattr(owner, name)
+            setattr(owner, name, Failing(whole, **{operation: unconfirmed}))
+            with pytest.raises(BulkWriteError):
+                await store.alert_events.order(10)
+            setattr(owner, name, whole)
+        await order_all(store)
+        assert [position for position, _ in await positions(store)] == [1]
 
 
 def test_a_delivery_is_the_same_for_the_same_event_and_webhook() -> None:

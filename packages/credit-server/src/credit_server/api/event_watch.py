@@ -4,7 +4,11 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import structlog
+
 from credit_server.store.port import Store, StoreError
+
+log = structlog.get_logger("credit_server.alerts")
 
 # The pause between two searches for new events. A search is one read of an index for all calls.
 _INTERVAL_SECONDS = 0.25
@@ -48,6 +52,7 @@ class EventWatch:
 
     async def _look(self) -> None:
         last: int | None = None
+        logged = False
         while self._waiting:
             try:
                 if last is None:
@@ -59,8 +64,13 @@ class EventWatch:
                     if found:
                         last = found[-1][0]
                         self._wake({app_id for _, app_id in found})
-            except StoreError:
-                last = None  # a waiting call reports the error when it reads again
+            except Exception as error:
+                last = None  # a waiting call reports an error of the store when it reads again
+                if not isinstance(error, StoreError) and not logged:
+                    logged = True
+                    log.exception("new events of alerts cannot be read; the server retries")
+            else:
+                logged = False
             await asyncio.sleep(self._interval)
 
     def _wake(self, apps: set[int] | None) -> None:

@@ -1,6 +1,7 @@
 """The calls of `AlertService` about webhooks and dead letters."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -69,6 +70,7 @@ class WebhookCalls:
         self._clock = clock
         self._audit = audit
         self._allow_private = allow_private
+        self._changing: set[asyncio.Task[Any]] = set()  # the event loop does not keep them
 
     # Any: each handler takes a call of its own types.
     @property
@@ -95,8 +97,8 @@ class WebhookCalls:
             stored = next((each for each in found if each.url == request.url), None)
             if stored is None and len(found) >= _WEBHOOKS_MAX:
                 raise errors.status_of(*too_many_webhooks(_WEBHOOKS_MAX))
-            secret = request.secret or ("" if stored else new_secret())
-            if stored is None or secret:
+            secret = request.secret or new_secret()
+            if stored is None or request.secret:
                 stored = await self._webhooks.set(
                     Webhook(
                         id=self._new_id(),
@@ -105,9 +107,12 @@ class WebhookCalls:
                         secret=secret,
                         created_at=self._clock.time(),
                         created_by=request.created_by,
-                    )
+                    ),
+                    keep_secret=not request.secret,
                 )
-            return SetWebhookResponse(webhook=_webhook_to_message(stored), secret=secret)
+            # A concurrent request may have set the webhook: its caller receives the secret.
+            own = secret if stored.secret == secret else ""
+            return SetWebhookResponse(webhook=_webhook_to_message(stored), secret=own)
 
         await call.send_answer(await self._audited(call, request, set_))
 
@@ -159,15 +164,28 @@ class WebhookCalls:
 
     # Any: each call has an answer of its own.
     async def _audited(
-        self, call: Call[Any, Any], request: _Change, change: Callable[[], Awaitable[Any]]
+        self, call: Call[Any, Any], request: _Change, change: Callable[[], Coroutine[Any, Any, Any]]
     ) -> Any:
         """Make a change, and write the line of the audit log."""
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
             check(request, identity)
-            answer = await change()
+            changing = asyncio.create_task(change())
+            self._changing.add(changing)
+            changing.add_done_callback(self._changing.discard)
+            try:
+                # A change whose caller leaves is completed, so that its audit line is true.
+                answer = await asyncio.shield(changing)
+            except asyncio.CancelledError:
+                changing.add_done_callback(lambda ended: audited.outlived(_ending(ended)))
+                raise
             audited.receipt = Done()
         return answer
+
+
+def _ending(ended: asyncio.Task[Any]) -> Done | BaseException | None:
+    """Return the result of a change whose caller has left; None: the server stopped before it."""
+    return None if ended.cancelled() else ended.exception() or Done()
 
 
 def _webhook_to_message(webhook: Webhook) -> WebhookMessage:

@@ -72,8 +72,9 @@ class MongoAlertEvents:
         try:
             await self._events.bulk_write(updates)
         except BulkWriteError as error:
-            # The updates stop at the first one that fails.
-            if error.details["writeErrors"][0]["code"] != _DUPLICATE_KEY:
+            # The updates stop at the first one that fails. Without one, the write concern failed.
+            faults = error.details["writeErrors"]
+            if not faults or faults[0]["code"] != _DUPLICATE_KEY:
                 raise
             raise Conflict("another process has ordered the events") from error
 

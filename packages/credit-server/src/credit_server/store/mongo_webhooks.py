@@ -51,21 +51,22 @@ class MongoWebhooks:
             await self._deliveries.insert_many(deliveries, ordered=False)
         except BulkWriteError as error:
             # Another process, or an earlier attempt, has added some of them.
+            if error.details["writeConcernErrors"]:  # what was added may be rolled back
+                raise
             faults = error.details["writeErrors"]
             if any(fault["code"] != _DUPLICATE_KEY for fault in faults):
                 raise
 
-    async def set(self, webhook: Webhook) -> Webhook:
+    async def set(self, webhook: Webhook, *, keep_secret: bool = False) -> Webhook:
         """Store a webhook: see the port."""
         document = WebhookDocument.from_webhook(webhook).to_bson()
         place = {"app_id": document.pop("app_id"), "url": document.pop("url")}
-        secret = {"secret": document.pop("secret")}
+        changed: Document = {"$setOnInsert": document}
+        if not keep_secret:
+            changed["$set"] = {"secret": document.pop("secret")}
         async with self._deadline():
             stored = await self._webhooks.find_one_and_update(
-                place,
-                {"$set": secret, "$setOnInsert": document},
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
+                place, changed, upsert=True, return_document=ReturnDocument.AFTER
             )
         return WebhookDocument.model_validate(stored).to_webhook()
 
@@ -80,9 +81,14 @@ class MongoWebhooks:
     async def remove(self, app_id: int, url: str) -> None:
         """Remove a webhook: see the port."""
         async with self._deadline():
-            removed = await self._webhooks.find_one_and_delete({"app_id": app_id, "url": url})
-            if removed is not None:
-                await self._deliveries.delete_many({"webhook_id": removed["_id"]})
+            found = await self._webhooks.find_one({"app_id": app_id, "url": url}, {"_id": 1})
+            if found is None:
+                return
+            # The webhook stays until its deliveries are gone, so that a retry finds it. Those that
+            # another process adds meanwhile are removed last, or when they are claimed.
+            await self._deliveries.delete_many({"webhook_id": found["_id"]})
+            await self._webhooks.delete_one({"_id": found["_id"]})
+            await self._deliveries.delete_many({"webhook_id": found["_id"]})
 
     async def claim(
         self, now: datetime, until: datetime, *, except_webhooks: Collection[str] = ()
@@ -126,15 +132,20 @@ class MongoWebhooks:
         self, app_id: int, *, after_id: str = "", limit: int
     ) -> Sequence[tuple[Delivery, Webhook]]:
         """Return the dead letters of an app: see the port."""
-        query: Document = {"app_id": app_id, "failed_at": {"$exists": True}}
+        webhooks = {webhook.id: webhook for webhook in await self.of_app(app_id)}
+        query: Document = {
+            "app_id": app_id,
+            "failed_at": {"$exists": True},
+            # Before the limit, so that a page has fewer dead letters only if no more follow.
+            "webhook_id": {"$in": [ObjectId(id_) for id_ in webhooks]},
+        }
         if ObjectId.is_valid(after_id):
             query["_id"] = {"$gt": ObjectId(after_id)}
         async with self._deadline():
             cursor = self._deliveries.find(query).hint(schema.BY_DEAD_LETTER)
             found = await cursor.sort("_id", ASCENDING).limit(limit).to_list(None)
-        webhooks = {webhook.id: webhook for webhook in await self.of_app(app_id)}
         dead = (DeliveryDocument.model_validate(each).to_delivery() for each in found)
-        return [(each, webhooks[each.webhook_id]) for each in dead if each.webhook_id in webhooks]
+        return [(each, webhooks[each.webhook_id]) for each in dead]
 
     async def resend(self, app_id: int, id_: str, now: datetime) -> int:
         """Make dead letters due now: see the port."""

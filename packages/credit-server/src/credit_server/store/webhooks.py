@@ -100,8 +100,16 @@ def new_delivery(event: AlertEvent, webhook: Webhook) -> Delivery:
 class Webhooks(Protocol):
     """Keeps webhooks and deliveries."""
 
-    async def set(self, webhook: Webhook) -> Webhook:
-        """Store a webhook, or the secret of the one that the app has for the URL; return it."""
+    async def set(self, webhook: Webhook, *, keep_secret: bool = False) -> Webhook:
+        """Store a webhook, or the secret of the one that the app has for the URL.
+
+        Args:
+            webhook: The webhook.
+            keep_secret: Whether the secret of one that the app has stays.
+
+        Returns:
+            What is stored.
+        """
         ...
 
     async def of_app(self, app_id: int) -> Sequence[Webhook]:
@@ -183,11 +191,12 @@ class MemoryWebhooks:
                     delivery = new_delivery(event, webhook)
                     self._deliveries.setdefault(delivery.id, delivery)
 
-    async def set(self, webhook: Webhook) -> Webhook:
+    async def set(self, webhook: Webhook, *, keep_secret: bool = False) -> Webhook:
         """Store a webhook: see the port."""
         place = (webhook.app_id, webhook.url)
         stored = self._webhooks.get(place, webhook)
-        self._webhooks[place] = replace(stored, secret=webhook.secret)
+        secret = stored.secret if keep_secret else webhook.secret
+        self._webhooks[place] = replace(stored, secret=secret)
         return self._webhooks[place]
 
     async def of_app(self, app_id: int) -> Sequence[Webhook]:
