@@ -121,7 +121,7 @@ class _FailingWebhooks(MemoryWebhooks):
         super().__init__()
         self._error = error
 
-    async def set(self, webhook: Webhook) -> Webhook:
+    async def set(self, webhook: Webhook, *, keep_secret: bool = False) -> Webhook:
         raise self._error
 
     async def of_app(self, app_id: int) -> Sequence[Webhook]:

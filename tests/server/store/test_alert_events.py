@@ -292,6 +292,25 @@ async def test_a_claim_leaves_out_webhooks(store: Store) -> None:
     assert claim.webhook == webhook(2, app_id=2)
     both = [webhook().id, webhook(2).id]
     assert await webhooks.claim(later, later, except_webhooks=both) is None
+    assert await webhooks.claim(later, later, except_apps=[1, 2]) is None
+    again = await webhooks.claim(later, later, except_apps=[2])
+    assert again is not None
+    assert again.webhook == webhook()
+
+
+@with_each_driver
+async def test_a_claim_is_that_of_the_next_app(store: Store) -> None:
+    webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+    for app_id in (1, 2):
+        await webhooks.set(webhook(app_id, app_id=app_id))
+    await write(store, *(event(number, app_id=1 + number // 4) for number in range(5)))
+    await order_all(store)
+    claimed, last = [], 0
+    for _ in range(4):
+        claim = await webhooks.claim(later, later + timedelta(minutes=1), after_app=last)
+        last = 0 if claim is None else claim.delivery.app_id
+        claimed.append(None if claim is None else claim.delivery.event.id)
+    assert claimed == [event(0).id, event(4).id, None, event(1).id]
 
 
 @with_each_driver
@@ -364,7 +383,8 @@ async def test_a_removal_that_fails_can_be_repeated(mongod_uri: str, database: s
         await write(store, event(1))
         await order_all(store)
         whole: Any = webhooks._deliveries
-        webhooks._deliveries = Failing(whole, delete_many=StoreUnavailable("away"))
+        failing: Any = Failing(whole, delete_many=StoreUnavailable("away"))
+        webhooks._deliveries = failing
         with pytest.raises(StoreUnavailable):
             await webhooks.remove(1, webhook().url)
         webhooks._deliveries = whole
@@ -391,6 +411,21 @@ async def test_a_page_of_dead_letters_is_full_although_others_have_no_webhook(
             found += [letter.id for letter, _ in page]
             assert len(page) == 2
         assert len(set(found)) == len(found) == 6
+
+
+async def test_events_that_another_process_has_just_ordered_are_no_error(
+    mongod_uri: str, database: str
+) -> None:
+    class Stale(Failing):
+        async def find_one(self, query: Any, *_: Any, **options: Any) -> Any:
+            unordered = query == {"unordered": True}
+            return {"_id": 1} if unordered else await self._collection.find_one(query, **options)
+
+    async with mongo(mongod_uri, database) as store:
+        await store.migrate()
+        stale: Any = Stale(store.alert_events._events)
+        store.alert_events._events = stale
+        assert await store.alert_events.order(10) == 0
 
 
 async def test_an_unconfirmed_write_is_no_success(mongod_uri: str, database: str) -> None:

@@ -20,6 +20,7 @@ from credit_server.store.memory import MemoryStore
 from credit_server.store.webhooks import Webhook
 from credit_server.webhooks.dispatcher import (
     ATTEMPTS_MAX,
+    CONCURRENT_MAX_PER_APP,
     CONCURRENT_MAX_PER_WEBHOOK,
     Dispatcher,
     pause_after,
@@ -403,6 +404,27 @@ async def test_a_webhook_that_does_not_respond_does_not_delay_others() -> None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         assert len(slow.received) == CONCURRENT_MAX_PER_WEBHOOK
+
+
+async def test_an_app_that_replaces_its_webhooks_gets_no_more_attempts_at_once() -> None:
+    async with scene() as found, endpoint() as slow:
+        slow.answers += [b""] * 200
+        webhooks, events = found.store.webhooks, found.store.alert_events
+        for number in range(9):
+            to = replace(webhook(slow.port), id=f"{number + 1:024x}", app_id=3)
+            await webhooks.set(replace(to, url=f"{to.url}/{number}"))
+        early = replace(EVENT, app_id=3, created_at=NOW - timedelta(seconds=1))
+        events.add([replace(early, id=f"{n:024x}") for n in range(4)])
+        await events.order(100)
+        running = asyncio.create_task(found.make().run())
+        try:
+            while not found.there.received:  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.01)
+            claimed = [each for each in webhooks._deliveries.values() if each.attempts]
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        assert len([each for each in claimed if each.app_id == 3]) == CONCURRENT_MAX_PER_APP
 
 
 async def test_a_failed_event_is_sent_again_later_with_the_same_id() -> None:

@@ -56,6 +56,8 @@ class MongoAlertEvents:
             cursor = self._events.find({"unordered": True}).hint(schema.BY_UNORDERED)
             cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
             found = await cursor.limit(limit).to_list(None)
+            if not found:  # another process has ordered them
+                return 0
             events = [AlertEventDocument.model_validate(each).to_event() for each in found]
             await self._webhooks.enqueue(events)
             await self._set_positions([event["_id"] for event in found], first)

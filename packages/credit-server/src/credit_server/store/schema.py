@@ -60,7 +60,7 @@ BY_UNORDERED = "unordered_created_at_sequence"
 BY_POSITION = "position"
 BY_APP_AND_POSITION = "app_id_position"
 BY_USER_AND_POSITION = "app_id_user_id_position"
-BY_DUE_DELIVERY = "due_at_webhook_id"
+BY_DUE_DELIVERY = "app_id_webhook_id_due_at"
 BY_PENDING_AGE = "created_at"
 BY_DEAD_LETTER = "app_id_id"
 
@@ -168,7 +168,7 @@ _INDEXES: dict[str, list[IndexModel]] = {
     WEBHOOK_DELIVERIES: [
         IndexModel([("webhook_id", ASCENDING)], name="webhook_id"),
         IndexModel(
-            [("due_at", ASCENDING), ("webhook_id", ASCENDING)],
+            [("app_id", ASCENDING), ("webhook_id", ASCENDING), ("due_at", ASCENDING)],
             name=BY_DUE_DELIVERY,
             partialFilterExpression={"due_at": {"$exists": True}},
         ),

@@ -121,14 +121,24 @@ class Webhooks(Protocol):
         ...
 
     async def claim(
-        self, now: datetime, until: datetime, *, except_webhooks: Collection[str] = ()
+        self,
+        now: datetime,
+        until: datetime,
+        *,
+        after_app: int = 0,
+        except_apps: Collection[int] = (),
+        except_webhooks: Collection[str] = (),
     ) -> Claim | None:
         """Return a delivery that is due, and make it due later, so that no other process sends it.
+
+        Of the deliveries of an app, those of one webhook come first, by their time.
 
         Args:
             now: The time.
             until: When it is due again, unless its result is stored before.
-            except_webhooks: The ids of webhooks whose deliveries are left out.
+            after_app: The delivery is that of the next app after this one that has any.
+            except_apps: The apps whose deliveries are left out.
+            except_webhooks: The ids of the webhooks whose deliveries are left out.
         """
         ...
 
@@ -213,19 +223,27 @@ class MemoryWebhooks:
             }
 
     async def claim(
-        self, now: datetime, until: datetime, *, except_webhooks: Collection[str] = ()
+        self,
+        now: datetime,
+        until: datetime,
+        *,
+        after_app: int = 0,
+        except_apps: Collection[int] = (),
+        except_webhooks: Collection[str] = (),
     ) -> Claim | None:
         """Return a delivery that is due: see the port."""
         due = [
-            (each.due_at, each.id)
+            (each.app_id, each.webhook_id, each.due_at, each.id)
             for each in self._deliveries.values()
             if each.due_at is not None
             and each.due_at <= now
+            and each.app_id > after_app
+            and each.app_id not in except_apps
             and each.webhook_id not in except_webhooks
         ]
         if not due:
             return None
-        delivery = self._deliveries[min(due)[1]]
+        delivery = self._deliveries[min(due)[-1]]
         delivery = replace(delivery, due_at=until, attempts=delivery.attempts + 1)
         self._deliveries[delivery.id] = delivery
         return Claim(delivery, self._webhook(delivery))

@@ -15,14 +15,16 @@ from typing import Protocol
 import structlog
 
 from credit_server.store.port import Store, StoreError
-from credit_server.store.webhooks import Backlog, Claim
+from credit_server.store.webhooks import Backlog, Claim, Delivery
 from credit_server.webhooks.sender import ATTEMPT_SECONDS, Sender, SendFailed
 
 log = structlog.get_logger("credit_server.webhooks")
 
-# How many events a server sends at once, in all and to one webhook. Webhooks that do not respond
-# delay others only if there are more than 32 of them. Other servers send to them as well.
+# How many events a server sends at once: in all, for one app and to one webhook. So webhooks that
+# do not respond delay those of other apps only if they belong to 8 apps or more. The bound per app
+# holds although an app can replace its webhooks while attempts are under way.
 CONCURRENT_MAX = 64
+CONCURRENT_MAX_PER_APP = 8
 CONCURRENT_MAX_PER_WEBHOOK = 2
 
 # The pause between two searches for due deliveries, and the longest pause after failures.
@@ -94,7 +96,8 @@ class Dispatcher:
         self._observer = observer
         self._random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._clock = clock
-        self._sending: dict[asyncio.Task[None], str] = {}  # to the id of the webhook
+        self._last_app = 0
+        self._sending: dict[asyncio.Task[None], Delivery] = {}
 
     async def run(self) -> None:
         """Send until cancelled.
@@ -153,14 +156,28 @@ class Dispatcher:
             if claim is None:  # the usual case: one read of an empty index
                 return
             task = asyncio.create_task(self._send(claim))
-            self._sending[task] = claim.delivery.webhook_id
+            self._sending[task] = claim.delivery
             task.add_done_callback(self._sending.pop)
 
     async def _claim(self) -> Claim | None:
+        """Claim a delivery that is due. Apps take turns."""
+        claim = await self._claim_after(self._last_app)
+        if claim is None and self._last_app:
+            claim = await self._claim_after(0)
+        self._last_app = 0 if claim is None else claim.delivery.app_id
+        return claim
+
+    async def _claim_after(self, app_id: int) -> Claim | None:
         now = self._clock()
-        sending = Counter(self._sending.values())
-        busy = [id_ for id_, count in sending.items() if count >= CONCURRENT_MAX_PER_WEBHOOK]
-        return await self._webhooks.claim(now, now + _CLAIM, except_webhooks=busy)
+        apps = Counter(each.app_id for each in self._sending.values())
+        webhooks = Counter(each.webhook_id for each in self._sending.values())
+        return await self._webhooks.claim(
+            now,
+            now + _CLAIM,
+            after_app=app_id,
+            except_apps=[id_ for id_, n in apps.items() if n >= CONCURRENT_MAX_PER_APP],
+            except_webhooks=[id_ for id_, n in webhooks.items() if n >= CONCURRENT_MAX_PER_WEBHOOK],
+        )
 
     async def _wait(self, seconds: float | None = None) -> None:
         """Wait until an attempt has ended, or for a time."""
