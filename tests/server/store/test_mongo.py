@@ -83,6 +83,31 @@ async def test_a_write_conflict_is_a_conflict(store: MongoStore, mongod_uri: str
     assert await store.app_total(1) == 0
 
 
+@pytest.mark.parametrize("error", [None, 112])
+async def test_the_check_of_a_commit_follows_the_writes_and_prevents_it(
+    store: MongoStore, mongod_uri: str, error: int | None
+) -> None:
+    checked = []
+
+    def check() -> None:
+        checked.append(True)
+        raise Interrupted("too late")
+
+    writer = store.writer()
+    async with writer.begin() as transaction:
+        await transaction.write(NOTHING)
+        if error is None:
+            with pytest.raises(Interrupted, match="too late"):
+                await transaction.commit(check)
+        else:
+            async with failing(mongod_uri, "update", times=1, errorCode=error):
+                with pytest.raises(Conflict):
+                    await transaction.commit(check)
+    assert checked == ([True] if error is None else [])
+    await commit(writer)
+    assert await store.app_total(1) == 5
+
+
 async def test_a_connection_that_breaks_before_the_commit_is_an_interruption(
     store: MongoStore, mongod_uri: str
 ) -> None:

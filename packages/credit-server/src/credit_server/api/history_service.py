@@ -300,4 +300,6 @@ def _page_to_wire(
         in_app = request.user_id is None
         last = Position(end.created_at, end.id) if in_app else end.sequence
     token = "" if last is None else make_token(request, caller, last)
-    return convert.page_to_wire(rows, token, page.complete_until)
+    # Later pages with the newest first do not contain what was settled since the first page.
+    later = bool(request.page_token) and not request.oldest_first
+    return convert.page_to_wire(rows, token, None if later else page.complete_until)

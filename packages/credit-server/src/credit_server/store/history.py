@@ -211,7 +211,7 @@ class Page(NamedTuple, Generic[RowT]):
             next page is that of the query with this bound: `before_sequence` if the newest come
             first, else `after_sequence`; in an app `after`. None: this is the last page.
         complete_until: All entries of an app that were created before this time, in milliseconds
-            since 1970, can be found, and no later ones; None in the history of a user.
+            since 1970, can be found now, and no later ones; None in the history of a user.
     """
 
     rows: Sequence[RowT]

@@ -414,9 +414,11 @@ class _MemoryTransaction:
         self._check(changes)
         self._changes.append(changes)
 
-    async def commit(self) -> None:
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
         for changes in self._changes:
             self._check(changes)
+        if check is not None:
+            check()
         for changes in self._changes:
             self._apply(changes)
         self._store._notify_log_readers()  # noqa: SLF001

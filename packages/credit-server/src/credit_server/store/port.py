@@ -338,10 +338,14 @@ class StoreTransaction(Protocol):
         """Write; the changes take effect with the commit. May raise what `commit` raises."""
         ...
 
-    async def commit(self) -> None:
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
         """Make everything that was read and written durable on a majority of the store's nodes.
 
         After one of the first four errors the transaction can no longer take effect.
+
+        Args:
+            check: Is called after the writes and before the commit, maybe on another thread. If it
+                raises one of the first four errors, the transaction is not committed.
 
         Raises:
             Interrupted: Nothing was written.
