@@ -372,6 +372,16 @@ async def test_a_log_that_fails_ends_the_stream_and_the_next_one_goes_on(
         assert watched.sequences + resumed.sequences == [(7, 1), (7, 2)]
 
 
+async def test_a_log_that_fails_right_after_it_was_opened_has_no_watchers() -> None:
+    store = BrokenLog()
+    store.failure.set()
+    hub = WatchHub(store)
+    with pytest.raises(StoreUnavailable):
+        async with hub.feed(Scope(7, 0), "a", shared=True):
+            pass
+    assert hub.watchers == 0
+
+
 async def test_a_server_that_stops_ends_the_stream_at_once() -> None:
     async with serving() as served, Connection.connect(served.port) as wire:
         watched = await begin(WireCaller(wire), user_id=7)

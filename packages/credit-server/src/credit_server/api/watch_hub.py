@@ -34,6 +34,8 @@ _PAUSE_SECONDS_MAX = 0.5
 
 _RETRY_SECONDS = 1.0
 
+_UNREADABLE = "the log of transactions cannot be read"
+
 
 class Shared:
     """A committed transaction, converted once for all its watchers."""
@@ -264,7 +266,11 @@ class WatchHub:
             # A watcher that is cancelled does not retrieve the error.
             self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
             self._reading = asyncio.create_task(self._distribute(self._opened))
-        await asyncio.shield(self._opened)
+        opened = self._opened
+        await asyncio.shield(opened)
+        if self._opened is not opened:
+            # Reading has failed since. The watcher was not registered, so it was not ended.
+            raise StoreUnavailable(_UNREADABLE)
 
     async def _distribute(self, opened: "asyncio.Future[None]") -> None:
         """Distribute the log until a read fails."""
@@ -293,10 +299,10 @@ class WatchHub:
         if self._opened is opened:
             self._reading = self._opened = None
         expected = isinstance(error, StoreUnavailable)
-        log.warning("the log of transactions cannot be read", exc_info=None if expected else error)
+        log.warning(_UNREADABLE, exc_info=None if expected else error)
         for feeds in (*self._of_user.values(), *self._of_app.values()):
             for feed in feeds:
                 # One exception for each: a traceback grows wherever it is raised.
-                feed.end(StoreUnavailable("the log of transactions cannot be read"))
+                feed.end(StoreUnavailable(_UNREADABLE))
         if not opened.done():
             opened.set_exception(error)
