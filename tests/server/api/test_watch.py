@@ -1,7 +1,7 @@
 """`Watch`, as a client sees it on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,7 @@ from credit_server.access import Identity, Unauthenticated
 from credit_server.api import watch, watch_hub
 from credit_server.api.watch_hub import WatchHub
 from credit_server.api.watch_token import Scope, log_token, sequence_token
+from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_testing.http2_client import Connection
@@ -197,6 +198,47 @@ async def test_a_token_beyond_the_history_is_rejected(
     assert reason_of(await watched.ended()) == "RESUME_TOKEN_INVALID"
 
 
+class StaleStore(MemoryStore):
+    """Its lists miss the newest transaction, as right after a change of primary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stale = False
+
+    async def list_transactions(
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
+        rows: list[TransactionRow] = []
+        async for page in super().list_transactions(user_id, apps, after_sequence=after_sequence):
+            rows += page
+        if self.stale and stored_sequence == rows.pop().sequence:
+            raise StoreUnavailable("stale")
+        yield rows
+
+
+@pytest.mark.parametrize("app_id", [None, 1])
+async def test_a_list_that_misses_transactions_does_not_move_the_stream_on(
+    app_id: int | None,
+) -> None:
+    store = StaleStore()
+    async with open_wire(store) as caller:
+        watched = await begin(caller, user_id=7, app_id=app_id, end_when_current=True)
+        await add(caller, 3)
+        store.stale = True
+        token = watched.token
+        stale = await begin(caller, user_id=7, app_id=app_id, resume_token=token)
+        assert reason_of(await stale.ended()) == "STORE_UNAVAILABLE"
+        store.stale = False
+        resumed = await begin(caller, user_id=7, app_id=app_id, resume_token=token)
+        await resumed.has_transactions(3)
+        assert resumed.sequences == [(7, 1), (7, 2), (7, 3)]
+
+
 class TestSlowReaders:
     """A client that reads slowly misses nothing, and holds little."""
 
@@ -277,6 +319,48 @@ class TestAccess:
             token = watched.events[0].resume_token
             resumed = await begin(own, user_id=7, resume_token=token, end_when_current=True)
             assert watched.sequences == resumed.sequences == [(7, 3)]
+
+    async def test_a_token_does_not_reveal_transactions_in_other_apps(
+        self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watch, "_PROGRESS_SECONDS", 0.001)
+        scope = Scope(7, 0)
+        async with self.open(store, ONE) as (own, other, _):
+            await add(other, 5, app_id=2)
+            watched = await begin(own, user_id=7)
+            assert watched.token == sequence_token(scope, 0)
+            await add(other, app_id=2)
+            before = len(watched.events)
+            await watched.has(lambda it: len(it.events) > before + 2)
+            assert watched.token == sequence_token(scope, 0)
+            await add(other)
+            await watched.has_transactions(1)
+            await add(other, 2, app_id=2)
+            before = len(watched.events)
+            await watched.has(lambda it: len(it.events) > before + 2)
+            assert watched.token == sequence_token(scope, 7)
+            again = await begin(own, user_id=7, end_when_current=True)
+            assert [each.resume_token for each in again.events] == [sequence_token(scope, 7)]
+            resumed = await begin(own, user_id=7, resume_token=again.token)
+            await add(other)
+            await resumed.has_transactions(1)
+            assert resumed.sequences == [(7, 10)]
+
+    @pytest.mark.parametrize("forged", [3, 5, 6, 2**63 - 1])
+    async def test_a_forged_token_does_not_reveal_transactions_in_other_apps(
+        self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, forged: int
+    ) -> None:
+        monkeypatch.setattr(watch, "_STALE_READ_SECONDS", 0.0)
+        scope = Scope(7, 0)
+        async with self.open(store, ONE) as (own, other, _):
+            await add(other, 2)
+            await add(other, 3, app_id=2)
+            token = sequence_token(scope, forged)
+            resumed = await begin(own, user_id=7, resume_token=token)
+            assert resumed.token == sequence_token(scope, 2)
+            await add(other)
+            await resumed.has_transactions(1)
+            assert resumed.sequences == [(7, 6)]
 
     @pytest.mark.parametrize("scope", [{"app_id": 2}, {"user_id": 7, "app_id": 2}], ids=str)
     async def test_another_app_is_not_allowed(

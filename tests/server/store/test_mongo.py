@@ -367,6 +367,31 @@ async def test_a_database_without_a_schema_is_reported(
 
 @with_each_driver
 @pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
+async def test_reads_that_miss_what_an_earlier_read_has_returned_fail(
+    store: MongoStore, apps: frozenset[int] | None
+) -> None:
+    async with Committer(store, CommitLimits(shards=1)) as committer:
+        for app_id in (1, 2):
+            id_ = store.new_id()
+            command = Add(
+                user_id=1, app_id=app_id, credits=5, created_by=1, key="", transaction_id=id_
+            )
+            await committer.submit(command)
+
+    async def listed(stored: int) -> list[int]:
+        pages = store.list_transactions(1, apps, stored_sequence=stored)
+        return [row.sequence async for page in pages for row in page]
+
+    assert await listed(2) == ([1, 2] if apps is None else [1])
+    assert (await store.balance_at(1, 1, end=3)).balance == 5
+    with pytest.raises(StoreUnavailable):
+        await listed(3)
+    with pytest.raises(StoreUnavailable):
+        await store.balance_at(1, 1, end=4)
+
+
+@with_each_driver
+@pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
 async def test_a_list_with_a_slow_reader_does_not_hold_its_page(
     store: MongoStore, apps: frozenset[int] | None
 ) -> None:

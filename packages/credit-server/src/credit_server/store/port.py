@@ -487,7 +487,12 @@ class Store(Protocol):
         ...
 
     def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of a user's transactions, by ascending sequence.
 
@@ -498,6 +503,12 @@ class Store(Protocol):
             user_id: The user.
             apps: The apps; None: all.
             after_sequence: The list starts after this sequence, 0 to 2**63 - 1.
+            stored_sequence: A sequence that an earlier read has returned. Right after a change of
+                primary, a page could miss transactions up to it.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached, or a page misses transactions up to
+                `stored_sequence`.
         """
         ...
 
@@ -571,6 +582,10 @@ class Store(Protocol):
             app_id: The app.
             end: Only entries with a smaller sequence count. All of these must be stored.
             at: Only entries that took effect at this time or earlier count; None: all.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached or, right after a change of primary, does
+                not return all of these entries yet.
         """
         ...
 
