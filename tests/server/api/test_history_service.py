@@ -468,6 +468,15 @@ class TestPageTokens:
         answer = await caller.call("QueryTransactions", replace(request, page_token=token))
         assert reason_of(answer) == "PAGE_TOKEN_INVALID"
 
+    @pytest.mark.parametrize("oldest_first", [False, True])
+    async def test_a_forged_token_of_the_greatest_id_is_rejected(
+        self, caller: WireCaller, oldest_first: bool
+    ) -> None:
+        request = query(user_id=None, app_id=1, oldest_first=oldest_first)
+        token = make_token(request, "", Position(1, "f" * 24))
+        answer = await caller.call("QueryTransactions", replace(request, page_token=token))
+        assert reason_of(answer) == "PAGE_TOKEN_INVALID"
+
     async def test_a_token_works_on_another_server_of_the_database(self) -> None:
         store = MemoryStore()
         async with open_wire(store) as first, open_wire(store) as second:

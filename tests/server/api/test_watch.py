@@ -10,16 +10,18 @@ import pytest
 from credit_models import CreditTransaction, WatchResponse
 from credit_server.access import Identity, Unauthenticated
 from credit_server.api import watch, watch_hub
-from credit_server.api.watch_hub import WatchHub
+from credit_server.api.watch_hub import Feed, WatchHub
 from credit_server.api.watch_token import Scope, log_token, sequence_token
 from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
+from credit_testing.calls import call_headers
 from credit_testing.http2_client import Connection
 from grpclib.const import Status
 
 from tests.server.callers import WireCaller, open_wire, reason_of
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.requests import PATHS
 from tests.server.serving import serving, until
 from tests.server.watching import begin
 
@@ -416,6 +418,21 @@ class TestAccess:
             await until(lambda: hub.watchers == 3)
             await begin(b, user_id=7)
 
+    async def test_streams_without_a_request_are_counted(self, store: MemoryStore) -> None:
+        hub = WatchHub(store, watchers_max=4)
+        tokens = FakeAuthenticator({"a": replace(ONE, name="a"), "b": replace(ONE, name="b")})
+        async with open_wire(store, authenticator=tokens, hub=hub) as caller:
+            for name in ("a", "a", "b"):
+                token = WireCaller(caller.wire, name).token
+                caller.wire.begin(call_headers(PATHS["Watch"], token), end=False)
+            await until(lambda: hub.watchers == 3)
+            refused = await begin(WireCaller(caller.wire, "a"), user_id=7)
+            assert reason_of(await refused.ended()) == "RATE_LIMITED"
+            await begin(WireCaller(caller.wire, "b"), user_id=7)
+            refused = await begin(WireCaller(caller.wire, "b"), user_id=7)
+            assert reason_of(await refused.ended()) == "OVERLOADED"
+        assert hub.watchers == 0
+
     async def test_streams_leave_all_places_of_calls(self, store: MemoryStore) -> None:
         async with serving(store) as served, Connection.connect(served.port) as wire:
             caller = WireCaller(wire)
@@ -460,8 +477,8 @@ async def test_a_log_that_fails_right_after_it_was_opened_has_no_watchers() -> N
     store = BrokenLog()
     store.failure.set()
     hub = WatchHub(store)
-    with pytest.raises(StoreUnavailable):
-        async with hub.feed(Scope(7, 0), "a", shared=True):
+    with hub.watching("a", shared=True), pytest.raises(StoreUnavailable):
+        async with hub.feed(Scope(7, 0)):
             pass
     assert hub.watchers == 0
 
@@ -474,12 +491,19 @@ async def test_a_server_that_stops_ends_the_stream_at_once() -> None:
         assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "OVERLOADED")
 
 
+@asynccontextmanager
+async def watching(hub: WatchHub, scope: Scope) -> AsyncIterator[Feed]:
+    with hub.watching("a", shared=True):
+        async with hub.feed(scope) as feed:
+            yield feed
+
+
 async def test_a_transaction_is_converted_once_for_all_watchers(store: MemoryStore) -> None:
     hub = WatchHub(store)
     async with (
         open_wire(store) as caller,
-        hub.feed(Scope(7, 0), "a", shared=True) as one,
-        hub.feed(Scope(0, 1), "b", shared=True) as two,
+        watching(hub, Scope(7, 0)) as one,
+        watching(hub, Scope(0, 1)) as two,
     ):
         await add(caller)
         await add(caller, user_id=8, app_id=2)

@@ -251,15 +251,18 @@ class HistoryService(HistoryServiceBase):
         await call.send_answer(answer)
 
     async def _watch(self, call: WatchCall) -> None:
-        watch = Watch(
-            call,
-            await self._reads.request(call),
-            hub=self._hub,
-            store=self._store,
-            list_slots=self._list_slots,
-            access=self._access,
-        )
-        await watch.run()
+        # Counted before the request is read: a client may never send one.
+        shared = authorize.identity_of(call) is None
+        with self._hub.watching(call.caller_name, shared=shared):
+            watch = Watch(
+                call,
+                await self._reads.request(call),
+                hub=self._hub,
+                store=self._store,
+                list_slots=self._list_slots,
+                access=self._access,
+            )
+            await watch.run()
 
 
 # Any: a call of any messages.

@@ -94,16 +94,14 @@ class Watch:
         Raises:
             GRPCError: The token is invalid or too old, or the connection is drained.
             AccessDenied: The caller may no longer watch.
-            NotAdmitted: There are too many watchers, or too many pages are being read.
+            NotAdmitted: Too many pages are being read.
             StoreUnavailable: The store cannot be reached.
         """
-        token, identity = self._request.resume_token, authorize.identity_of(self._call)
+        token = self._request.resume_token
         try:
             if token:
                 self._source.resume(token)
-            async with self._hub.feed(
-                self._scope, self._call.caller_name, shared=identity is None
-            ) as feed:
+            async with self._hub.feed(self._scope) as feed:
                 with self._call.on_drain(lambda: feed.end(errors.watch_drained())):
                     await self._serve(feed, resumed=bool(token))
         except ResumeTokenInvalid:
