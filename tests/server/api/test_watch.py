@@ -12,7 +12,7 @@ from credit_server.access import Identity, Unauthenticated
 from credit_server.api import watch, watch_hub
 from credit_server.api.watch_hub import Feed, WatchHub
 from credit_server.api.watch_token import Scope, log_token, sequence_token
-from credit_server.store.history import TransactionRow
+from credit_server.store.history import Page, TransactionQuery, TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_testing.calls import call_headers
@@ -218,9 +218,16 @@ class StaleStore(MemoryStore):
         rows: list[TransactionRow] = []
         async for page in super().list_transactions(user_id, apps, after_sequence=after_sequence):
             rows += page
-        if self.stale and stored_sequence == rows.pop().sequence:
+        if self.stale and rows and stored_sequence == rows.pop().sequence:
             raise StoreUnavailable("stale")
         yield rows
+
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        found = await super().query_transactions(query)
+        if not self.stale or not found.rows:
+            return found
+        missed = found.rows[0].sequence
+        return await super().query_transactions(replace(query, before_sequence=missed))
 
 
 @pytest.mark.parametrize("app_id", [None, 1])
@@ -347,6 +354,17 @@ class TestAccess:
             await add(other)
             await resumed.has_transactions(1)
             assert resumed.sequences == [(7, 10)]
+
+    async def test_the_first_token_does_not_depend_on_a_read_that_misses_transactions(self) -> None:
+        store = StaleStore()
+        async with self.open(store, ONE) as (own, other, _):
+            await add(other, 2)
+            store.stale = True
+            watched = await begin(own, user_id=7)
+            assert reason_of(await watched.ended()) == "STORE_UNAVAILABLE"
+            store.stale = False
+            watched = await begin(own, user_id=7)
+            assert watched.token == sequence_token(Scope(7, 0), 2)
 
     @pytest.mark.parametrize("forged", [3, 5, 6, 2**63 - 1])
     async def test_a_forged_token_does_not_reveal_transactions_in_other_apps(

@@ -237,10 +237,10 @@ class _UserSource:
         return encode(WatchResponse(resume_token=self._token(), snapshot=snapshot))
 
     async def catch_up(self, feed: Feed) -> AsyncIterator[Sequence[bytes]]:
-        revision = await self._revision()
         if self._resumed and not self._sees_all:
-            await self._check_sent(revision)
+            await self._check_sent()
         self._resumed = False
+        revision = await self._revision()
         pages = self._store.list_transactions(
             self._scope.user_id,
             self._apps,
@@ -273,7 +273,7 @@ class _UserSource:
             raise ResumeTokenInvalid
         raise StoreUnavailable("reads do not return the committed transactions yet")
 
-    async def _check_sent(self, revision: int) -> None:
+    async def _check_sent(self) -> None:
         """Go back to the newest visible transaction if the token is beyond it.
 
         The result and its time depend on visible transactions alone. Otherwise a forged token would
@@ -281,7 +281,7 @@ class _UserSource:
         """
         newest = 0
         for _ in range(_STALE_READS_MAX):
-            newest = await self._newest(revision)
+            newest = await self._newest(await self._revision())
             if newest >= self._sent:
                 return
             await asyncio.sleep(_STALE_READ_SECONDS)
@@ -297,7 +297,14 @@ class _UserSource:
                 limit=1,
             )
         )
-        return page.rows[0].sequence if page.rows else 0
+        newest = page.rows[0].sequence if page.rows else 0
+        # Usually empty. This read fails if it misses transactions, unlike the query.
+        pages = self._store.list_transactions(
+            self._scope.user_id, self._apps, after_sequence=newest, stored_sequence=revision
+        )
+        async for rows in pages:
+            newest = max([newest, *(row.sequence for row in rows if row.sequence <= revision)])
+        return newest
 
     def follows(self, shared: Shared) -> bool:
         self._known = max(self._known, shared.row.sequence)
