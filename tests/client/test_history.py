@@ -204,6 +204,18 @@ async def test_the_fake_orders_the_transactions_of_all_users_by_time() -> None:
         assert bought == [7, 8, 7]
 
 
+@pytest.mark.parametrize("oldest_first", [False, True])
+async def test_later_pages_of_the_fake_have_a_limit_only_with_the_oldest_first(
+    oldest_first: bool,
+) -> None:
+    async with fake_credits() as credits_:
+        for _ in range(3):
+            await credits_.add(user_id=7, app_id=1, credits=5, created_by=1)
+        query = credits_.query_transactions(app_id=1, page_size=1, oldest_first=oldest_first)
+        limits = [page.complete_until async for page in query.pages()]
+        assert [each is None for each in limits] == [False, not oldest_first, not oldest_first]
+
+
 @pytest.mark.parametrize(
     ("conditions", "field"),
     [({"app_id": 0}, "app_id"), ({"types": [TransactionType.UNSPECIFIED]}, "types")],

@@ -169,13 +169,23 @@ async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:
 
 
 def _all_purchases(
-    store: MemoryStore, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
+    store: MemoryStore,
+    user_id: int,
+    apps: frozenset[int] | None,
+    *,
+    after_sequence: int,
+    stored_sequence: int = 0,
 ) -> AsyncIterator[Sequence[PurchaseRow]]:
     return _LIST_PURCHASES(store, user_id, None, after_sequence=after_sequence)
 
 
 def _whole_transactions(
-    store: MemoryStore, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
+    store: MemoryStore,
+    user_id: int,
+    apps: frozenset[int] | None,
+    *,
+    after_sequence: int,
+    stored_sequence: int = 0,
 ) -> AsyncIterator[Sequence[TransactionRow]]:
     return _LIST_TRANSACTIONS(store, user_id, apps)
 

@@ -339,8 +339,9 @@ async def _overloaded(open_: Open, call: str) -> Any:
     if call == "Watch":  # it has a limit of its own
         store = MemoryStore()
         hub = WatchHub(store, watchers_max=1)
-        async with open_(store, hub=hub) as caller, hub.feed(Scope(7, 0), "another", shared=True):
-            return await caller.call(call, request_of(call))
+        async with open_(store, hub=hub) as caller:
+            with hub.watching("another", shared=True):
+                return await caller.call(call, request_of(call))
     call_limits = CallLimits(message_bytes_max=4096, calls_max=1, loop_lag_seconds_max=3600.0)
     return await beside_a_held_write(open_, call, call_limits=call_limits)
 

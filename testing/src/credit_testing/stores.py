@@ -78,7 +78,12 @@ class GatedStore(MemoryStore):
         self.allowed = asyncio.Semaphore(0)
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         pages = super().list_transactions(user_id, apps, after_sequence=after_sequence)
         while True:
@@ -94,7 +99,12 @@ class EndlessStore(MemoryStore):
     """Return the same history again and again, without an end."""
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         while True:
             async for page in super().list_transactions(user_id, apps):
@@ -221,7 +231,12 @@ class FailingStore(MemoryStore):
         raise self._error
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         raise self._error
         yield []

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -86,6 +86,12 @@ async def bought(caller: WireCaller, **changed: Any) -> list[tuple[int, str]]:
     """Return the users and the reports of a page of purchases."""
     page = await purchase_page(caller, **changed)
     return [(each.user_id, each.report_id) for each in page.purchases]
+
+
+def ids(page: QueryTransactionsResponse | QueryPurchasesResponse) -> list[str]:
+    if isinstance(page, QueryPurchasesResponse):
+        return [each.id for each in page.purchases]
+    return [each.id for each in page.transactions]
 
 
 def broken(answer: Any) -> set[str]:
@@ -230,14 +236,42 @@ class TestQueryTransactionsOfAnApp:
         second = await page(shop, page_token=first.next_page_token, **every)
         assert [each.sequence for each in first.transactions] == [3, 1]
         assert [each.sequence for each in second.transactions] == [1]
-        assert (second.next_page_token, second.complete_until) == ("", first.complete_until)
+        assert second.next_page_token == ""
+        assert first.complete_until is not None
+
+    @pytest.mark.parametrize("read", [page, purchase_page])
+    @pytest.mark.parametrize("oldest_first", [False, True])
+    async def test_a_copy_goes_on_at_the_limit_although_entries_are_written_between_its_pages(
+        self, shop: WireCaller, clocks: Clocks, read: Any, oldest_first: bool
+    ) -> None:
+        for user_id in (7, 8, 7):
+            await shop.write("UseCredits", user_id=user_id, credits=1)
+            clocks.advance(1)
+        clocks.advance(600)
+        every = {"user_id": None, "app_id": 1, "page_size": 2, "oldest_first": oldest_first}
+        found: list[str] = []
+        limits: list[datetime | None] = []
+        token = ""
+        while not limits or token:
+            part = await read(shop, page_token=token, **every)
+            token = part.next_page_token
+            found += ids(part)
+            limits.append(part.complete_until)
+            if len(limits) < 3:
+                await shop.write("UseCredits", credits=1)
+                clocks.advance(600)
+        assert [each is None for each in limits[1:]] == [not oldest_first] * len(limits[1:])
+        until = limits[-1 if oldest_first else 0]
+        every["page_size"] = 100
+        rest, whole = await read(shop, created_from=until, **every), await read(shop, **every)
+        assert sorted(found + ids(rest)) == sorted(ids(whole))
 
     async def test_the_latest_transactions_are_left_out_until_they_are_settled(
         self, shop: WireCaller, clocks: Clocks
     ) -> None:
         written = NOON + timedelta(seconds=604)
         await shop.write("AddCredits", user_id=9)
-        clocks.advance(84)
+        clocks.advance(114)
         before = await page(shop, user_id=None, app_id=1)
         assert (len(before.transactions), before.complete_until) == (3, written)
         clocks.advance(0.001)
@@ -434,6 +468,15 @@ class TestPageTokens:
         answer = await caller.call("QueryTransactions", replace(request, page_token=token))
         assert reason_of(answer) == "PAGE_TOKEN_INVALID"
 
+    @pytest.mark.parametrize("oldest_first", [False, True])
+    async def test_a_forged_token_of_the_greatest_id_is_rejected(
+        self, caller: WireCaller, oldest_first: bool
+    ) -> None:
+        request = query(user_id=None, app_id=1, oldest_first=oldest_first)
+        token = make_token(request, "", Position(1, "f" * 24))
+        answer = await caller.call("QueryTransactions", replace(request, page_token=token))
+        assert reason_of(answer) == "PAGE_TOKEN_INVALID"
+
     async def test_a_token_works_on_another_server_of_the_database(self) -> None:
         store = MemoryStore()
         async with open_wire(store) as first, open_wire(store) as second:
@@ -591,7 +634,7 @@ class TestSummarize:
         )
         of_app = await self.sums(shop, user_id=None, app_id=1)
         assert [(each.transactions, each.credits_in) for each in of_app.summaries] == [(3, 120)]
-        assert of_app.complete_until == NOON + timedelta(days=1, seconds=600 - 84)
+        assert of_app.complete_until == NOON + timedelta(days=1, seconds=600 - 114)
 
     async def test_each_group_is_named(self, shop: WireCaller) -> None:
         group = SummaryGroup

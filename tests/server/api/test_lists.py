@@ -53,7 +53,12 @@ class CountingStore(MemoryStore):
         self.counter = Counter()
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         for start in range(after_sequence, self._rows, PAGE):
             yield [self._row(user_id, start + number) for number in range(1, PAGE + 1)]
@@ -106,7 +111,12 @@ async def test_a_long_list_with_a_slow_client_holds_no_more_than_two_pages() -> 
 async def test_rows_before_an_error_of_the_store_are_sent() -> None:
     class BreakingStore(CountingStore):
         async def list_transactions(
-            self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+            self,
+            user_id: int,
+            apps: frozenset[int] | None = None,
+            *,
+            after_sequence: int = 0,
+            stored_sequence: int = 0,
         ) -> AsyncIterator[Sequence[TransactionRow]]:
             pages = super().list_transactions(user_id, apps)
             yield await anext(pages)
@@ -128,7 +138,12 @@ async def test_a_list_that_is_reset_ends_the_page_that_it_reads(window: int | No
 
     class HangingStore(CountingStore):
         async def list_transactions(
-            self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+            self,
+            user_id: int,
+            apps: frozenset[int] | None = None,
+            *,
+            after_sequence: int = 0,
+            stored_sequence: int = 0,
         ) -> AsyncIterator[Sequence[TransactionRow]]:
             yield await anext(super().list_transactions(user_id, apps))
             reading.set()
@@ -157,7 +172,12 @@ async def test_a_page_that_failed_while_its_list_was_reset_is_not_an_error_of_th
 
     class FailingStore(CountingStore):
         async def list_transactions(
-            self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+            self,
+            user_id: int,
+            apps: frozenset[int] | None = None,
+            *,
+            after_sequence: int = 0,
+            stored_sequence: int = 0,
         ) -> AsyncIterator[Sequence[TransactionRow]]:
             yield await anext(super().list_transactions(user_id, apps))
             raise StoreUnavailable("gone")

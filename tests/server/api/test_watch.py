@@ -1,7 +1,7 @@
 """`Watch`, as a client sees it on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,15 +10,18 @@ import pytest
 from credit_models import CreditTransaction, WatchResponse
 from credit_server.access import Identity, Unauthenticated
 from credit_server.api import watch, watch_hub
-from credit_server.api.watch_hub import WatchHub
+from credit_server.api.watch_hub import Feed, WatchHub
 from credit_server.api.watch_token import Scope, log_token, sequence_token
+from credit_server.store.history import Page, TransactionQuery, TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
+from credit_testing.calls import call_headers
 from credit_testing.http2_client import Connection
 from grpclib.const import Status
 
 from tests.server.callers import WireCaller, open_wire, reason_of
 from tests.server.identities import EVERYTHING, FakeAuthenticator
+from tests.server.requests import PATHS
 from tests.server.serving import serving, until
 from tests.server.watching import begin
 
@@ -197,6 +200,54 @@ async def test_a_token_beyond_the_history_is_rejected(
     assert reason_of(await watched.ended()) == "RESUME_TOKEN_INVALID"
 
 
+class StaleStore(MemoryStore):
+    """Its lists miss the newest transaction, as right after a change of primary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stale = False
+
+    async def list_transactions(
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+    ) -> AsyncIterator[Sequence[TransactionRow]]:
+        rows: list[TransactionRow] = []
+        async for page in super().list_transactions(user_id, apps, after_sequence=after_sequence):
+            rows += page
+        if self.stale and rows and stored_sequence == rows.pop().sequence:
+            raise StoreUnavailable("stale")
+        yield rows
+
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        found = await super().query_transactions(query)
+        if not self.stale or not found.rows:
+            return found
+        missed = found.rows[0].sequence
+        return await super().query_transactions(replace(query, before_sequence=missed))
+
+
+@pytest.mark.parametrize("app_id", [None, 1])
+async def test_a_list_that_misses_transactions_does_not_move_the_stream_on(
+    app_id: int | None,
+) -> None:
+    store = StaleStore()
+    async with open_wire(store) as caller:
+        watched = await begin(caller, user_id=7, app_id=app_id, end_when_current=True)
+        await add(caller, 3)
+        store.stale = True
+        token = watched.token
+        stale = await begin(caller, user_id=7, app_id=app_id, resume_token=token)
+        assert reason_of(await stale.ended()) == "STORE_UNAVAILABLE"
+        store.stale = False
+        resumed = await begin(caller, user_id=7, app_id=app_id, resume_token=token)
+        await resumed.has_transactions(3)
+        assert resumed.sequences == [(7, 1), (7, 2), (7, 3)]
+
+
 class TestSlowReaders:
     """A client that reads slowly misses nothing, and holds little."""
 
@@ -278,6 +329,59 @@ class TestAccess:
             resumed = await begin(own, user_id=7, resume_token=token, end_when_current=True)
             assert watched.sequences == resumed.sequences == [(7, 3)]
 
+    async def test_a_token_does_not_reveal_transactions_in_other_apps(
+        self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(watch, "_PROGRESS_SECONDS", 0.001)
+        scope = Scope(7, 0)
+        async with self.open(store, ONE) as (own, other, _):
+            await add(other, 5, app_id=2)
+            watched = await begin(own, user_id=7)
+            assert watched.token == sequence_token(scope, 0)
+            await add(other, app_id=2)
+            before = len(watched.events)
+            await watched.has(lambda it: len(it.events) > before + 2)
+            assert watched.token == sequence_token(scope, 0)
+            await add(other)
+            await watched.has_transactions(1)
+            await add(other, 2, app_id=2)
+            before = len(watched.events)
+            await watched.has(lambda it: len(it.events) > before + 2)
+            assert watched.token == sequence_token(scope, 7)
+            again = await begin(own, user_id=7, end_when_current=True)
+            assert [each.resume_token for each in again.events] == [sequence_token(scope, 7)]
+            resumed = await begin(own, user_id=7, resume_token=again.token)
+            await add(other)
+            await resumed.has_transactions(1)
+            assert resumed.sequences == [(7, 10)]
+
+    async def test_the_first_token_does_not_depend_on_a_read_that_misses_transactions(self) -> None:
+        store = StaleStore()
+        async with self.open(store, ONE) as (own, other, _):
+            await add(other, 2)
+            store.stale = True
+            watched = await begin(own, user_id=7)
+            assert reason_of(await watched.ended()) == "STORE_UNAVAILABLE"
+            store.stale = False
+            watched = await begin(own, user_id=7)
+            assert watched.token == sequence_token(Scope(7, 0), 2)
+
+    @pytest.mark.parametrize("forged", [3, 5, 6, 2**63 - 1])
+    async def test_a_forged_token_does_not_reveal_transactions_in_other_apps(
+        self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch, forged: int
+    ) -> None:
+        monkeypatch.setattr(watch, "_STALE_READ_SECONDS", 0.0)
+        scope = Scope(7, 0)
+        async with self.open(store, ONE) as (own, other, _):
+            await add(other, 2)
+            await add(other, 3, app_id=2)
+            token = sequence_token(scope, forged)
+            resumed = await begin(own, user_id=7, resume_token=token)
+            assert resumed.token == sequence_token(scope, 2)
+            await add(other)
+            await resumed.has_transactions(1)
+            assert resumed.sequences == [(7, 6)]
+
     @pytest.mark.parametrize("scope", [{"app_id": 2}, {"user_id": 7, "app_id": 2}], ids=str)
     async def test_another_app_is_not_allowed(
         self, store: MemoryStore, scope: dict[str, Any]
@@ -332,6 +436,21 @@ class TestAccess:
             await until(lambda: hub.watchers == 3)
             await begin(b, user_id=7)
 
+    async def test_streams_without_a_request_are_counted(self, store: MemoryStore) -> None:
+        hub = WatchHub(store, watchers_max=4)
+        tokens = FakeAuthenticator({"a": replace(ONE, name="a"), "b": replace(ONE, name="b")})
+        async with open_wire(store, authenticator=tokens, hub=hub) as caller:
+            for name in ("a", "a", "b"):
+                token = WireCaller(caller.wire, name).token
+                caller.wire.begin(call_headers(PATHS["Watch"], token), end=False)
+            await until(lambda: hub.watchers == 3)
+            refused = await begin(WireCaller(caller.wire, "a"), user_id=7)
+            assert reason_of(await refused.ended()) == "RATE_LIMITED"
+            await begin(WireCaller(caller.wire, "b"), user_id=7)
+            refused = await begin(WireCaller(caller.wire, "b"), user_id=7)
+            assert reason_of(await refused.ended()) == "OVERLOADED"
+        assert hub.watchers == 0
+
     async def test_streams_leave_all_places_of_calls(self, store: MemoryStore) -> None:
         async with serving(store) as served, Connection.connect(served.port) as wire:
             caller = WireCaller(wire)
@@ -372,6 +491,16 @@ async def test_a_log_that_fails_ends_the_stream_and_the_next_one_goes_on(
         assert watched.sequences + resumed.sequences == [(7, 1), (7, 2)]
 
 
+async def test_a_log_that_fails_right_after_it_was_opened_has_no_watchers() -> None:
+    store = BrokenLog()
+    store.failure.set()
+    hub = WatchHub(store)
+    with hub.watching("a", shared=True), pytest.raises(StoreUnavailable):
+        async with hub.feed(Scope(7, 0)):
+            pass
+    assert hub.watchers == 0
+
+
 async def test_a_server_that_stops_ends_the_stream_at_once() -> None:
     async with serving() as served, Connection.connect(served.port) as wire:
         watched = await begin(WireCaller(wire), user_id=7)
@@ -380,12 +509,19 @@ async def test_a_server_that_stops_ends_the_stream_at_once() -> None:
         assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "OVERLOADED")
 
 
+@asynccontextmanager
+async def watching(hub: WatchHub, scope: Scope) -> AsyncIterator[Feed]:
+    with hub.watching("a", shared=True):
+        async with hub.feed(scope) as feed:
+            yield feed
+
+
 async def test_a_transaction_is_converted_once_for_all_watchers(store: MemoryStore) -> None:
     hub = WatchHub(store)
     async with (
         open_wire(store) as caller,
-        hub.feed(Scope(7, 0), "a", shared=True) as one,
-        hub.feed(Scope(0, 1), "b", shared=True) as two,
+        watching(hub, Scope(7, 0)) as one,
+        watching(hub, Scope(0, 1)) as two,
     ):
         await add(caller)
         await add(caller, user_id=8, app_id=2)

@@ -1,7 +1,7 @@
 """A memory store that fails on demand, and commands for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -70,9 +70,9 @@ class ScriptedTransaction:
         _raise_next(self._script.write)
         await self._transaction.write(changes)
 
-    async def commit(self) -> None:
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
         _raise_next(self._script.before)
-        await self._transaction.commit()
+        await self._transaction.commit(check)
         self._script.commits += 1
         _raise_next(self._script.after)
 

@@ -1,7 +1,7 @@
 """Test that a batch is decided as if its commands had arrived one at a time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -370,3 +370,49 @@ async def test_an_attempt_whose_time_is_too_old_is_not_committed() -> None:
     account = await store.account(1)
     assert account is not None
     assert account.updated_at == NOON + timedelta(seconds=10.1)
+
+
+class SuspendedStore(MemoryStore):
+    """Lets time pass before it sends the commands of a commit."""
+
+    def __init__(self, clocks: Clocks) -> None:
+        super().__init__()
+        self.clocks = clocks
+        self.seconds = 0.0
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        async with super().begin() as transaction:
+            yield SuspendedTransaction(transaction, self)
+
+
+class SuspendedTransaction:
+    def __init__(self, transaction: StoreTransaction, store: SuspendedStore) -> None:
+        self._transaction = transaction
+        self._store = store
+        self.accounts = transaction.accounts
+        self.transactions = transaction.transactions
+        self.references = transaction.references
+        self.write = transaction.write
+
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
+        self._store.clocks.advance(self._store.seconds)
+        await self._transaction.commit(check)
+
+
+async def test_a_batch_is_not_committed_if_the_process_was_suspended_before_its_first_command() -> (
+    None
+):
+    clocks = Clocks()
+    store = SuspendedStore(clocks)
+    batches = BatchWriter(
+        store.writer(), PolicyCache(store), clock=clocks.clock(), random=Random(7), cache_max=10
+    )
+    await commit(batches, add(1, id_="a"))
+    store.seconds = 10.001
+    with pytest.raises(Interrupted):
+        await commit(batches, add(1, id_="b"))
+    assert await store.app_total(1) == 1
+    store.seconds = 10.0
+    await commit(batches, add(1, id_="b"))
+    assert await store.app_total(1) == 2

@@ -125,7 +125,7 @@ def test_a_clock_without_a_comparison_returns_its_own_time() -> None:
 
 def test_an_entry_can_appear_as_long_as_mongodb_the_store_and_the_clocks_allow() -> None:
     clock = Clock(skew_seconds_max=2.0, store_seconds_max=10.0)
-    assert clock.settling_seconds == 60 + 2 * 10 + 2 * 2
+    assert clock.settling_seconds == 60 * 1.5 + 2 * 10 + 2 * 2
 
 
 def test_a_moment_is_recent_for_as_long_as_a_read_of_the_store_takes() -> None:

@@ -91,9 +91,9 @@ class _CrashingTransaction:
         self._store.step("write")
         await self._transaction.write(changes)
 
-    async def commit(self) -> None:
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
         self._store.step("commit")
-        await self._transaction.commit()
+        await self._transaction.commit(check)
         self._store.step("committed")
 
 

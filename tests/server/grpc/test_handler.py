@@ -179,7 +179,12 @@ async def test_no_deadline_is_longer_than_the_longest(more: list[tuple[str, str]
 async def test_a_stream_has_a_deadline_of_its_own(seconds: float, status: Status) -> None:
     class SlowStore(MemoryStore):
         async def list_transactions(
-            self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+            self,
+            user_id: int,
+            apps: frozenset[int] | None = None,
+            *,
+            after_sequence: int = 0,
+            stored_sequence: int = 0,
         ) -> AsyncIterator[Sequence[TransactionRow]]:
             if seconds < 1:
                 await asyncio.get_running_loop().create_future()

@@ -1,19 +1,23 @@
 """The log of committed transactions, of both stores alike, and what MongoDB's survives."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import pytest
 from credit_models.ledger import Details, Kind, Transaction
+from credit_server.store import log
 from credit_server.store.history import TransactionQuery
+from credit_server.store.log import _Follower
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
     Changes,
     LogEntry,
     LogPage,
+    LogPosition,
     LogTruncated,
     Store,
     StoreUnavailable,
@@ -178,3 +182,49 @@ async def test_followers_end_with_the_store(mongo: MongoStore) -> None:
     await mongo.close()
     ends.cancel()
     assert not [each for each in mongo._log._followers if each.is_alive()]
+
+
+class HookedLock:
+    """Calls a function once, right after it was released."""
+
+    def __init__(self, released: Callable[[], None]) -> None:
+        self._released: list[Callable[[], None]] = [released]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._released:
+            self._released.pop()()
+
+
+async def test_a_page_does_not_end_behind_an_entry_that_arrives_while_it_is_made() -> None:
+    position = LogPosition(2, b"2")
+    late = LogEntry(position, 7, 1, Mock())
+    follower = _Follower(Mock())
+    follower._put(None, LogPosition(1, b"1"))
+    follower._lock = HookedLock(lambda: follower._put(late, position))  # type: ignore[assignment]
+    first = await follower.next_page()
+    assert first == LogPage([], LogPosition(1, b"1"), at_end=True)
+    assert await follower.next_page() == LogPage([late], position, at_end=True)
+
+
+async def test_a_follower_that_is_stopped_while_it_waits_for_room_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(log, "_WAITING_MAX", 1)
+    follower = _Follower(Mock())
+    room = follower._room
+    clear = room.clear
+
+    def stop_and_clear() -> None:
+        follower.stop()
+        clear()
+
+    def wait() -> None:
+        assert room.is_set(), "the thread would wait forever"
+
+    monkeypatch.setattr(room, "clear", stop_and_clear)
+    monkeypatch.setattr(room, "wait", wait)
+    position = LogPosition(1, b"1")
+    follower._put(LogEntry(position, 7, 1, Mock()), position)

@@ -83,6 +83,31 @@ async def test_a_write_conflict_is_a_conflict(store: MongoStore, mongod_uri: str
     assert await store.app_total(1) == 0
 
 
+@pytest.mark.parametrize("error", [None, 112])
+async def test_the_check_of_a_commit_follows_the_writes_and_prevents_it(
+    store: MongoStore, mongod_uri: str, error: int | None
+) -> None:
+    checked = []
+
+    def check() -> None:
+        checked.append(True)
+        raise Interrupted("too late")
+
+    writer = store.writer()
+    async with writer.begin() as transaction:
+        await transaction.write(NOTHING)
+        if error is None:
+            with pytest.raises(Interrupted, match="too late"):
+                await transaction.commit(check)
+        else:
+            async with failing(mongod_uri, "update", times=1, errorCode=error):
+                with pytest.raises(Conflict):
+                    await transaction.commit(check)
+    assert checked == ([True] if error is None else [])
+    await commit(writer)
+    assert await store.app_total(1) == 5
+
+
 async def test_a_connection_that_breaks_before_the_commit_is_an_interruption(
     store: MongoStore, mongod_uri: str
 ) -> None:
@@ -338,6 +363,31 @@ async def test_a_database_without_a_schema_is_reported(
     with pytest.raises(StoreMisconfigured, match="credit-server migrate"):
         await store.verify_schema()
     await store.close()
+
+
+@with_each_driver
+@pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
+async def test_reads_that_miss_what_an_earlier_read_has_returned_fail(
+    store: MongoStore, apps: frozenset[int] | None
+) -> None:
+    async with Committer(store, CommitLimits(shards=1)) as committer:
+        for app_id in (1, 2):
+            id_ = store.new_id()
+            command = Add(
+                user_id=1, app_id=app_id, credits=5, created_by=1, key="", transaction_id=id_
+            )
+            await committer.submit(command)
+
+    async def listed(stored: int) -> list[int]:
+        pages = store.list_transactions(1, apps, stored_sequence=stored)
+        return [row.sequence async for page in pages for row in page]
+
+    assert await listed(2) == ([1, 2] if apps is None else [1])
+    assert (await store.balance_at(1, 1, end=3)).balance == 5
+    with pytest.raises(StoreUnavailable):
+        await listed(3)
+    with pytest.raises(StoreUnavailable):
+        await store.balance_at(1, 1, end=4)
 
 
 @with_each_driver

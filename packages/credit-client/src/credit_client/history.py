@@ -43,7 +43,8 @@ class HistoryQuery(ABC, Generic[PageT, RowT]):
         Returns:
             The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
             page. A page can have fewer rows than requested, or none, although more follow. In a
-            query of all users, `complete_until` is the time before which no row is missing.
+            query of all users, `complete_until` is the time before which no row is missing. With
+            the newest first, only the first page has it.
 
         Raises:
             PageTokenInvalid: The token was returned for another query or another identity.

@@ -209,7 +209,7 @@ class Reads(ABC):
         does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
         Without a user, the transactions are those of all users in the app, ordered by time. Those
-        of about the last 90 seconds are left out, because others can still appear before them. See
+        of about the last 120 seconds are left out, because others can still appear before them. See
         `complete_until` of a page.
 
         Args:
@@ -485,7 +485,7 @@ class Reads(ABC):
         """Return a user's balance in an app at an earlier time, or after a transaction.
 
         A change by time, such as the end of a grant, counts from its exact instant. A write that is
-        in progress can still change the balance of about the last 90 seconds. Needs a server of
+        in progress can still change the balance of about the last 120 seconds. Needs a server of
         0.4.0 or later.
 
         Args:

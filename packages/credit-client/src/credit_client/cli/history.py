@@ -238,7 +238,7 @@ def transactions(
 ) -> None:
     """List transactions of a user, or of all users in an app, oldest first.
 
-    The list of all users leaves out entries of about the last 90 seconds.
+    The list of all users leaves out entries of about the last 120 seconds.
     """
     # Without filters the list also works with a server of 0.2.0, which has no queries.
     whole = user is not None and not filters.any
@@ -277,7 +277,7 @@ def purchases(
 ) -> None:
     """List purchases of a user, or of all users in an app, oldest first.
 
-    The list of all users leaves out entries of about the last 90 seconds.
+    The list of all users leaves out entries of about the last 120 seconds.
     """
     whole = user is not None and not filters.any
     values = filters.values(user, after, utc=display.utc) if not whole else None

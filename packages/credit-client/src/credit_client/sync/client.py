@@ -743,7 +743,8 @@ class TransactionQuery:
         Returns:
             The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
             page. A page can have fewer rows than requested, or none, although more follow. In a
-            query of all users, `complete_until` is the time before which no row is missing.
+            query of all users, `complete_until` is the time before which no row is missing. With
+            the newest first, only the first page has it.
 
         Raises:
             PageTokenInvalid: The token was returned for another query or another identity.
@@ -781,7 +782,8 @@ class PurchaseQuery:
         Returns:
             The `transactions` or `purchases`, and the `next_page_token`, which is empty on the last
             page. A page can have fewer rows than requested, or none, although more follow. In a
-            query of all users, `complete_until` is the time before which no row is missing.
+            query of all users, `complete_until` is the time before which no row is missing. With
+            the newest first, only the first page has it.
 
         Raises:
             PageTokenInvalid: The token was returned for another query or another identity.
@@ -2099,7 +2101,7 @@ class CreditClient:
         does not depend on the length of the history. Needs a server of 0.4.0 or later.
 
         Without a user, the transactions are those of all users in the app, ordered by time. Those
-        of about the last 90 seconds are left out, because others can still appear before them. See
+        of about the last 120 seconds are left out, because others can still appear before them. See
         `complete_until` of a page.
 
         Args:
@@ -2359,7 +2361,7 @@ class CreditClient:
         """Return a user's balance in an app at an earlier time, or after a transaction.
 
         A change by time, such as the end of a grant, counts from its exact instant. A write that is
-        in progress can still change the balance of about the last 90 seconds. Needs a server of
+        in progress can still change the balance of about the last 120 seconds. Needs a server of
         0.4.0 or later.
 
         Args:

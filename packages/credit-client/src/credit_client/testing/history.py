@@ -75,8 +75,17 @@ def purchase_page_of(
 
 
 def _complete_until(request: _Request | SummarizeRequest, now: datetime) -> datetime | None:
+    if request.user_id is not None or _is_later_page(request):
+        return None
     # A transaction of this millisecond is returned, so the next one begins the rest.
-    return now + timedelta(milliseconds=1) if request.user_id is None else None
+    return now + timedelta(milliseconds=1)
+
+
+def _is_later_page(request: _Request | SummarizeRequest) -> bool:
+    """Return whether a page does not contain what was written since the first page."""
+    if isinstance(request, SummarizeRequest):
+        return False
+    return bool(request.page_token) and not request.oldest_first
 
 
 def _page(request: _Request, found: list[_RowT]) -> tuple[list[_RowT], str]:

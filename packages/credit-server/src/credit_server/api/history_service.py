@@ -251,15 +251,18 @@ class HistoryService(HistoryServiceBase):
         await call.send_answer(answer)
 
     async def _watch(self, call: WatchCall) -> None:
-        watch = Watch(
-            call,
-            await self._reads.request(call),
-            hub=self._hub,
-            store=self._store,
-            list_slots=self._list_slots,
-            access=self._access,
-        )
-        await watch.run()
+        # Counted before the request is read: a client may never send one.
+        shared = authorize.identity_of(call) is None
+        with self._hub.watching(call.caller_name, shared=shared):
+            watch = Watch(
+                call,
+                await self._reads.request(call),
+                hub=self._hub,
+                store=self._store,
+                list_slots=self._list_slots,
+                access=self._access,
+            )
+            await watch.run()
 
 
 # Any: a call of any messages.
@@ -300,4 +303,6 @@ def _page_to_wire(
         in_app = request.user_id is None
         last = Position(end.created_at, end.id) if in_app else end.sequence
     token = "" if last is None else make_token(request, caller, last)
-    return convert.page_to_wire(rows, token, page.complete_until)
+    # Later pages with the newest first do not contain what was settled since the first page.
+    later = bool(request.page_token) and not request.oldest_first
+    return convert.page_to_wire(rows, token, None if later else page.complete_until)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from credit_models import QueryPurchasesRequest, QueryTransactionsRequest
 from credit_models.codec import encode
 
-from credit_server.store.history import FIRST_ID, Position
+from credit_server.store.history import FIRST_ID, LAST_ID, Position
 
 # The version of the format, a sequence or a time in milliseconds, an id, and the hash of the query.
 _FORMAT = struct.Struct(">BQ12s16s")
@@ -23,6 +23,9 @@ _VERSION = 1
 
 # The largest number that the store has.
 _NUMBER_MAX = 2**63 - 1
+
+# No id follows this one, so no page begins after it.
+_NO_ID = bytes.fromhex(LAST_ID)
 
 HistoryRequest = QueryTransactionsRequest | QueryPurchasesRequest
 
@@ -61,7 +64,11 @@ def last_of(request: HistoryRequest, caller: str) -> int | Position:
         raise PageTokenInvalid from None
     if version != _VERSION or found != _hash(request, caller) or number > _NUMBER_MAX:
         raise PageTokenInvalid
-    return int(number) if request.user_id is not None else Position(number, id_.hex())
+    if request.user_id is not None:
+        return int(number)
+    if id_ == _NO_ID:
+        raise PageTokenInvalid
+    return Position(number, id_.hex())
 
 
 def _hash(request: HistoryRequest, caller: str) -> bytes:

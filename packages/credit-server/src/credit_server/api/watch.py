@@ -30,6 +30,7 @@ from credit_server.api.watch_token import (
     sequence_token,
 )
 from credit_server.grpc.call import Call
+from credit_server.store.history import TransactionQuery
 from credit_server.store.port import LogPosition, LogTruncated, Store, StoreUnavailable
 
 # The interval of events with only a token that the contract defines.
@@ -93,16 +94,14 @@ class Watch:
         Raises:
             GRPCError: The token is invalid or too old, or the connection is drained.
             AccessDenied: The caller may no longer watch.
-            NotAdmitted: There are too many watchers, or too many pages are being read.
+            NotAdmitted: Too many pages are being read.
             StoreUnavailable: The store cannot be reached.
         """
-        token, identity = self._request.resume_token, authorize.identity_of(self._call)
+        token = self._request.resume_token
         try:
             if token:
                 self._source.resume(token)
-            async with self._hub.feed(
-                self._scope, self._call.caller_name, shared=identity is None
-            ) as feed:
+            async with self._hub.feed(self._scope) as feed:
                 with self._call.on_drain(lambda: feed.end(errors.watch_drained())):
                     await self._serve(feed, resumed=bool(token))
         except ResumeTokenInvalid:
@@ -202,25 +201,33 @@ class _UserSource:
         self._scope = scope
         self._store = store
         self._list_slots = list_slots
-        # The sequence of the last transaction that was examined, and of the last that is known.
-        self._last = self._known = 0
+        # The sequence of the last transaction that was examined, of the last that is known, and of
+        # the last that the stream had.
+        self._last = self._known = self._sent = 0
         self._identity: Identity | None = None
         self._apps: frozenset[int] | None = None
+        self._sees_all = True
+        self._resumed = False
         self.show(authorize.identity_of(call))
 
     def show(self, identity: Identity | None) -> None:
         self._identity = identity
         visible = authorize.visible_apps(identity)
+        self._sees_all = visible is None
         self._apps = frozenset({self._scope.app_id}) if self._scope.app_id else visible
 
     def resume(self, token: str) -> None:
-        self._last = self._known = sequence_of(token, self._scope)
+        self._sent, self._resumed = sequence_of(token, self._scope), True
+        if self._sees_all:
+            self._last = self._known = self._sent
 
     async def begin(self, feed: Feed) -> bytes:
         # The stored account: what is due by time follows as transactions.
         user_id = self._scope.user_id
         account = await self._store.account(user_id) or Account.empty(user_id)
-        self._last = self._known = account.revision
+        self._last = self._known = self._sent = account.revision
+        if not self._sees_all:
+            self._sent = await self._newest(account.revision)
         visible = authorize.visible_account(account, self._identity)
         snapshot = messages.account_to_message(visible)
         if self._scope.app_id:
@@ -230,9 +237,15 @@ class _UserSource:
         return encode(WatchResponse(resume_token=self._token(), snapshot=snapshot))
 
     async def catch_up(self, feed: Feed) -> AsyncIterator[Sequence[bytes]]:
+        if self._resumed and not self._sees_all:
+            await self._check_sent()
+        self._resumed = False
         revision = await self._revision()
         pages = self._store.list_transactions(
-            self._scope.user_id, self._apps, after_sequence=self._last
+            self._scope.user_id,
+            self._apps,
+            after_sequence=max(self._last, self._sent),
+            stored_sequence=revision,
         )
         while True:
             async with self._list_slots.slot(self._caller):
@@ -242,7 +255,7 @@ class _UserSource:
                 events = []
                 encoded = convert.transactions_to_wire(rows)
                 for row, data in zip(rows, encoded, strict=True):
-                    self._last = row.sequence
+                    self._last = self._sent = row.sequence
                     events.append(convert.transaction_event_to_wire(self._token(), data))
                 await asyncio.sleep(0)  # let other tasks run first
             yield events
@@ -256,9 +269,42 @@ class _UserSource:
             if revision >= self._known:
                 return revision
             await asyncio.sleep(_STALE_READ_SECONDS)
-        if revision < self._last:
+        if revision < self._last and self._sees_all:
             raise ResumeTokenInvalid
         raise StoreUnavailable("reads do not return the committed transactions yet")
+
+    async def _check_sent(self) -> None:
+        """Go back to the newest visible transaction if the token is beyond it.
+
+        The result and its time depend on visible transactions alone. Otherwise a forged token would
+        reveal how many transactions the user has in other apps.
+        """
+        newest = 0
+        for _ in range(_STALE_READS_MAX):
+            newest = await self._newest(await self._revision())
+            if newest >= self._sent:
+                return
+            await asyncio.sleep(_STALE_READ_SECONDS)
+        self._sent = newest
+
+    async def _newest(self, revision: int) -> int:
+        """Return the sequence of the newest visible transaction up to a revision; 0: none."""
+        page = await self._store.query_transactions(
+            TransactionQuery(
+                user_id=self._scope.user_id,
+                apps=self._apps,
+                before_sequence=revision + 1,
+                limit=1,
+            )
+        )
+        newest = page.rows[0].sequence if page.rows else 0
+        # Usually empty. This read fails if it misses transactions, unlike the query.
+        pages = self._store.list_transactions(
+            self._scope.user_id, self._apps, after_sequence=newest, stored_sequence=revision
+        )
+        async for rows in pages:
+            newest = max([newest, *(row.sequence for row in rows if row.sequence <= revision)])
+        return newest
 
     def follows(self, shared: Shared) -> bool:
         self._known = max(self._known, shared.row.sequence)
@@ -270,13 +316,15 @@ class _UserSource:
         self._last = shared.row.sequence
         if self._apps is not None and shared.row.app_id not in self._apps:
             return None
+        self._sent = self._last
         return shared.event(self._scope, self._token)
 
     def progress(self, distributed: LogPosition) -> bytes:
         return encode(WatchResponse(resume_token=self._token()))
 
     def _token(self) -> str:
-        return sequence_token(self._scope, self._last)
+        # The position among all transactions would reveal that there are some in other apps.
+        return sequence_token(self._scope, self._last if self._sees_all else self._sent)
 
 
 class _AppSource:

@@ -8,8 +8,8 @@ it overflows, the watcher reads the transactions from the store again, at the pa
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import cached_property
 from typing import Protocol
 
@@ -33,6 +33,8 @@ _PAUSE_SECONDS = 0.0008
 _PAUSE_SECONDS_MAX = 0.5
 
 _RETRY_SECONDS = 1.0
+
+_UNREADABLE = "the log of transactions cannot be read"
 
 
 class Shared:
@@ -200,35 +202,22 @@ class WatchHub:
         """How long a watcher pauses after each message."""
         return min(self.watchers * _PAUSE_SECONDS, _PAUSE_SECONDS_MAX)
 
-    @asynccontextmanager
-    async def feed(self, scope: Scope, caller: str, *, shared: bool) -> AsyncIterator[Feed]:
-        """Return a feed of what is committed from now on.
+    @contextmanager
+    def watching(self, caller: str, *, shared: bool) -> Iterator[None]:
+        """Count a watcher.
 
         Args:
-            scope: What is watched.
             caller: The name of the caller.
             shared: Whether callers share this name, so that only the limit for all of them applies.
 
         Raises:
             NotAdmitted: There are too many watchers.
-            StoreUnavailable: The store cannot be reached.
         """
         self._check_room(caller, shared=shared)
         self._callers[caller] += 1
         self._observer.changed(self.watchers)
-        feeds, id_ = (
-            (self._of_user, scope.user_id) if scope.user_id else (self._of_app, scope.app_id)
-        )
         try:
-            await self._read()
-            feed = Feed(self.position)
-            feeds.setdefault(id_, set()).add(feed)
-            try:
-                yield feed
-            finally:
-                feeds[id_].discard(feed)
-                if not feeds[id_]:
-                    del feeds[id_]
+            yield
         finally:
             self._callers[caller] -= 1
             if not self._callers[caller]:
@@ -237,6 +226,29 @@ class WatchHub:
             if not self._callers and self._reading is not None:
                 self._reading.cancel()
                 self._reading = None
+
+    @asynccontextmanager
+    async def feed(self, scope: Scope) -> AsyncIterator[Feed]:
+        """Return a feed of what is committed from now on, to a watcher that is counted.
+
+        Args:
+            scope: What is watched.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached.
+        """
+        feeds, id_ = (
+            (self._of_user, scope.user_id) if scope.user_id else (self._of_app, scope.app_id)
+        )
+        await self._read()
+        feed = Feed(self.position)
+        feeds.setdefault(id_, set()).add(feed)
+        try:
+            yield feed
+        finally:
+            feeds[id_].discard(feed)
+            if not feeds[id_]:
+                del feeds[id_]
 
     def restart(self, feed: Feed) -> None:
         """Restart a feed with what is committed from now on."""
@@ -264,7 +276,11 @@ class WatchHub:
             # A watcher that is cancelled does not retrieve the error.
             self._opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
             self._reading = asyncio.create_task(self._distribute(self._opened))
-        await asyncio.shield(self._opened)
+        opened = self._opened
+        await asyncio.shield(opened)
+        if self._opened is not opened:
+            # Reading has failed since. The watcher was not registered, so it was not ended.
+            raise StoreUnavailable(_UNREADABLE)
 
     async def _distribute(self, opened: "asyncio.Future[None]") -> None:
         """Distribute the log until a read fails."""
@@ -293,10 +309,10 @@ class WatchHub:
         if self._opened is opened:
             self._reading = self._opened = None
         expected = isinstance(error, StoreUnavailable)
-        log.warning("the log of transactions cannot be read", exc_info=None if expected else error)
+        log.warning(_UNREADABLE, exc_info=None if expected else error)
         for feeds in (*self._of_user.values(), *self._of_app.values()):
             for feed in feeds:
                 # One exception for each: a traceback grows wherever it is raised.
-                feed.end(StoreUnavailable("the log of transactions cannot be read"))
+                feed.end(StoreUnavailable(_UNREADABLE))
         if not opened.done():
             opened.set_exception(error)

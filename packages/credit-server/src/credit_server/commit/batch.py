@@ -33,7 +33,7 @@ from credit_models.ledger import (
     decide,
 )
 
-from credit_server.commit.clock import Clock
+from credit_server.commit.clock import Clock, Moment
 from credit_server.commit.policies import PolicyCache
 from credit_server.store.port import (
     AppKey,
@@ -348,10 +348,9 @@ class BatchWriter:
                 # An answer that rests on what was read needs the commit too: only the commit proves
                 # that a majority of the nodes has what was read.
                 if verify_first or batch.transactions or batch.depends_on_reads:
-                    if batch.transactions and not self._clock.is_recent(moment):
-                        raise Interrupted("the attempt took too long; nothing was committed")
+                    check = partial(self._check_recent, moment) if batch.transactions else None
                     committing = True
-                    await transaction.commit()
+                    await transaction.commit(check)
             self._cache(batch)
         except Exception as error:
             self._forget(commands, error)
@@ -360,6 +359,15 @@ class BatchWriter:
                 raise CommitUnknown(f"the commit failed ({type(error).__name__})") from error
             raise
         return batch.outcomes
+
+    def _check_recent(self, moment: Moment) -> None:
+        """Check the time of an attempt after its writes.
+
+        If all accounts were cached, the writes begin the transaction of the store. This process can
+        be suspended before it sends them.
+        """
+        if not self._clock.is_recent(moment):
+            raise Interrupted("the attempt took too long; nothing was committed")
 
     async def _load(
         self,

@@ -14,8 +14,9 @@ from credit_server.store.port import ClockReading
 
 SKEW_SECONDS_MAX = 2.0
 
-# MongoDB aborts a transaction that is older: its parameter `transactionLifetimeLimitSeconds`.
-_TRANSACTION_SECONDS_MAX = 60.0
+# The longest life of a transaction. MongoDB aborts transactions that are older than its parameter
+# `transactionLifetimeLimitSeconds` (60), but searches for them only at every half of this time.
+_TRANSACTION_SECONDS_MAX = 90.0
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -98,8 +99,9 @@ class Clock:
     def is_recent(self, moment: Moment) -> bool:
         """Return whether a transaction with the time of a moment may still be committed.
 
-        So the time of a transaction is at most `store_seconds_max` before its first command, even
-        if this process was suspended in between.
+        It is called once a command of the transaction was answered. So the time is at most
+        `store_seconds_max` before the transaction began in the store, even if this process was
+        suspended in between.
         """
         return self._monotonic() - moment.read_at <= self._store_seconds_max
 

@@ -20,8 +20,9 @@ EXAMINED_MAX = 5000
 SUMMARIZED_MAX = 100_000
 GROUPS_MAX = 1000
 
-# The least id: 24 hexadecimal digits.
+# The least id and the greatest one: 24 hexadecimal digits.
 FIRST_ID = "0" * 24
+LAST_ID = "f" * 24
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -211,7 +212,7 @@ class Page(NamedTuple, Generic[RowT]):
             next page is that of the query with this bound: `before_sequence` if the newest come
             first, else `after_sequence`; in an app `after`. None: this is the last page.
         complete_until: All entries of an app that were created before this time, in milliseconds
-            since 1970, can be found, and no later ones; None in the history of a user.
+            since 1970, can be found now, and no later ones; None in the history of a user.
     """
 
     rows: Sequence[RowT]
@@ -281,7 +282,7 @@ class BalanceAt(NamedTuple):
 
 
 def following(position: Position) -> Position:
-    """Return the position directly after another one."""
+    """Return the position directly after another one, whose id is not the greatest one."""
     return Position(position.created_at, f"{int(position.id, 16) + 1:024x}")
 
 

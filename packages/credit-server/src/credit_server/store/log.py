@@ -189,12 +189,14 @@ class _Follower(threading.Thread):
         self._arrived.clear()
         with self._lock:
             entries, self._entries = self._entries, []
+            # Read together: the end must not be after an entry that is not in this page.
+            end = entries[-1].position if entries else self._end
         self._room.set()
         if not entries and self._error is not None:
             raise self._error
         if self._error is not None:
             self._arrived.set()  # the error is raised next
-        return LogPage(entries, entries[-1].position if entries else self._end, at_end=True)
+        return LogPage(entries, end, at_end=True)
 
     def _put(self, entry: LogEntry | None, end: LogPosition) -> None:
         with self._lock:
@@ -209,7 +211,8 @@ class _Follower(threading.Thread):
             self._room.clear()
             with self._lock:
                 waiting = len(self._entries)
-            if waiting >= _WAITING_MAX:
+            # Tested again: clearing the event may have hidden that the follower was stopped.
+            if waiting >= _WAITING_MAX and not self._stopped:
                 self._room.wait()
 
     def _notify(self) -> None:

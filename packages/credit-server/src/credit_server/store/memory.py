@@ -218,7 +218,12 @@ class MemoryStore:
         return True
 
     async def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of transactions: see the port."""
         for page in self._pages(self._tables.transactions, user_id, apps, after_sequence):
@@ -414,9 +419,11 @@ class _MemoryTransaction:
         self._check(changes)
         self._changes.append(changes)
 
-    async def commit(self) -> None:
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
         for changes in self._changes:
             self._check(changes)
+        if check is not None:
+            check()
         for changes in self._changes:
             self._apply(changes)
         self._store._notify_log_readers()  # noqa: SLF001

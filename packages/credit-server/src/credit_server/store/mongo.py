@@ -56,7 +56,7 @@ from credit_server.store.port import (
     StoreUnavailable,
     Writer,
 )
-from credit_server.store.queries import LISTED, NOT_LISTED, Finder
+from credit_server.store.queries import LISTED, NOT_LISTED, STALE_READ, Finder, check_stored
 from credit_server.store.reading import RAW, read_account
 from credit_server.store.rows import purchase_row, transaction_row
 from credit_server.store.shared_reads import SharedReads
@@ -384,10 +384,15 @@ class MongoStore:
         return lease is not None and bool(lease["owner"] == owner)
 
     def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of transactions: see the port."""
-        read = self._reader(self._transactions, user_id, apps)
+        read = self._reader(self._transactions, user_id, apps, stored_sequence)
         return self._pages(read, after_sequence, transaction_row)
 
     def list_purchases(
@@ -398,11 +403,15 @@ class MongoStore:
         return self._pages(read, after_sequence, purchase_row)
 
     def _reader(
-        self, collection: Collection, user_id: int, apps: frozenset[int] | None
+        self,
+        collection: Collection,
+        user_id: int,
+        apps: frozenset[int] | None,
+        stored_sequence: int = 0,
     ) -> _ReadPage:
         if apps is None:
-            return partial(self._page, collection, user_id)
-        return partial(self._page_of_apps, collection, user_id, sorted(apps))
+            return partial(self._page, collection, user_id, stored_sequence)
+        return partial(self._page_of_apps, collection, user_id, sorted(apps), stored_sequence)
 
     async def _pages(
         self, read: _ReadPage, last: int, to_row: Callable[[Document], _Row]
@@ -421,12 +430,23 @@ class MongoStore:
                 last = found[-1]["sequence"]
                 yield _drain(found, to_row)
 
-    async def _page(self, collection: Collection, user_id: int, last: int) -> list[Document]:
+    async def _page(
+        self, collection: Collection, user_id: int, stored_sequence: int, last: int
+    ) -> list[Document]:
         query = {"user_id": user_id, "sequence": {"$gt": last}}
-        return await self._find(collection, query, schema.BY_SEQUENCE)
+        found = await self._find(collection, query, schema.BY_SEQUENCE)
+        end = found[-1]["sequence"] if found else last
+        if len(found) < self._page_size and end < stored_sequence:
+            raise StoreUnavailable(STALE_READ)
+        return found
 
     async def _page_of_apps(
-        self, collection: Collection, user_id: int, apps: Sequence[int], last: int
+        self,
+        collection: Collection,
+        user_id: int,
+        apps: Sequence[int],
+        stored_sequence: int,
+        last: int,
     ) -> list[Document]:
         """Read a page of the entries in some apps.
 
@@ -436,6 +456,8 @@ class MongoStore:
         of_snapshot = collection.with_options(read_concern=ReadConcern())
         found: list[Document] = []
         async with self._clients.snapshot() as session:
+            if stored_sequence > last:
+                await check_stored(of_snapshot, user_id, stored_sequence, session)
             for start in range(0, len(apps), sources.SCANS_MAX):
                 bounds = {"$gt": last}
                 if len(found) == self._page_size:

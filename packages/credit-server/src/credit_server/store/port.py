@@ -338,10 +338,14 @@ class StoreTransaction(Protocol):
         """Write; the changes take effect with the commit. May raise what `commit` raises."""
         ...
 
-    async def commit(self) -> None:
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
         """Make everything that was read and written durable on a majority of the store's nodes.
 
         After one of the first four errors the transaction can no longer take effect.
+
+        Args:
+            check: Is called after the writes and before the commit, maybe on another thread. If it
+                raises one of the first four errors, the transaction is not committed.
 
         Raises:
             Interrupted: Nothing was written.
@@ -483,7 +487,12 @@ class Store(Protocol):
         ...
 
     def list_transactions(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of a user's transactions, by ascending sequence.
 
@@ -494,6 +503,12 @@ class Store(Protocol):
             user_id: The user.
             apps: The apps; None: all.
             after_sequence: The list starts after this sequence, 0 to 2**63 - 1.
+            stored_sequence: A sequence that an earlier read has returned. Right after a change of
+                primary, a page could miss transactions up to it.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached, or a page misses transactions up to
+                `stored_sequence`.
         """
         ...
 
@@ -567,6 +582,10 @@ class Store(Protocol):
             app_id: The app.
             end: Only entries with a smaller sequence count. All of these must be stored.
             at: Only entries that took effect at this time or earlier count; None: all.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached or, right after a change of primary, does
+                not return all of these entries yet.
         """
         ...
 

@@ -56,6 +56,32 @@ _BALANCE = {"_id": False, "sequence": True, "balance_after": True, "effective_at
 _PROBES = 64
 
 
+# Right after a change of primary, a read can miss what an earlier read has returned.
+STALE_READ = "reads do not return the committed transactions yet"
+
+
+async def check_stored(
+    transactions: Collection, user_id: int, sequence: int, session: Session
+) -> None:
+    """Check that the reads of a session see a user's transaction, and so all before it.
+
+    Args:
+        transactions: The transactions.
+        user_id: The user.
+        sequence: The sequence of the transaction.
+        session: A causal session, or a snapshot.
+
+    Raises:
+        StoreUnavailable: They do not see it yet.
+    """
+    place = {"user_id": user_id, "sequence": sequence}
+    found = await transactions.find_one(
+        place, {"_id": True}, hint=schema.BY_SEQUENCE, session=session
+    )
+    if found is None:
+        raise StoreUnavailable(STALE_READ)
+
+
 class Finder:
     """Finds entries."""
 
@@ -162,8 +188,11 @@ class Finder:
     ) -> BalanceAt:
         """Return a user's balance in an app after the last entry that counts: see the port."""
         transactions = self._listed[schema.CREDIT_TRANSACTIONS]
-        reader = _UserReader(transactions, transactions, None, transaction_row)
-        return await reader.balance_at(user_id, app_id, end, at)
+        async with self._clients.causal() as session:
+            if end > 1:
+                await check_stored(transactions, user_id, end - 1, session)
+            reader = _UserReader(transactions, transactions, session, transaction_row)
+            return await reader.balance_at(user_id, app_id, end, at)
 
     async def by_id(self, id_: str) -> TransactionRow | None:
         """Return the transaction with an id."""

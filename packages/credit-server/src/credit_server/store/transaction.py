@@ -252,10 +252,10 @@ class MongoTransaction:
         """Keep the changes for the commit, which reports conflicts."""
         self._changes.append(changes)
 
-    async def commit(self) -> None:
+    async def commit(self, check: Callable[[], None] | None = None) -> None:
         """Write and commit: see the port."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._write_and_commit)
+        await loop.run_in_executor(self._thread, self._write_and_commit, check)
 
     async def abort(self) -> None:
         """Abort what has not been committed."""
@@ -279,11 +279,13 @@ class MongoTransaction:
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, find)
 
-    def _write_and_commit(self) -> None:
+    def _write_and_commit(self, check: Callable[[], None] | None) -> None:
         try:
             with translated():
                 for changes in self._changes:
                     self._write(changes)
+            if check is not None:
+                check()
         except (Conflict, Interrupted, StoreUnavailable):
             raise
         except Exception as error:

@@ -3605,8 +3605,9 @@ class QueryPurchasesResponse(betterproto2.Message):
     )
     """
     The pages up to the last one have all purchases in the app that were created before this time, and no
-    later ones. To read the purchases that follow, send it as `created_from`. Unset: the request has a
-    `user_id`.
+    later ones. To read the purchases that follow, send it as `created_from`. With the newest first, only
+    the first page has it: later pages do not contain what was written meanwhile. Unset: the request has a
+    `user_id`, or it is for a later page with the newest first.
     """
 
 
@@ -3788,8 +3789,9 @@ class QueryTransactionsResponse(betterproto2.Message):
     )
     """
     The pages up to the last one have all transactions of the app that were created before this time, and
-    no later ones. To read the transactions that follow, send it as `created_from`. Unset: the request has
-    a `user_id`.
+    no later ones. To read the transactions that follow, send it as `created_from`. With the newest first,
+    only the first page has it: later pages do not contain what was written meanwhile. Unset: the request
+    has a `user_id`, or it is for a later page with the newest first.
     """
 
 
@@ -5844,7 +5846,7 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         Pages of an app are ordered by `created_at` and, for equal times, by `id`. Several servers commit
         concurrently, so a transaction can appear after one with a later `created_at`. Therefore pages leave out
         the latest transactions. Up to that limit, no page repeats or omits a transaction. The response has the
-        limit in `complete_until`. With the default settings of the server, it is about 90 seconds ago.
+        limit in `complete_until`. With the default settings of the server, it is about 120 seconds ago.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
@@ -5950,7 +5952,7 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
 
         A change by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
         transaction was written later or is not written yet. A write that is in progress can still change the
-        balance of about the last 90 seconds, with the default settings of the server.
+        balance of about the last 120 seconds, with the default settings of the server.
         """
 
         return await self._unary_unary(
@@ -6951,7 +6953,7 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         Pages of an app are ordered by `created_at` and, for equal times, by `id`. Several servers commit
         concurrently, so a transaction can appear after one with a later `created_at`. Therefore pages leave out
         the latest transactions. Up to that limit, no page repeats or omits a transaction. The response has the
-        limit in `complete_until`. With the default settings of the server, it is about 90 seconds ago.
+        limit in `complete_until`. With the default settings of the server, it is about 120 seconds ago.
 
         The cost of a page depends on its size and not on the length of the history. Therefore a filter by
         types, credits, report, grant, requester or metadata examines at most 5,000 transactions a page. Such
@@ -7001,7 +7003,7 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
 
         A change by time (a grant starts or ends, a hold ends) counts from its exact instant, even if its
         transaction was written later or is not written yet. A write that is in progress can still change the
-        balance of about the last 90 seconds, with the default settings of the server.
+        balance of about the last 120 seconds, with the default settings of the server.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
