@@ -345,10 +345,31 @@ def test_events_are_shown_as_they_come_until_the_command_is_interrupted(user: st
         for number, expected in enumerate(users):
             if number:
                 done("add", "--user", str(expected), *at, "--credits", "20")
-            assert json.loads(watching.stdout.readline())["user_id"] == expected
+            event = json.loads(watching.stdout.readline())
+            assert event["user_id"] == expected
         watching.send_signal(signal.SIGINT)
+        rest, errors = watching.communicate()
+    assert (watching.returncode, rest) == (0, "")
+    continued = ["credit", "alert", "watch", *at, "--after", str(event["position"])]
+    assert errors == f"credit: to continue: {' '.join(continued)}\n"
+
+
+def test_a_table_of_events_shows_each_as_it_arrives(user: str) -> None:
+    at = ["--app", str(next(_USERS))]
+    done("alert", "set", *at, "--credits", "20", "--direction", "rises")
+    done("add", "--user", user, *at, "--credits", "20")
+    with subprocess.Popen(
+        [COMMAND, "alert", "watch", *at, "--after", "0", "-o", "table"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        assert watching.stdout is not None
+        lines = [watching.stdout.readline() for _ in range(2)]
+        watching.terminate()
         watching.communicate()
-    assert watching.returncode == 130
+    assert lines[0].split()[0] == "POSITION"
+    assert user in lines[1].split()
 
 
 def test_webhooks_are_set_listed_and_removed(user: str) -> None:

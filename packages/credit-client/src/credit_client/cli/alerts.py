@@ -1,9 +1,8 @@
 """The commands `credit alert`: set alerts, which are limits of balances, and show their events."""
 
-import sys
+import shlex
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any, TypeAlias
 
@@ -12,6 +11,7 @@ from credit_models import Alert, AlertDirection, AlertEvent
 
 from credit_client.cli.calls import make_list, make_reads
 from credit_client.cli.connection import Connection
+from credit_client.cli.exits import complain
 from credit_client.cli.groups import with_groups
 from credit_client.cli.help import Command, application
 from credit_client.cli.options import App, By, Display, UserId, number, user_option
@@ -171,21 +171,31 @@ def watch(
     ] = None,
 ) -> None:
     """Show the events of an app's alerts as they arrive. Ctrl-C ends it."""
+    last = after
 
     async def watched(client: CreditClient) -> AsyncGenerator[AlertEvent, None]:
-        start = after
-        if start is None:
-            start = 0
+        nonlocal last
+        if last is None:
+            last = 0
             async for event in client.alert_events(app_id=app_id, user_id=user):
-                start = event.position
+                last = event.position
         async with aclosing(
-            client.watch_alerts(app_id=app_id, user_id=user, after_position=start)
+            client.watch_alerts(app_id=app_id, user_id=user, after_position=last)
         ) as coming:
             async for event in coming:
                 yield event
-                sys.stdout.flush()
+                last = event.position
 
-    make_list(watched, _EVENTS, connection, replace(display, pager=False), record=_event_record)
+    try:
+        make_list(watched, _EVENTS, connection, display, record=_event_record, live=True)
+    except KeyboardInterrupt:
+        raise typer.Exit from None
+    finally:
+        if last is not None:
+            ids = [("--app", app_id), ("--user", user), ("--users-app", connection.users_app)]
+            words = [word for name, id_ in ids if id_ is not None for word in (name, str(id_))]
+            command = shlex.join(["credit", "alert", "watch", *words, "--after", str(last)])
+            complain(f"credit: to continue: {command}\n")
 
 
 def _event_record(event: object) -> Record:

@@ -147,6 +147,7 @@ async def show_stream(
     utc: bool = False,
     record: Callable[[object], Record] = record_of,
     row: Callable[[Record], Record] | None = None,
+    live: bool = False,
 ) -> None:
     """Write messages as they arrive, in constant memory: JSON lines, CSV, or rows of a table.
 
@@ -160,6 +161,7 @@ async def show_stream(
         utc: Whether a table has times in UTC.
         record: Makes the record of a message.
         row: Makes the row of a table from a record; None changes nothing.
+        live: Whether to show each row at once, because the next one can be long in coming.
     """
     rows, count = _rows(layout, output, utc=utc), 0
     for_table = row if output is Format.TABLE else None
@@ -168,6 +170,9 @@ async def show_stream(
             async for message in messages:
                 made = record(message)
                 rows.add(made if for_table is None else for_table(made))
+                if live:
+                    rows.end()
+                    sys.stdout.flush()
                 count += 1
                 progressed(count)
     rows.end()
