@@ -240,19 +240,20 @@ class _Auditor:
         stored = accounts[read.user_id]
         account, _ = as_of(stored, now)
         history = self._histories[read.user_id]
+        revision = account.sequence
         match read.kind:
             case Kind.USER_CREDITS:
                 return _user_credits(account, history)
             case Kind.BALANCE:
-                return _balance(account, read.app_id)
+                return replace(_balance(account, read.app_id), revision=revision)
             case Kind.GRANTS:
-                return _grants(account, read.app_id)
+                return replace(_grants(account, read.app_id), revision=revision)
             case Kind.OPEN_HOLDS:
-                return _holds(account, read.app_id, history)
+                return replace(_holds(account, read.app_id, history), revision=revision)
             case Kind.HOLDS:
-                return _all_holds(account, read.app_id, history)
+                return replace(_all_holds(account, read.app_id, history), revision=revision)
             case _:
-                return _forecast(account, read)
+                return replace(_forecast(account, read), revision=revision)
 
 
 def _settles_now(request: Write, stored: Mapping[int, Account]) -> bool:

@@ -30,6 +30,7 @@ _OF_THE_SDK = frozenset(
         "CREDIT_TOKEN",
         "CREDIT_TOKEN_FILE",
         "CREDIT_TOKEN_INSECURE",
+        "CREDIT_USERS_APP_ID",
         "CREDIT_WAIT_FOR_READY",
     }
 )
