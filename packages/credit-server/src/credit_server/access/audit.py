@@ -3,11 +3,12 @@
 It holds no secrets: only the name of an identity is written.
 """
 
+import asyncio
 import contextvars
 import json
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import betterproto2
 import structlog
@@ -59,6 +60,7 @@ Effect = Receipt | AppPolicy | AlertUnchanged | Done | ResolvedUser
 
 # The result of a write: its effect, its error, or None if it was dropped without an effect.
 WriteResult = Effect | BaseException | None
+_ChangeT = TypeVar("_ChangeT")
 
 # Longer than any path that is served; strangers may call any path.
 _PATH_CHARACTERS_MAX = 128
@@ -106,7 +108,11 @@ class _AboutApp(Protocol):
 
 
 class AuditLog:
-    """Writes what was done, and what was denied."""
+    """Writes what was done, and what was denied.
+
+    Attributes:
+        changing: The changes under way: the event loop does not keep its tasks.
+    """
 
     def __init__(self, sink: Sink | None, *, translate: Translate) -> None:
         """Prepare.
@@ -115,6 +121,7 @@ class AuditLog:
             sink: Where lines are written; None: nowhere.
             translate: Returns the status that a caller gets for an exception.
         """
+        self.changing: set[asyncio.Task[Any]] = set()
         self._sink = sink
         self._translate = translate
 
@@ -244,6 +251,36 @@ class AuditedWrite:
     def ended(self, ending: WriteResult) -> None:
         """Write the line of a write whose caller has stayed. Use it instead of the context."""
         self._record(ending, answered=True)
+
+    # Any: what a coroutine yields and is sent.
+    async def complete(
+        self, change: Coroutine[Any, Any, _ChangeT], effect_of: Callable[[_ChangeT], Effect]
+    ) -> _ChangeT:
+        """Make a change, and return its result.
+
+        A change whose caller leaves is completed, so that its line is true.
+
+        Args:
+            change: The change.
+            effect_of: Returns what the line shows of a result.
+        """
+
+        def outlived(ended: asyncio.Task[_ChangeT]) -> None:
+            if ended.cancelled():  # the server stopped before it
+                self.outlived(None)
+            else:
+                self.outlived(ended.exception() or effect_of(ended.result()))
+
+        changing = asyncio.create_task(change)
+        self._audit.changing.add(changing)
+        changing.add_done_callback(self._audit.changing.discard)
+        try:
+            result = await asyncio.shield(changing)
+        except asyncio.CancelledError:
+            changing.add_done_callback(outlived)
+            raise
+        self.receipt = effect_of(result)
+        return result
 
     def outlived(self, ending: WriteResult) -> None:
         """Write the line of a write whose caller has left."""

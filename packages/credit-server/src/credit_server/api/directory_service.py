@@ -1,6 +1,5 @@
 """The calls of `DirectoryService`: the numbers of users whom apps identify by text."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -51,7 +50,6 @@ class DirectoryService(DirectoryServiceBase):
         self._audit = audit
         self._reads = Reads(store, clock, audit)
         self._user_ids_from = user_ids_from
-        self._resolving: set[asyncio.Task[ResolvedUser]] = set()  # the loop does not keep them
 
     def __mapping__(self) -> dict[str, const.Handler]:
         """Map the contract's paths to handlers that take the call, not only its message.
@@ -73,15 +71,7 @@ class DirectoryService(DirectoryServiceBase):
         with self._audit.write(call, identity, request) as audited:
             authorize.check_app(identity, request)
             validate(request)
-            resolving = asyncio.create_task(self._resolve(request))
-            self._resolving.add(resolving)
-            resolving.add_done_callback(self._resolving.discard)
-            try:
-                # The task is completed even if the caller leaves, so that the audit line is true.
-                resolved = audited.receipt = await asyncio.shield(resolving)
-            except asyncio.CancelledError:
-                resolving.add_done_callback(lambda ended: audited.outlived(_ending(ended)))
-                raise
+            resolved = await audited.complete(self._resolve(request), lambda user: user)
         await call.send_answer(
             ResolveUserResponse(user=_message(resolved.user), created=resolved.created)
         )
@@ -140,8 +130,3 @@ def _message(user: DirectoryUser) -> DirectoryUserMessage:
         external_id=user.external_id,
         created_at=user.created_at,
     )
-
-
-def _ending(ended: asyncio.Task[ResolvedUser]) -> ResolvedUser | BaseException | None:
-    """Return the result of a call whose caller has left; None: the server stopped before it."""
-    return None if ended.cancelled() else ended.exception() or ended.result()

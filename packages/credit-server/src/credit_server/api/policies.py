@@ -3,7 +3,6 @@
 The policy contains the app's spending caps and alerts.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -41,7 +40,6 @@ class PolicyChanges:
         self._store = store
         self._clock = clock
         self._audit = audit
-        self._deciding: set[asyncio.Task[AppPolicy]] = set()  # the event loop does not keep them
 
     # Any, here and below: the answers of the calls have two types.
     async def set_caps(self, call: Call[Any, Any], request: SetSpendingCapRequest) -> AppPolicy:
@@ -87,16 +85,7 @@ class PolicyChanges:
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
             check(request, identity)
-            deciding = asyncio.create_task(self._decide(request, change))
-            self._deciding.add(deciding)
-            deciding.add_done_callback(self._deciding.discard)
-            try:
-                # A change whose caller leaves is completed, so that its audit line is true.
-                audited.receipt = await asyncio.shield(deciding)
-            except asyncio.CancelledError:
-                deciding.add_done_callback(lambda ended: audited.outlived(_ending(ended)))
-                raise
-            return audited.receipt
+            return await audited.complete(self._decide(request, change), lambda policy: policy)
 
     async def _decide(
         self,
@@ -132,11 +121,6 @@ class PolicyChanges:
         if not getattr(request, "validate_only", False):
             await self._store.set_policy(changed)
         return changed
-
-
-def _ending(ended: asyncio.Task[AppPolicy]) -> AppPolicy | BaseException | None:
-    """Return the result of a change whose caller has left; None: the server stopped before it."""
-    return None if ended.cancelled() else ended.exception() or ended.result()
 
 
 def _is_expected(request: _Change, stored: AppPolicy, *, unchanged: bool) -> bool:

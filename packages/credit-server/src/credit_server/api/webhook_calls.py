@@ -1,6 +1,5 @@
 """The calls of `AlertService` about webhooks and dead letters."""
 
-import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -70,7 +69,6 @@ class WebhookCalls:
         self._clock = clock
         self._audit = audit
         self._allow_private = allow_private
-        self._changing: set[asyncio.Task[Any]] = set()  # the event loop does not keep them
 
     # Any: each handler takes a call of its own types.
     @property
@@ -170,22 +168,7 @@ class WebhookCalls:
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
             check(request, identity)
-            changing = asyncio.create_task(change())
-            self._changing.add(changing)
-            changing.add_done_callback(self._changing.discard)
-            try:
-                # A change whose caller leaves is completed, so that its audit line is true.
-                answer = await asyncio.shield(changing)
-            except asyncio.CancelledError:
-                changing.add_done_callback(lambda ended: audited.outlived(_ending(ended)))
-                raise
-            audited.receipt = Done()
-        return answer
-
-
-def _ending(ended: asyncio.Task[Any]) -> Done | BaseException | None:
-    """Return the result of a change whose caller has left; None: the server stopped before it."""
-    return None if ended.cancelled() else ended.exception() or Done()
+            return await audited.complete(change(), lambda _: Done())
 
 
 def _webhook_to_message(webhook: Webhook) -> WebhookMessage:
