@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from credit_client.cli.commands import app
@@ -35,7 +36,8 @@ def credit(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def done(*arguments: str) -> list[dict[str, object]]:
+# Any: a field of JSON has any type.
+def done(*arguments: str) -> list[dict[str, Any]]:
     """Run a command that succeeds, and return its lines of JSON."""
     result = credit(*arguments)
     assert result.exit_code == 0, result.stderr
@@ -73,7 +75,7 @@ def test_a_text_names_the_user_of_a_statement(served: Served) -> None:
     month = f"{served.service.clock.now():%Y-%m}"
     for options in (["--app", "1"], ["--users-app", "1"]):
         (shown,) = done("statement", UUID, "--month", month, "--utc", *options)
-        assert (shown["user_id"], len(shown["transactions"])) == (UUID, 1)  # type: ignore[arg-type]
+        assert (shown["user_id"], len(shown["transactions"])) == (UUID, 1)
 
 
 def test_an_export_of_a_text_is_one_of_the_number(served: Served, tmp_path: Path) -> None:
@@ -108,14 +110,14 @@ def test_a_watch_of_a_text_prints_how_to_continue(served: Served) -> None:
     assert words[:5] == ["watch", "--user", UUID, "--users-app", "1"]
     done("use", "--user", UUID, "--app", "1", "--report", "r", "--name", "n", "--credits", "3")
     (event,) = done(*words, "--once")
-    assert event["transaction"]["user_id"] == FIRST  # type: ignore[index]
+    assert event["transaction"]["user_id"] == FIRST
 
 
 def test_a_text_names_the_user_of_alerts(served: Served) -> None:
     done(*ADD)
     own = ["--user", UUID, "--app", "1"]
     done("alert", "set", *own, "--credits", "4")
-    assert len(done("alert", "list", *own)[0]["user_alerts"]) == 1  # type: ignore[arg-type]
+    assert len(done("alert", "list", *own)[0]["user_alerts"]) == 1
     done("use", *own, "--report", "r", "--name", "n", "--credits", "3")
     (event,) = done("alert", "events", *own)
     assert event["user_id"] == FIRST

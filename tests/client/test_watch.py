@@ -178,7 +178,7 @@ class ScriptedTransport:
 
     # Any: the messages of any call.
     async def unary(self, method: Method[Any, Any], request: Any, **_: Any) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a watch makes no unary call")
 
     async def stream(
         self,

@@ -203,6 +203,7 @@ async def test_a_page_does_not_end_behind_an_entry_that_arrives_while_it_is_made
     late = LogEntry(position, 7, 1, Mock())
     follower = _Follower(Mock())
     follower._put(None, LogPosition(1, b"1"))
+    # A context manager is all that the follower needs of its lock.
     follower._lock = HookedLock(lambda: follower._put(late, position))  # type: ignore[assignment]
     first = await follower.next_page()
     assert first == LogPage([], LogPosition(1, b"1"), at_end=True)

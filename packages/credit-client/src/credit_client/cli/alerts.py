@@ -1,6 +1,5 @@
 """The commands `credit alert`: set alerts, which are limits of balances, and show their events."""
 
-import shlex
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from enum import StrEnum
@@ -11,12 +10,12 @@ from credit_models import Alert, AlertDirection, AlertEvent
 
 from credit_client.cli.calls import make_list, make_reads
 from credit_client.cli.connection import Connection
-from credit_client.cli.exits import complain
 from credit_client.cli.groups import with_groups
 from credit_client.cli.help import Command, application
 from credit_client.cli.options import App, By, Display, UserId, number, user_option
 from credit_client.cli.output import Format, Layout, fields_of, record_of, show_json, show_rows
 from credit_client.cli.table import Record
+from credit_client.cli.watching import show_continuation
 from credit_client.client import CreditClient
 
 _ALERTS = Layout(noun="alerts", fields=fields_of(Alert), columns=("credits", "direction"))
@@ -192,10 +191,8 @@ def watch(
         raise typer.Exit from None
     finally:
         if last is not None:
-            ids = [("--app", app_id), ("--user", user), ("--users-app", connection.users_app)]
-            words = [word for name, id_ in ids if id_ is not None for word in (name, str(id_))]
-            command = shlex.join(["credit", "alert", "watch", *words, "--after", str(last)])
-            complain(f"credit: to continue: {command}\n")
+            ids = {"--app": app_id, "--user": user, "--users-app": connection.users_app}
+            show_continuation(["alert", "watch"], ids, ["--after", str(last)])
 
 
 def _event_record(event: object) -> Record:

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Annotated
 
@@ -65,10 +65,23 @@ def watch(
         raise typer.Exit from None
     finally:
         if shown.token:
-            ids = [("--user", user), ("--app", app_id), ("--users-app", connection.users_app)]
-            words = [word for name, id_ in ids if id_ is not None for word in (name, str(id_))]
-            command = shlex.join(["credit", "watch", *words, "--from", shown.token])
-            complain(f"credit: to continue: {command}\n")
+            ids = {"--user": user, "--app": app_id, "--users-app": connection.users_app}
+            show_continuation(["watch"], ids, ["--from", shown.token])
+
+
+def show_continuation(
+    command: Sequence[str], ids: Mapping[str, int | str | None], position: Sequence[str]
+) -> None:
+    """Show the command that continues a watch on standard error.
+
+    Args:
+        command: The words of the command.
+        ids: What is watched, by option; None: the option is not given.
+        position: The option with the last position that was shown.
+    """
+    words = [word for name, id_ in ids.items() if id_ is not None for word in (name, str(id_))]
+    line = shlex.join(["credit", *command, *words, *position])
+    complain(f"credit: to continue: {line}\n")
 
 
 class _Shown:
