@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from contextvars import copy_context
 from datetime import datetime
 from typing import Any, Literal
 
@@ -162,9 +163,13 @@ def test_values_that_are_bound_to_a_call_are_in_each_of_its_lines(
     log_format: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = _configured(monkeypatch, log_format)
-    with structlog.contextvars.bound_contextvars(request_id="the-call"):
+
+    def call() -> None:
+        log.add_task_fields(request_id="the-call")
         structlog.get_logger("ours").warning("of ours")
         logging.getLogger("theirs").warning("of a library's")
+
+    copy_context().run(call)
     structlog.get_logger("ours").warning("of no call")
     bound, library, free = stream.getvalue().splitlines()
     assert "the-call" in bound

@@ -1,11 +1,34 @@
 """Structured logs on standard error: text for people at a terminal, JSON for machines."""
 
 import contextlib
+import json
 import logging
 import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Literal
 
 import structlog
+
+# Made once: `json.dumps` makes an encoder for each line.
+_JSON = json.JSONEncoder(default=repr)
+
+# The fields of each line that the current task logs. It is one variable: structlog's own context
+# has one for each field, and takes 10 µs more of each call.
+_task_fields: ContextVar[Mapping[str, object]] = ContextVar(
+    "credit_server_log_fields", default=MappingProxyType({})
+)
+
+
+def task_fields() -> Mapping[str, object]:
+    """Return the fields of each line that the current task logs."""
+    return _task_fields.get()
+
+
+def add_task_fields(**fields: object) -> None:
+    """Add fields to each line that the current task, or a task that it starts later, logs."""
+    _task_fields.set({**_task_fields.get(), **fields})
 
 
 def configure(
@@ -20,8 +43,7 @@ def configure(
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
-        # The request id and the trace of the call that logs.
-        structlog.contextvars.merge_contextvars,
+        _with_task_fields,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -36,7 +58,7 @@ def configure(
             exception_formatter=structlog.dev.plain_traceback,
         )
     else:
-        renderer = structlog.processors.JSONRenderer()
+        renderer = _render_json
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, renderer],
@@ -68,6 +90,17 @@ class _Lines(structlog.WriteLogger):
             super().msg(message)
 
     log = debug = info = warn = warning = error = exception = critical = fatal = msg
+
+
+def _with_task_fields(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Add the fields of the task; a line's own value of a field stays."""
+    return {**_task_fields.get(), **line}
+
+
+def _render_json(_logger: object, _method: str, line: structlog.typing.EventDict) -> str:
+    return _JSON.encode(line)
 
 
 def _numbered(worker: int) -> structlog.typing.Processor:

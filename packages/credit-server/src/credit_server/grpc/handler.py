@@ -27,6 +27,7 @@ from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract,
 from credit_server.grpc.request import Headers, NotGrpc, RequestHead
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.stream import ServerConnection, ServerStream, StreamHandler
+from credit_server.log import add_task_fields
 from credit_server.units import Bytes, Count, Seconds
 
 log = structlog.get_logger("credit_server.calls")
@@ -330,14 +331,14 @@ class CallHandler(Handler, StreamHandler):
             call.observation = serving.observer.started(
                 request.path, request.fields, call.peer.addr()
             )
-            structlog.contextvars.bind_contextvars(request_id=request.request_id)
+            add_task_fields(request_id=request.request_id)
             if call.observation.trace_id is not None:
-                structlog.contextvars.bind_contextvars(trace_id=call.observation.trace_id)
+                add_task_fields(trace_id=call.observation.trace_id)
             request.check()
             call.deadline = _deadline(request, method, serving.limits)
             caller = call.caller = serving.access.admit(call)
             if caller.identity_name is not None:
-                structlog.contextvars.bind_contextvars(identity=caller.identity_name)
+                add_task_fields(identity=caller.identity_name)
             if not method.is_served:  # only now: a caller without an identity learns no paths
                 raise GRPCError(
                     Status.UNIMPLEMENTED,

@@ -1,7 +1,7 @@
 """The head of a request: what is known of a call from its headers, and whether they are sound."""
 
 import re
-import uuid
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,7 +70,7 @@ class RequestHead:
                 fields["authorization"] = ", ".join(given)
         request_id = fields.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
+            request_id = secrets.token_hex(16)
         return cls(headers, fields, fields.get(":path", ""), request_id, too_long)
 
     def check(self) -> None:

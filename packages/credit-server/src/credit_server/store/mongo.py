@@ -59,7 +59,7 @@ from credit_server.store.port import (
 from credit_server.store.queries import LISTED, NOT_LISTED, STALE_READ, Finder, check_stored
 from credit_server.store.reading import RAW, read_account
 from credit_server.store.rows import purchase_row, transaction_row
-from credit_server.store.shared_reads import SharedReads
+from credit_server.store.shared_reads import LATE, SharedReads
 from credit_server.store.transaction import MongoWriter
 
 _Row = TypeVar("_Row", TransactionRow, PurchaseRow)
@@ -121,9 +121,10 @@ class MongoStore:
         self.alert_events = MongoAlertEvents(self._database, self.webhooks, self._deadline)
         self._directory: Collection = self._database[schema.DIRECTORY]
         self._counters: Collection = self._database[schema.COUNTERS]
-        self._account_reads = SharedReads(self._account_documents)
-        self._total_reads = SharedReads(self._app_totals)
-        self._policy_reads = SharedReads(self._policy_documents)
+        read_seconds_max = 2 * timeout_seconds
+        self._account_reads = SharedReads(self._account_documents, seconds_max=read_seconds_max)
+        self._total_reads = SharedReads(self._app_totals, seconds_max=read_seconds_max)
+        self._policy_reads = SharedReads(self._policy_documents, seconds_max=read_seconds_max)
         # The parts of ids after the time: 5 random bytes, and a counter with a random start.
         self._id_origin = secrets.token_hex(5)
         self._id_count = count(secrets.randbits(24))
@@ -206,8 +207,7 @@ class MongoStore:
 
     async def account(self, user_id: int) -> Account | None:
         """Return a user's account: see the port."""
-        async with self._deadline():
-            found = await self._account_reads.read(user_id)
+        found = await self._account_reads.read(user_id)
         # Converted after the shared query: a bad document must not fail other users' reads.
         return None if found is None else read_account(found)
 
@@ -220,8 +220,7 @@ class MongoStore:
 
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
-        async with self._deadline():
-            return await self._total_reads.read(app_id) or 0
+        return await self._total_reads.read(app_id) or 0
 
     async def _app_totals(self, app_ids: Sequence[int]) -> dict[int, int]:
         # A snapshot: different shards write the counter shards, and values of different moments
@@ -272,8 +271,7 @@ class MongoStore:
 
     async def policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
-        async with self._deadline():
-            found = await self._policy_reads.read(app_id)
+        found = await self._policy_reads.read(app_id)
         if found is None:
             return AppPolicy(app_id=app_id)
         return AppPolicyDocument.model_validate(found).to_policy()
@@ -545,7 +543,7 @@ class MongoStore:
                 with translated():
                     yield
         except TimeoutError:
-            raise StoreUnavailable("MongoDB did not answer in time") from None
+            raise StoreUnavailable(LATE) from None
 
 
 # Any: what the driver decodes has no narrower type.
