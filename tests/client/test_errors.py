@@ -31,6 +31,7 @@ SAMPLES: list[CreditError] = [
     errors.SummaryTooLarge("m", counted="groups", limit=3),
     errors.ResumeTokenInvalid("m"),
     errors.ResumeTokenExpired("m"),
+    errors.AlertEventsExpired("m", position=3),
     errors.UserNotFound("m", user="u"),
     errors.UserIdsExhausted("m"),
     errors.RevisionNotReached("m", revision=3, required=4),

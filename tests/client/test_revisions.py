@@ -1,6 +1,7 @@
 """Reads that require a revision, with the fake and with a real server alike."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from pymongo import AsyncMongoClient
 from tests.client.worlds import World, fake_world, server_world
 
 DATABASE = "test_revisions"
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+END = BEGIN + timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,10 @@ OF_APP: dict[str, Read] = {
     "forecast": lambda it, who: it.forecast(**who),
     "spending_cap": lambda it, who: it.spending_cap(**who),
     "query_transactions": lambda it, who: it.query_transactions(**who).page(),
+    "query_purchases": lambda it, who: it.query_purchases(**who).page(),
+    "summarize": lambda it, who: it.summarize(**who, created_from=BEGIN, created_until=END),
+    "balance_at": lambda it, who: it.balance_at(**who, sequence=1),
+    "alerts": lambda it, who: it.alerts(**who),
 }
 OF_USER: dict[str, Read] = {
     "user_credits": lambda it, who: it.user_credits(**who),

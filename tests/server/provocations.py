@@ -12,7 +12,13 @@ from typing import Any, Protocol
 from unittest import mock
 
 import betterproto2
-from credit_models import BatchWriteRequest, ErrorReason, SpendingCaps, WatchRequest
+from credit_models import (
+    AlertDirection,
+    BatchWriteRequest,
+    ErrorReason,
+    SpendingCaps,
+    WatchRequest,
+)
 from credit_models.ledger import ALERTS_MAX, BATCH_SIZE_MAX, GRANTS_MAX, HOLDS_MAX
 from credit_models.reasons import ACCESS_REASONS, method_reasons
 from credit_models.scopes import SCOPED_BY_OPERATION
@@ -374,6 +380,17 @@ async def _resume_token_expired(open_: Open, call: str) -> Any:
         return await caller.call(call, WatchRequest(app_id=1, resume_token=token))
 
 
+async def _alert_events_expired(open_: Open, call: str) -> Any:
+    store = MemoryStore()
+    async with open_(store) as caller:
+        await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
+        for user_id in (7, 8, 9):
+            await caller.write("AddCredits", user_id=user_id)
+        await store.alert_events.order(3)
+        await store.alert_events.remove_before(datetime.max.replace(tzinfo=UTC), 3)
+        return await caller.call(call, request_of(call, after_position=1))
+
+
 async def _clock_skewed(open_: Open, call: str) -> Any:
     return await _alone(clock=skewed_clock())(open_, call)
 
@@ -430,6 +447,7 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.SUMMARY_TOO_LARGE: _summary_too_large,
     ErrorReason.RESUME_TOKEN_INVALID: _with(resume_token="none"),
     ErrorReason.RESUME_TOKEN_EXPIRED: _resume_token_expired,
+    ErrorReason.ALERT_EVENTS_EXPIRED: _alert_events_expired,
     ErrorReason.GRANT_NOT_FOUND: _alone(),
     ErrorReason.HOLD_NOT_FOUND: _alone(),
     ErrorReason.NOT_REVERSIBLE: _not_reversible,

@@ -120,6 +120,12 @@ class _FailingAlertEvents(MemoryAlertEvents):
     async def order(self, limit: int) -> int:
         raise self._error
 
+    async def newest(self) -> int:
+        raise self._error
+
+    async def remove_before(self, time: datetime, limit: int) -> int:
+        raise self._error
+
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
     ) -> Sequence[OrderedEvent]:

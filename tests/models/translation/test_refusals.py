@@ -10,6 +10,7 @@ from credit_models.constraints import Violation
 from credit_models.ledger import InvariantViolated, Kind, Period, Refusal
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES
 from credit_models.translation.refusals import (
+    alert_events_expired,
     answer_of,
     bad_request,
     dead_letter_not_found,
@@ -57,6 +58,7 @@ def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence(
     answered += [total_overflow(5).reason, page_token_invalid().reason, key_not_found("k").reason]
     answered.append(summary_too_large("groups", 3).reason)
     answered += [resume_token_invalid().reason, resume_token_expired().reason]
+    answered.append(alert_events_expired(3).reason)
     answered += [too_many_webhooks(4).reason, webhook_url_not_allowed("must be public").reason]
     answered.append(dead_letter_not_found("d").reason)
     answered += [user_not_found("u").reason, user_ids_exhausted().reason]

@@ -12,7 +12,8 @@ from credit_models import Alert, AlertDirection, AlertEvent, ListAlertEventsRequ
 from credit_models.ledger import ALERTS_MAX
 from credit_server.access.audit import Line
 from credit_server.api.event_watch import EventWatch
-from credit_server.commit import EventOrder
+from credit_server.commit import EventOrder, EventRetention
+from credit_server.commit.event_retention import KEPT
 from credit_server.store.alert_events import MemoryAlertEvents
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import Conflict, StoreUnavailable
@@ -33,9 +34,27 @@ BELOW_20 = Alert(credits=20, direction=AlertDirection.FALLS_BELOW)
 RISES_20 = Alert(credits=20, direction=AlertDirection.RISES_TO)
 
 
+class CountedAlertEvents(MemoryAlertEvents):
+    """Counts the reads of the latest position."""
+
+    newest_reads = 0
+
+    async def newest(self) -> int:
+        self.newest_reads += 1
+        return await super().newest()
+
+
+class AlertStore(MemoryStore):
+    """A store whose events count reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alert_events = CountedAlertEvents(self.webhooks)
+
+
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
+def store() -> AlertStore:
+    return AlertStore()
 
 
 @pytest.fixture
@@ -145,6 +164,84 @@ async def test_events_come_in_pages(caller: WireCaller, store: MemoryStore) -> N
         seen += [each.user_id for each in page.events]
         after = page.next_after_position
     assert (seen, after) == ([1, 2, 3, 4, 5], 0)
+
+
+async def test_a_page_has_the_position_from_which_to_continue(
+    caller: WireCaller, store: MemoryStore
+) -> None:
+    await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
+    assert (await caller.read("ListAlertEvents", from_now=True)).position == 0
+    for user_id in (7, 8, 7, 8):
+        await caller.write("AddCredits", user_id=user_id, credits=20)
+        await caller.write("UseCredits", user_id=user_id, credits=20)
+    await EventOrder(store).order()
+    first = await caller.read("ListAlertEvents", page_size=1)
+    assert [first.position, first.next_after_position] == [first.events[0].position] * 2
+    # The last page goes up to the latest event, although it is of another user.
+    last = await caller.read("ListAlertEvents", after_position=first.position)
+    assert (len(last.events), last.next_after_position, last.position) == (1, 0, 4)
+    none = await caller.read("ListAlertEvents", after_position=9)
+    assert (none.events, none.position) == ([], 9)
+
+
+@pytest.mark.parametrize("wait_seconds", [0, 20])
+async def test_events_from_now_on_are_those_after_the_request(
+    caller: WireCaller, store: MemoryStore, wait_seconds: int
+) -> None:
+    await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
+    await caller.write("AddCredits", user_id=8)
+    await EventOrder(store).order()
+    reading = asyncio.create_task(
+        caller.read("ListAlertEvents", user_id=None, from_now=True, wait_seconds=wait_seconds)
+    )
+    if wait_seconds:
+        while not store.alert_events.newest_reads:  # noqa: ASYNC110 - the store reports no event
+            await asyncio.sleep(0)
+        await caller.write("AddCredits", user_id=7)
+        await EventOrder(store).order()
+    page = await reading
+    assert [each.user_id for each in page.events] == ([7] if wait_seconds else [])
+    assert page.position == (2 if wait_seconds else 1)
+
+
+async def test_a_request_has_a_position_or_begins_now(caller: WireCaller) -> None:
+    request = request_of("ListAlertEvents", after_position=1, from_now=True)
+    answer = await caller.call("ListAlertEvents", request)
+    assert reason_of(answer) == "INVALID_FIELD"
+    assert broken_fields(answer) == ["after_position"]
+
+
+async def test_a_reader_that_continues_before_removed_events_is_rejected_and_no_other(
+    store: MemoryStore,
+) -> None:
+    clocks = Clocks()
+    retention = EventRetention(store, clocks.clock())
+    async with open_wire(store, clock=clocks.clock()) as caller:
+        for app_id in (1, 2):
+            rises = {"user_id": None, "direction": AlertDirection.RISES_TO, "app_id": app_id}
+            await caller.read("SetAlert", **rises)
+        for user_id in (7, 8):
+            await caller.write("AddCredits", user_id=user_id)
+        await EventOrder(store).order()
+        quiet = await caller.read("ListAlertEvents", user_id=None, app_id=2)
+        clocks.advance(KEPT.total_seconds())
+        await retention.remove()
+        assert len((await caller.read("ListAlertEvents", user_id=None)).events) == 2
+        await caller.write("AddCredits", user_id=9)
+        await EventOrder(store).order()
+        clocks.advance(1)
+        await retention.remove()
+        request = request_of("ListAlertEvents", after_position=1)
+        answer = await caller.call("ListAlertEvents", request)
+        assert (answer.status, reason_of(answer)) == (Status.OUT_OF_RANGE, "ALERT_EVENTS_EXPIRED")
+        assert info_of(answer).metadata == {"position": "2"}
+        for after in (0, 2):
+            page = await caller.read("ListAlertEvents", user_id=None, after_position=after)
+            assert [each.user_id for each in page.events] == [9]
+        # Nothing of the other app was removed, so its reader has missed nothing.
+        for after in (1, quiet.position):
+            page = await caller.read("ListAlertEvents", app_id=2, after_position=after)
+            assert page.events == []
 
 
 async def test_a_transfer_crosses_the_limit_of_the_app_that_gets_the_credits(

@@ -25,8 +25,16 @@ OF_ACCOUNT = (
     "ListGrants",
     "ListHolds",
     "GetForecast",
+    "GetBalanceAt",
+    "ListAlerts",
 )
-OF_HISTORY = ("ListUserPurchases", "ListUserTransactions", "QueryTransactions")
+OF_HISTORY = (
+    "ListUserPurchases",
+    "ListUserTransactions",
+    "QueryTransactions",
+    "QueryPurchases",
+    "Summarize",
+)
 CALLS = (*OF_ACCOUNT, *OF_HISTORY)
 
 
@@ -109,8 +117,10 @@ async def test_a_balance_of_a_user_has_the_revision(caller: WireCaller) -> None:
 
 
 async def test_a_sum_over_all_users_has_no_revision_to_require(caller: WireCaller) -> None:
-    answer = await caller.call("GetAppBalance", request_of("GetAppBalance", min_revision=1))
-    assert (answer.status, reason_of(answer)) == (Status.INVALID_ARGUMENT, "INVALID_FIELD")
+    for call in ("GetAppBalance", "QueryPurchases", "Summarize", "ListAlerts"):
+        request = request_of(call, user_id=None, min_revision=1)
+        answer = await caller.call(call, request)
+        assert (answer.status, reason_of(answer)) == (Status.INVALID_ARGUMENT, "INVALID_FIELD")
 
 
 async def test_an_identity_of_certain_apps_requires_a_revision_and_does_not_see_it(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from credit_models.ledger import Account, Alert, AlertEvent, AppAccount, Direction, Policy
 from credit_server.store.alert_documents import AlertEventDocument, event_bson
+from credit_server.store.alert_events import EventsRemoved
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
@@ -123,6 +124,62 @@ async def test_a_page_has_the_events_of_an_app_or_of_a_user_of_it(store: Store) 
     assert await store.alert_events.newest() == 6
     assert list(await store.alert_events.since(3, 2)) == [(4, 1), (5, 2)]
     assert await store.alert_events.since(6, 2) == []
+
+
+@with_each_driver
+async def test_old_events_are_removed_and_a_read_that_lacks_some_is_rejected(store: Store) -> None:
+    events = store.alert_events
+    await write(store, *(event(number, app_id=1 + number % 2) for number in range(6)), event(9))
+    await order_all(store)
+    assert await events.remove_before(event(0).created_at, 9) == 0
+    assert [await events.remove_before(event(4).created_at, 3) for _ in range(3)] == [3, 1, 0]
+    kept = [(5, event(4, app_id=1))]
+    assert await positions(store) == [*kept, (7, event(9))]
+    assert list(await events.since(0, 9)) == [(5, 1), (6, 2), (7, 1)]
+    for app_id, removed in ((1, 3), (2, 4)):
+        with pytest.raises(EventsRemoved) as rejected:
+            await events.page(app_id, after_position=removed - 1, limit=9)
+        assert rejected.value.position == removed
+        with pytest.raises(EventsRemoved):
+            await events.page(app_id, 8, after_position=1, limit=9)
+        assert await events.page(app_id, after_position=removed, limit=1)
+    assert await events.page(3, after_position=1, limit=9) == []
+
+
+@with_each_driver
+async def test_positions_continue_after_all_events_are_too_old(store: Store) -> None:
+    later = NOW + timedelta(days=99)
+    await write(store, event(1), event(2, app_id=2))
+    await order_all(store)
+    assert await store.alert_events.remove_before(later, 9) == 1
+    assert await store.alert_events.remove_before(later, 9) == 0
+    assert await store.alert_events.newest() == 2
+    await write(store, event(3))
+    await order_all(store)
+    assert await positions(store) == [(3, event(3))]
+
+
+async def test_an_event_without_a_position_is_not_removed(store: Store) -> None:
+    await write(store, event(2))
+    await order_all(store)
+    await write(store, event(1))
+    assert await store.alert_events.remove_before(NOW + timedelta(days=99), 9) == 0
+    await order_all(store)
+    assert await positions(store) == [(1, event(2)), (2, event(1))]
+
+
+async def test_events_are_removed_only_after_their_position_is_stored(
+    mongod_uri: str, database: str
+) -> None:
+    async with mongo(mongod_uri, database) as store:
+        await store.migrate()
+        await write(store, event(1), event(2))
+        await order_all(store)
+        failing: Any = Failing(store.alert_events._removed, bulk_write=StoreUnavailable("away"))
+        store.alert_events._removed = failing
+        with pytest.raises(StoreUnavailable):
+            await store.alert_events.remove_before(NOW + timedelta(days=99), 9)
+        assert [position for position, _ in await positions(store)] == [1, 2]
 
 
 async def test_an_event_is_written_with_its_transaction_or_not_at_all(store: Store) -> None:
@@ -342,9 +399,26 @@ async def test_a_dead_letter_is_listed_and_can_be_sent_again(store: Store) -> No
     assert again is not None
     assert (again.delivery.id, again.delivery.attempts) == (first, 1)
     await webhooks.failed(again.delivery, error="", due_at=later, now=later)
+    assert await webhooks.remove_dead(later, 9) == 0
     assert await webhooks.resend(1, "", later) == 2
     await webhooks.remove(1, webhook().url)
     assert await webhooks.backlog() == (None, 0)
+
+
+@with_each_driver
+async def test_old_dead_letters_are_removed(store: Store) -> None:
+    webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+    await webhooks.set(webhook())
+    await write(store, *(event(number) for number in range(5)))
+    await order_all(store)
+    for minutes in (0, 0, 0, 1):
+        claim = await webhooks.claim(later, later + timedelta(hours=1))
+        assert claim is not None
+        failed_at = later + timedelta(minutes=minutes)
+        await webhooks.failed(claim.delivery, error="e", due_at=None, now=failed_at)
+    before = later + timedelta(seconds=1)
+    assert [await webhooks.remove_dead(before, 2) for _ in range(3)] == [2, 1, 0]
+    assert await webhooks.backlog() == (event(4).created_at, 1)
 
 
 @with_each_driver

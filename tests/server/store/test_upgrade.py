@@ -41,6 +41,7 @@ NEW_IN_4 = [
     "the index app_id_created_at_id of credit_transactions is missing",
     "the index app_id_created_at_id of purchases is missing",
     "the collection alert_events is missing",
+    "the collection removed_events is missing",
     "the collection webhooks is missing",
     "the collection webhook_deliveries is missing",
     "the collection directory is missing",
@@ -156,7 +157,14 @@ async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_new_collecti
     client[database]["schema_version"].update_one({}, {"$set": {"version": Int64(3)}})
     for name in ("credit_transactions", "purchases"):
         client[database][name].drop_index("app_id_created_at_id")
-    for name in ("alert_events", "webhooks", "webhook_deliveries", "directory", "counters"):
+    for name in (
+        "alert_events",
+        "removed_events",
+        "webhooks",
+        "webhook_deliveries",
+        "directory",
+        "counters",
+    ):
         client[database].drop_collection(name)
     with pytest.raises(StoreMisconfigured) as refused:
         await store.verify_schema()

@@ -112,10 +112,18 @@ class Alerts(ABC):
         *,
         app_id: int,
         user_id: int | str | None = None,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AlertList:
-        """Return the `app_alerts` of an app and, with a user, the `user_alerts` too."""
-        values: Values = {"user_id": user_id, "app_id": app_id}
+        """Return the `app_alerts` of an app and, with a user, the `user_alerts` too.
+
+        Args:
+            app_id: The app.
+            user_id: The user; None: only the alerts of the app.
+            min_revision: As for `user_credits`; only with a user.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        values: Values = {"user_id": user_id, "app_id": app_id, "min_revision": min_revision}
         answer, _ = await self._open_caller.unary(ALERTS, values, timeout_seconds=timeout_seconds)
         return answer.reply
 
@@ -130,13 +138,17 @@ class Alerts(ABC):
         """Return the events of an app so far, oldest first: `async for … in …`.
 
         The events are read in pages of 1,000. An event can be read about a second after its
-        transaction. To read later events, continue after the `position` of the last one.
+        transaction, and for 30 days. To read later events, continue after the `position` of the
+        last one.
 
         Args:
             app_id: The app.
             user_id: Only events of this user; None: of all users.
-            after_position: The events after this `position`; 0 for all.
+            after_position: The events after this `position`; 0 for all that are kept.
             timeout_seconds: The time for each page; None for the client's.
+
+        Raises:
+            AlertEventsExpired: The server has removed events of the app after the position.
         """
         while True:
             values: Values = {
@@ -154,6 +166,18 @@ class Alerts(ABC):
                 return
             after_position = answer.reply.next_after_position
 
+    async def alert_position(self, *, app_id: int, timeout_seconds: float | None = None) -> int:
+        """Return the position of now: `watch_alerts` continues after it with new events alone.
+
+        Args:
+            app_id: The app.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        answer, _ = await self._open_caller.unary(
+            ALERT_EVENTS, {"app_id": app_id, "from_now": True}, timeout_seconds=timeout_seconds
+        )
+        return answer.reply.position
+
     async def watch_alerts(
         self,
         *,
@@ -170,9 +194,13 @@ class Alerts(ABC):
         Args:
             app_id: The app.
             user_id: Only events of this user; None: of all users.
-            after_position: The events after this `position`: 0 for all, or that of the last event
-                that your app has processed. Store it, to continue after a restart.
+            after_position: The events after this `position`: 0 for all that are kept, that of the
+                last event that your app has processed, or that of `alert_position`. Store it, to
+                continue after a restart.
             timeout_seconds: The time for each call; None for the client's.
+
+        Raises:
+            AlertEventsExpired: The server has removed events of the app after the position.
         """
         while True:
             values: Values = {
@@ -191,6 +219,6 @@ class Alerts(ABC):
                 continue
             for event in answer.reply.events:
                 yield event
-                after_position = event.position
+            after_position = max(after_position, answer.reply.position)
             if not answer.reply.events:
                 await asyncio.sleep(_PAUSE_SECONDS)

@@ -9,6 +9,7 @@
     ├── SummaryTooLarge         your request: request shorter spans
     ├── ResumeTokenInvalid      your request: begin without a token
     ├── ResumeTokenExpired      your app: begin without a token, and read what it missed
+    ├── AlertEventsExpired      your app: it continues too late, so events may be missed
     ├── UserNotFound            your request: the directory has no user with this external id
     ├── UserIdsExhausted        the operator: the directory has no number left for a user
     ├── NotReversible           your request: transactions of this type cannot be reversed
@@ -248,6 +249,20 @@ class ResumeTokenExpired(_Refusal):
 
     status = Status.OUT_OF_RANGE
     reason = ErrorReason.RESUME_TOKEN_EXPIRED
+
+
+@_figures
+class AlertEventsExpired(_Refusal):
+    """The server has removed events of the app after the position, because they were too old.
+
+    Attributes:
+        position: Up to which it has removed events. To read those that are kept, begin with the
+            position 0, or continue after this one.
+    """
+
+    status = Status.OUT_OF_RANGE
+    reason = ErrorReason.ALERT_EVENTS_EXPIRED
+    position: int
 
 
 @_figures

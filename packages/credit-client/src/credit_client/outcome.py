@@ -68,6 +68,7 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.IDEMPOTENCY_KEY_NOT_FOUND
             | ErrorReason.RESUME_TOKEN_INVALID
             | ErrorReason.RESUME_TOKEN_EXPIRED
+            | ErrorReason.ALERT_EVENTS_EXPIRED
             | ErrorReason.USER_NOT_FOUND
             | ErrorReason.USER_IDS_EXHAUSTED
             | ErrorReason.REVISION_NOT_REACHED

@@ -284,6 +284,7 @@ class Reads(ABC):
         refunded: bool | None = None,
         oldest_first: bool = False,
         page_size: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> PurchaseQuery:
         """Return the purchases of a user, or of an app, that satisfy all conditions.
@@ -309,6 +310,7 @@ class Reads(ABC):
             refunded: Only those with refunded credits, or only those without; None: both.
             oldest_first: Whether the oldest come first. Otherwise the newest do.
             page_size: The most purchases of a page, up to 1,000; 0 for 100.
+            min_revision: As for `user_credits`; only with a user.
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
@@ -329,6 +331,7 @@ class Reads(ABC):
             "refunded": refunded,
             "oldest_first": oldest_first,
             "page_size": page_size,
+            "min_revision": min_revision,
         }
 
         async def read(token: str) -> PurchasePage:
@@ -439,6 +442,7 @@ class Reads(ABC):
         created_from: datetime,
         created_until: datetime,
         group_by: SummaryGroup = SummaryGroup.UNSPECIFIED,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Summaries:
         """Return sums of the transactions of a user or of all users in an app, in a span of time.
@@ -452,6 +456,7 @@ class Reads(ABC):
             created_from: The beginning of the span, with a time zone.
             created_until: The end of the span, which is not in it, with a time zone.
             group_by: How the transactions are grouped. Days and months are in UTC.
+            min_revision: As for `user_credits`; only with a user.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -467,6 +472,7 @@ class Reads(ABC):
             "created_from": created_from,
             "created_until": created_until,
             "group_by": group_by,
+            "min_revision": min_revision,
         }
         answer, _ = await self._open_caller.unary(
             SUMMARIZE, values, timeout_seconds=timeout_seconds
@@ -480,6 +486,7 @@ class Reads(ABC):
         app_id: int,
         at: datetime | None = None,
         sequence: int | None = None,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> BalanceAt:
         """Return a user's balance in an app at an earlier time, or after a transaction.
@@ -494,13 +501,20 @@ class Reads(ABC):
             at: The time, with a time zone. A time in the future is replaced by the present time.
                 Either this or `sequence` is needed.
             sequence: The `sequence` of the last transaction that counts.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
             The `balance`, the credits that the user `owed`, the `sequence` of the last transaction
             that counts, and the time of the balance, `as_of`.
         """
-        values: Values = {"user_id": user_id, "app_id": app_id, "at": at, "sequence": sequence}
+        values: Values = {
+            "user_id": user_id,
+            "app_id": app_id,
+            "at": at,
+            "sequence": sequence,
+            "min_revision": min_revision,
+        }
         answer, _ = await self._open_caller.unary(
             BALANCE_AT, values, timeout_seconds=timeout_seconds
         )

@@ -29,7 +29,14 @@ from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.api.watch_hub import WatchHub
 from credit_server.banner import address_of, banner
-from credit_server.commit import Clock, Committer, EventOrder, Sweeper, SweepLimits
+from credit_server.commit import (
+    Clock,
+    Committer,
+    EventOrder,
+    EventRetention,
+    Sweeper,
+    SweepLimits,
+)
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
 from credit_server.errors import PartFailed, StartError
@@ -217,6 +224,8 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
             )
             sweeping = supervisor.start("the sweeper", sweeper.run())
             ordering = supervisor.start("the order of events", EventOrder(opened.store).run())
+            retention = EventRetention(opened.store, committer.clock)
+            removing = supervisor.start("the removal of old events", retention.run())
             dispatcher = Dispatcher(opened.store, sender, observed.telemetry.webhooks)
             dispatching = supervisor.start("the webhooks", dispatcher.run())
             _start_parts(supervisor, observed, tls, opened.mongod)
@@ -226,6 +235,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 watching.cancel()
                 sweeping.cancel()
                 ordering.cancel()
+                removing.cancel()
                 dispatching.cancel()
                 if worker is None or not worker.others_serve:
                     status.set(False)  # before anything else, so that probes see it first

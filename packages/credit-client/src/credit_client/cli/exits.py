@@ -17,6 +17,7 @@ from grpclib.const import Status
 from credit_client.errors import (
     AccessDenied,
     AccountFull,
+    AlertEventsExpired,
     AlreadyPurchased,
     AppTotalOverflow,
     AvailableTooLow,
@@ -169,6 +170,7 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     SummaryTooLarge: Exit.MISUSE,
     ResumeTokenInvalid: Exit.MISUSE,
     ResumeTokenExpired: Exit.NOT_POSSIBLE,
+    AlertEventsExpired: Exit.NOT_POSSIBLE,
     GrantNotFound: Exit.NOT_FOUND,
     HoldNotFound: Exit.NOT_FOUND,
     HoldSettled: Exit.NOT_POSSIBLE,

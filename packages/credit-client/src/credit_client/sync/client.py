@@ -1773,12 +1773,27 @@ class CreditClient:
         )
 
     def alerts(
-        self, *, app_id: int, user_id: int | str | None = None, timeout_seconds: float | None = None
+        self,
+        *,
+        app_id: int,
+        user_id: int | str | None = None,
+        min_revision: int | None = None,
+        timeout_seconds: float | None = None,
     ) -> AlertList:
-        """Return the `app_alerts` of an app and, with a user, the `user_alerts` too."""
+        """Return the `app_alerts` of an app and, with a user, the `user_alerts` too.
+
+        Args:
+            app_id: The app.
+            user_id: The user; None: only the alerts of the app.
+            min_revision: As for `user_credits`; only with a user.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
         return self._session.run(
             self._session.client.alerts(
-                app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+                app_id=app_id,
+                user_id=user_id,
+                min_revision=min_revision,
+                timeout_seconds=timeout_seconds,
             )
         )
 
@@ -1793,13 +1808,17 @@ class CreditClient:
         """Return the events of an app so far, oldest first: `for … in …`.
 
         The events are read in pages of 1,000. An event can be read about a second after its
-        transaction. To read later events, continue after the `position` of the last one.
+        transaction, and for 30 days. To read later events, continue after the `position` of the
+        last one.
 
         Args:
             app_id: The app.
             user_id: Only events of this user; None: of all users.
-            after_position: The events after this `position`; 0 for all.
+            after_position: The events after this `position`; 0 for all that are kept.
             timeout_seconds: The time for each page; None for the client's.
+
+        Raises:
+            AlertEventsExpired: The server has removed events of the app after the position.
         """
         return self._session.rows(
             self._session.client.alert_events(
@@ -1808,6 +1827,17 @@ class CreditClient:
                 after_position=after_position,
                 timeout_seconds=timeout_seconds,
             )
+        )
+
+    def alert_position(self, *, app_id: int, timeout_seconds: float | None = None) -> int:
+        """Return the position of now: `watch_alerts` continues after it with new events alone.
+
+        Args:
+            app_id: The app.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        return self._session.run(
+            self._session.client.alert_position(app_id=app_id, timeout_seconds=timeout_seconds)
         )
 
     def watch_alerts(
@@ -1826,9 +1856,13 @@ class CreditClient:
         Args:
             app_id: The app.
             user_id: Only events of this user; None: of all users.
-            after_position: The events after this `position`: 0 for all, or that of the last event
-                that your app has processed. Store it, to continue after a restart.
+            after_position: The events after this `position`: 0 for all that are kept, that of the
+                last event that your app has processed, or that of `alert_position`. Store it, to
+                continue after a restart.
             timeout_seconds: The time for each call; None for the client's.
+
+        Raises:
+            AlertEventsExpired: The server has removed events of the app after the position.
         """
         return self._session.rows(
             self._session.client.watch_alerts(
@@ -2170,6 +2204,7 @@ class CreditClient:
         refunded: bool | None = None,
         oldest_first: bool = False,
         page_size: int = 0,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> PurchaseQuery:
         """Return the purchases of a user, or of an app, that satisfy all conditions.
@@ -2195,6 +2230,7 @@ class CreditClient:
             refunded: Only those with refunded credits, or only those without; None: both.
             oldest_first: Whether the oldest come first. Otherwise the newest do.
             page_size: The most purchases of a page, up to 1,000; 0 for 100.
+            min_revision: As for `user_credits`; only with a user.
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
@@ -2217,6 +2253,7 @@ class CreditClient:
                 refunded=refunded,
                 oldest_first=oldest_first,
                 page_size=page_size,
+                min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             ),
         )
@@ -2316,6 +2353,7 @@ class CreditClient:
         created_from: datetime,
         created_until: datetime,
         group_by: SummaryGroup = SummaryGroup.UNSPECIFIED,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Summaries:
         """Return sums of the transactions of a user or of all users in an app, in a span of time.
@@ -2329,6 +2367,7 @@ class CreditClient:
             created_from: The beginning of the span, with a time zone.
             created_until: The end of the span, which is not in it, with a time zone.
             group_by: How the transactions are grouped. Days and months are in UTC.
+            min_revision: As for `user_credits`; only with a user.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -2345,6 +2384,7 @@ class CreditClient:
                 created_from=created_from,
                 created_until=created_until,
                 group_by=group_by,
+                min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             )
         )
@@ -2356,6 +2396,7 @@ class CreditClient:
         app_id: int,
         at: datetime | None = None,
         sequence: int | None = None,
+        min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> BalanceAt:
         """Return a user's balance in an app at an earlier time, or after a transaction.
@@ -2370,6 +2411,7 @@ class CreditClient:
             at: The time, with a time zone. A time in the future is replaced by the present time.
                 Either this or `sequence` is needed.
             sequence: The `sequence` of the last transaction that counts.
+            min_revision: As for `user_credits`.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Returns:
@@ -2382,6 +2424,7 @@ class CreditClient:
                 app_id=app_id,
                 at=at,
                 sequence=sequence,
+                min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             )
         )

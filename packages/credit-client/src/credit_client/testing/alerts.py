@@ -57,14 +57,17 @@ class FakeAlerts:
         return [event_to_message(event, position) for position, event in enumerate(self._events, 1)]
 
     def page(self, request: ListAlertEventsRequest) -> ListAlertEventsResponse:
-        """Return a page of the events of an app."""
+        """Return a page of the events of an app. The fake keeps all events."""
+        after = len(self) if request.from_now else request.after_position
         found = [
             event
             for event in self.all()
-            if event.position > request.after_position
+            if event.position > after
             and event.app_id == request.app_id
             and request.user_id in (None, event.user_id)
         ]
         size = min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MAX)
         more = found[size - 1].position if len(found) > size else 0
-        return ListAlertEventsResponse(events=found[:size], next_after_position=more)
+        return ListAlertEventsResponse(
+            events=found[:size], next_after_position=more, position=more or max(after, len(self))
+        )

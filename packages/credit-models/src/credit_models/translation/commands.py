@@ -18,6 +18,8 @@ from credit_models import (
     GetTransactionRequest,
     GrantCategory,
     GrantCreditsRequest,
+    ListAlertEventsRequest,
+    ListAlertsRequest,
     PlaceHoldRequest,
     PurchaseRequest,
     QueryPurchasesRequest,
@@ -175,9 +177,14 @@ def _scope_rule(request: WatchRequest) -> Iterator[Violation]:
         yield Violation(field="user_id", description="must be set if app_id is not set")
 
 
-def _revision_rule(request: AppId) -> Iterator[Violation]:
+def _revision_rule(request: AppId | ListAlertsRequest) -> Iterator[Violation]:
     if request.min_revision is not None and request.user_id is None:
         yield Violation(field="min_revision", description="must not be set if user_id is not set")
+
+
+def _position_rule(request: ListAlertEventsRequest) -> Iterator[Violation]:
+    if request.from_now and request.after_position:
+        yield Violation(field="after_position", description="must not be set with from_now")
 
 
 def _user_rule(request: FindUserRequest) -> Iterator[Violation]:
@@ -215,6 +222,8 @@ _FURTHER_RULES: Mapping[type[betterproto2.Message], Callable[[Any], Iterator[Vio
             RemoveWebhookRequest: webhook_rules,
             FindUserRequest: _user_rule,
             AppId: _revision_rule,
+            ListAlertsRequest: _revision_rule,
+            ListAlertEventsRequest: _position_rule,
         }
     )
 )

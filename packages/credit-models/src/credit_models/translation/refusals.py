@@ -268,6 +268,20 @@ def resume_token_expired() -> Answer:
     )
 
 
+def alert_events_expired(position: int) -> Answer:
+    """Return the answer to a read after a position whose following events were removed.
+
+    Args:
+        position: Up to which events of the app were removed.
+    """
+    return Answer(
+        ErrorReason.ALERT_EVENTS_EXPIRED,
+        f"events of the app up to the position {position} were removed, because they were too old:"
+        " continue after it, or begin with after_position 0",
+        {"position": str(position)},
+    )
+
+
 def transaction_not_found(transaction_id: str) -> Answer:
     """Return the answer to a read of a transaction that does not exist for the caller."""
     return Answer(

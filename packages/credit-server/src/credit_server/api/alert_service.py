@@ -16,13 +16,14 @@ from credit_models import (
     SetAlertRequest,
     SetAlertResponse,
 )
-from credit_models.ledger import Alert, AlertUnchanged, Receipt, SetAlert
+from credit_models.ledger import Account, Alert, AlertUnchanged, Receipt, SetAlert
 from credit_models.translation.alerts import (
     AlertChange,
     alert_of,
     alerts_to_messages,
     event_to_message,
 )
+from credit_models.translation.refusals import alert_events_expired
 from grpclib import const
 
 from credit_server.access import authorize
@@ -37,7 +38,7 @@ from credit_server.api.webhook_calls import WebhookCalls
 from credit_server.commit import Committer
 from credit_server.commit import WriteResult as Committed
 from credit_server.grpc.call import Call
-from credit_server.store.alert_events import OrderedEvent
+from credit_server.store.alert_events import EventsRemoved, OrderedEvent
 from credit_server.store.port import Store
 
 # The sizes of pages that the contract defines.
@@ -143,15 +144,13 @@ class AlertService(AlertServiceBase):
             audited.receipt = result
 
     async def _alerts_of(self, user_id: int, app_id: int) -> Sequence[Alert]:
-        account = await self._store.account(user_id)
-        app = None if account is None else account.apps.get(app_id)
-        return () if app is None else app.alerts
+        return _alerts_in(await self._store.account(user_id) or Account.empty(user_id), app_id)
 
     async def _list_alerts(self, call: Call[ListAlertsRequest, ListAlertsResponse]) -> None:
         request = await self._reads.request(call)
         own: Sequence[Alert] = ()
         if request.user_id is not None:
-            own = await self._alerts_of(request.user_id, request.app_id)
+            own = _alerts_in(await self._reads.reached(call, request), request.app_id)
         stored = await self._store.policy(request.app_id)
         await call.send_answer(
             ListAlertsResponse(
@@ -164,23 +163,30 @@ class AlertService(AlertServiceBase):
         self, call: Call[ListAlertEventsRequest, ListAlertEventsResponse]
     ) -> None:
         request = await self._reads.request(call)
-        size = min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MAX)
+        size, stored = min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MAX), self._store.alert_events
+        after = await stored.newest() if request.from_now else request.after_position
+        newest = after
 
         async def read() -> Sequence[OrderedEvent]:
+            nonlocal newest
             async with self._list_slots.slot(call.caller_name):
-                return await self._store.alert_events.page(
-                    request.app_id,
-                    request.user_id,
-                    after_position=request.after_position,
-                    limit=size + 1,
+                # Before the page, which then has all requested events up to there.
+                newest = max(after, await stored.newest())
+                return await stored.page(
+                    request.app_id, request.user_id, after_position=after, limit=size + 1
                 )
 
-        found = await (self._waited(call, request, read) if request.wait_seconds else read())
-        page = found[:size]
+        try:
+            found = await (self._waited(call, request, read) if request.wait_seconds else read())
+        except EventsRemoved as error:
+            raise errors.status_of(*alert_events_expired(error.position)) from None
+        page, more = found[:size], len(found) > size
+        last = page[-1].position if page else newest
         await call.send_answer(
             ListAlertEventsResponse(
                 events=[event_to_message(event, position) for position, event in page],
-                next_after_position=page[-1].position if len(found) > size else 0,
+                next_after_position=last if more else 0,
+                position=last if more else max(last, newest),
             )
         )
 
@@ -213,6 +219,11 @@ class AlertService(AlertServiceBase):
                     with suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), left)
                     changed.clear()
+
+
+def _alerts_in(account: Account, app_id: int) -> Sequence[Alert]:
+    app = account.apps.get(app_id)
+    return () if app is None else app.alerts
 
 
 def _as_audited(ending: Committed) -> WriteResult:

@@ -21,7 +21,7 @@ from credit_models import (
     SummaryGroup,
 )
 from credit_models.constraints import Violation
-from credit_models.ledger import UINT32_MAX, Account, settle
+from credit_models.ledger import UINT32_MAX, settle
 from credit_models.translation.commands import KINDS
 from credit_models.translation.refusals import (
     bad_request,
@@ -163,6 +163,8 @@ class HistoryService(HistoryServiceBase):
     ) -> None:
         request = await self._reads.request(call)
         query = PurchaseQuery(**self._common(call, request), refunded=request.refunded)
+        if request.min_revision is not None:
+            await self._reads.reached(call, request)
         query = _continued(query, request, _name_of(call))
         async with self._list_slots.slot(call.caller_name):
             page = await self._store.query_purchases(query)
@@ -219,6 +221,8 @@ class HistoryService(HistoryServiceBase):
             settling_seconds=self._clock.settling_seconds,
         )
         group_by = _GROUPS[request.group_by]
+        if request.min_revision is not None:
+            await self._reads.reached(call, request)
         async with self._list_slots.slot(call.caller_name):
             found = await self._store.summarize(query, group_by)
         if len(found.rows) > GROUPS_MAX:
@@ -237,7 +241,7 @@ class HistoryService(HistoryServiceBase):
         user_id, app_id = request.user_id, request.app_id
         # The account is read first: its revision is the latest sequence, and bounds what is read of
         # the history. So both are of one moment.
-        account = await self._store.account(user_id) or Account.empty(user_id)
+        account = await self._reads.reached(call, request)
         at = None if request.at is None else min(request.at, self._reads.now())
         end = 1 + min(account.revision, request.sequence or 0 if at is None else account.revision)
         found = await self._store.balance_at(user_id, app_id, end=end, at=at)

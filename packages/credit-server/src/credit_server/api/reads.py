@@ -60,11 +60,15 @@ _Answer = TypeVar("_Answer")
 _OfUser = TypeVar(
     "_OfUser",
     AppId,
+    GetBalanceAtRequest,
     GetForecastRequest,
     GetSpendingCapRequest,
+    ListAlertsRequest,
     ListGrantsRequest,
     ListHoldsRequest,
+    QueryPurchasesRequest,
     QueryTransactionsRequest,
+    SummarizeRequest,
     UserId,
 )
 

@@ -11,6 +11,7 @@ from credit_server.commit.errors import (
     Stopping,
 )
 from credit_server.commit.event_order import EventOrder
+from credit_server.commit.event_retention import EventRetention
 from credit_server.commit.observer import CommitObserver, NoObserver
 from credit_server.commit.pending import Answer, Submission, WriteResult
 from credit_server.commit.sweeper import Sweeper, SweepLimits, SweepObserver
@@ -24,6 +25,7 @@ __all__ = [
     "CommitObserver",
     "Committer",
     "EventOrder",
+    "EventRetention",
     "NoObserver",
     "NotCommitted",
     "Overloaded",

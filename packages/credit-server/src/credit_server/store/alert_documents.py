@@ -70,6 +70,13 @@ class AlertEventDocument(Document):
         )
 
 
+class RemovedEventsDocument(Document):
+    """`removed_events`: up to which position the events of an app were removed."""
+
+    app_id: Number = Field(alias="_id")
+    position: Sequence
+
+
 def event_bson(event: AlertEvent) -> dict[str, object]:
     """Return the document of a new event, which has no position yet."""
     return {

@@ -3,9 +3,15 @@
 An event is written with its entry and without a position, because concurrent transactions commit in
 any order. Then `order` gives positions to committed events: 1, 2, 3 and so on, without a gap. So a
 reader that has read up to a position never misses an event before it.
+
+Old events are removed, those with the smallest positions first. The latest event stays, because the
+next position follows from it. For each app, the store keeps the position up to which its events
+were removed, so that a reader who continues before it is rejected.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import takewhile
 from typing import NamedTuple, Protocol
 
 from credit_models.ledger import AlertEvent
@@ -18,6 +24,18 @@ class OrderedEvent(NamedTuple):
 
     position: int
     event: AlertEvent
+
+
+class EventsRemoved(Exception):
+    """Events of the app after the position of a read were removed.
+
+    Attributes:
+        position: Up to which events of the app were removed.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"events up to the position {position} were removed")
+        self.position = position
 
 
 class AlertEvents(Protocol):
@@ -58,8 +76,26 @@ class AlertEvents(Protocol):
         Args:
             app_id: The app.
             user_id: Only events of this user; None: of all users.
-            after_position: The page starts after this position, 0 to 2**63 - 1.
+            after_position: The page starts after this position, 1 to 2**63 - 1; 0: with the oldest
+                event.
             limit: The most events, at least 1.
+
+        Raises:
+            EventsRemoved: Events of the app after the position were removed.
+        """
+        ...
+
+    async def remove_before(self, time: datetime, limit: int) -> int:
+        """Remove the oldest ordered events, but not the latest event.
+
+        Several processes may do so at once.
+
+        Args:
+            time: Only events of entries that were created before this time.
+            limit: The most events, at least 1.
+
+        Returns:
+            The number of old events that were found. If it is the limit, there may be more.
         """
         ...
 
@@ -75,7 +111,9 @@ class MemoryAlertEvents:
         """
         self._webhooks = webhooks or MemoryWebhooks()
         self._unordered: dict[str, AlertEvent] = {}
-        self._ordered: list[AlertEvent] = []
+        self._ordered: list[OrderedEvent] = []
+        self._newest = 0
+        self._removed: dict[int, int] = {}
 
     def add(self, events: Iterable[AlertEvent]) -> None:
         """Add events of a transaction that is committed."""
@@ -86,27 +124,39 @@ class MemoryAlertEvents:
         waiting = self._unordered.values()
         found = sorted(waiting, key=lambda event: (event.created_at, event.sequence))[:limit]
         self._webhooks.enqueue(found)
-        self._ordered += [self._unordered.pop(event.id) for event in found]
+        for event in found:
+            self._newest += 1
+            self._ordered.append(OrderedEvent(self._newest, self._unordered.pop(event.id)))
         return len(found)
 
     async def newest(self) -> int:
         """Return the greatest position: see the port."""
-        return len(self._ordered)
+        return self._newest
 
     async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
         """Return the position and the app of later events: see the port."""
-        later = enumerate(self._ordered[position : position + limit], position + 1)
-        return [(number, event.app_id) for number, event in later]
+        later = [(each.position, each.event.app_id) for each in self._ordered]
+        return [each for each in later if each[0] > position][:limit]
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
     ) -> Sequence[OrderedEvent]:
         """Return events of an app: see the port."""
+        removed = self._removed.get(app_id, 0)
+        if 0 < after_position < removed:
+            raise EventsRemoved(removed)
         found = [
-            OrderedEvent(position, event)
-            for position, event in enumerate(self._ordered, 1)
-            if position > after_position
-            and event.app_id == app_id
-            and user_id in (None, event.user_id)
+            each
+            for each in self._ordered
+            if each.position > after_position
+            and each.event.app_id == app_id
+            and user_id in (None, each.event.user_id)
         ]
         return found[:limit]
+
+    async def remove_before(self, time: datetime, limit: int) -> int:
+        """Remove the oldest events: see the port."""
+        old = [*takewhile(lambda each: each.event.created_at < time, self._ordered[:-1])][:limit]
+        self._removed |= {each.event.app_id: each.position for each in old}
+        del self._ordered[: len(old)]
+        return len(old)

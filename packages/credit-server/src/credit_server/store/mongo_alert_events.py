@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from itertools import takewhile
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
@@ -9,8 +11,8 @@ from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from credit_server.store import schema
-from credit_server.store.alert_documents import AlertEventDocument
-from credit_server.store.alert_events import OrderedEvent
+from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
+from credit_server.store.alert_events import EventsRemoved, OrderedEvent
 from credit_server.store.driver import Database, Document
 from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import Conflict
@@ -35,6 +37,7 @@ class MongoAlertEvents:
             deadline: Translates the driver's errors, and limits the time of an operation.
         """
         self._events = database[schema.ALERT_EVENTS]
+        self._removed = database[schema.REMOVED_EVENTS]
         self._webhooks = webhooks
         self._deadline = deadline
 
@@ -115,5 +118,37 @@ class MongoAlertEvents:
         async with self._deadline():
             cursor = self._events.find(query).hint(index).sort("position", ASCENDING)
             documents = await cursor.limit(limit).batch_size(limit + 1).to_list(None)
+            # After the events: the position is stored before events are removed, so a read that
+            # lacks one finds it.
+            removed = await self._removed_until(app_id) if after_position else 0
+        if after_position < removed:
+            raise EventsRemoved(removed)
         events = (AlertEventDocument.model_validate(document) for document in documents)
         return [OrderedEvent(event.position or 0, event.to_event()) for event in events]
+
+    async def _removed_until(self, app_id: int) -> int:
+        found = await self._removed.find_one({"_id": app_id})
+        return 0 if found is None else RemovedEventsDocument.model_validate(found).position
+
+    async def remove_before(self, time: datetime, limit: int) -> int:
+        """Remove the oldest events: see the port."""
+        async with self._deadline():
+            cursor = self._events.find(
+                {"position": {"$lt": await self._newest()}},
+                {"_id": 0, "position": 1, "app_id": 1, "created_at": 1},
+            ).hint(schema.BY_POSITION)
+            oldest = await cursor.sort("position", ASCENDING).limit(limit).to_list(None)
+            old = [*takewhile(lambda event: event["created_at"] < time, oldest)]
+            if not old:
+                return 0
+            # Of the events of an app, the last one has the greatest position.
+            removed = {event["app_id"]: event["position"] for event in old}
+            await self._removed.bulk_write(
+                [
+                    UpdateOne({"_id": app_id}, {"$max": {"position": Int64(position)}}, upsert=True)
+                    for app_id, position in removed.items()
+                ]
+            )
+            # Nothing is added before the last of them, so these are the events that were found.
+            await self._events.delete_many({"position": {"$lte": old[-1]["position"]}})
+        return len(old)

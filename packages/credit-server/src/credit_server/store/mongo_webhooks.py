@@ -172,6 +172,17 @@ class MongoWebhooks:
             )
         return result.matched_count
 
+    async def remove_dead(self, time: datetime, limit: int) -> int:
+        """Remove old dead letters: see the port."""
+        old: Document = {"failed_at": {"$exists": True, "$lt": time}}
+        async with self._deadline():
+            cursor = self._deliveries.find(old, {"_id": 1}).hint(schema.BY_DEAD_LETTER)
+            ids = [each["_id"] for each in await cursor.limit(limit).to_list(None)]
+            if ids:
+                # Again with the time: some may have been sent again meanwhile.
+                await self._deliveries.delete_many({"_id": {"$in": ids}, **old})
+        return len(ids)
+
     async def backlog(self) -> Backlog:
         """Return what has not succeeded: see the port."""
         async with self._deadline():

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
 from pymongo.errors import OperationFailure
 
-from credit_server.store.alert_documents import AlertEventDocument
+from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import (
     AccountDocument,
@@ -32,7 +32,7 @@ from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocum
 # to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3
 # (0.3.0): an account has grants, holds and caps, an entry refers to others, and an app has a
 # policy. 4: the entries of all users in an app have an index, an account and a policy have
-# alerts, whose events are stored and sent to webhooks, and users have external ids.
+# alerts, whose events are stored for 30 days and sent to webhooks, and users have external ids.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -41,6 +41,7 @@ PURCHASES = "purchases"
 APP_TOTALS = "app_totals"
 APP_POLICIES = "app_policies"
 ALERT_EVENTS = "alert_events"
+REMOVED_EVENTS = "removed_events"
 WEBHOOKS = "webhooks"
 WEBHOOK_DELIVERIES = "webhook_deliveries"
 LEASES = "leases"
@@ -71,6 +72,7 @@ _DOCUMENTS: dict[str, type[Document]] = {
     APP_TOTALS: AppTotalDocument,
     APP_POLICIES: AppPolicyDocument,
     ALERT_EVENTS: AlertEventDocument,
+    REMOVED_EVENTS: RemovedEventsDocument,
     WEBHOOKS: WebhookDocument,
     WEBHOOK_DELIVERIES: DeliveryDocument,
     LEASES: LeaseDocument,
@@ -162,6 +164,7 @@ _INDEXES: dict[str, list[IndexModel]] = {
             name=BY_USER_AND_POSITION,
         ),
     ],
+    REMOVED_EVENTS: [],
     WEBHOOKS: [
         IndexModel([("app_id", ASCENDING), ("url", ASCENDING)], name="app_id_url", unique=True)
     ],

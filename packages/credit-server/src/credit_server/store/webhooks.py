@@ -2,7 +2,7 @@
 
 A delivery is one event of an alert for one webhook. `AlertEvents.order` adds it before the event
 gets its position, so that no event is missed. A delivery that has succeeded is removed. One that
-has failed for about a day is a dead letter, which stays until it is sent again.
+has failed for about a day is a dead letter, which stays until it is sent again or is too old.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -181,6 +181,15 @@ class Webhooks(Protocol):
         """
         ...
 
+    async def remove_dead(self, time: datetime, limit: int) -> int:
+        """Remove dead letters whose last attempt was before a time, and return their number.
+
+        Args:
+            time: The time.
+            limit: The most dead letters, at least 1. If it is returned, there may be more.
+        """
+        ...
+
     async def backlog(self) -> Backlog:
         """Return the deliveries that have not succeeded, for the metrics."""
         ...
@@ -291,6 +300,17 @@ class MemoryWebhooks:
         for each in dead:
             self._deliveries[each.id] = replace(each, attempts=0, due_at=now, failed_at=None)
         return len(dead)
+
+    async def remove_dead(self, time: datetime, limit: int) -> int:
+        """Remove old dead letters: see the port."""
+        old = [
+            each.id
+            for each in self._deliveries.values()
+            if each.failed_at is not None and each.failed_at < time
+        ][:limit]
+        for id_ in old:
+            del self._deliveries[id_]
+        return len(old)
 
     async def backlog(self) -> Backlog:
         """Return what has not succeeded: see the port."""

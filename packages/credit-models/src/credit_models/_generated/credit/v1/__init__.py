@@ -492,6 +492,13 @@ class ErrorReason(betterproto2.Enum):
     Nothing was changed.
     """
 
+    ALERT_EVENTS_EXPIRED = 54
+    """
+    OUT_OF_RANGE. The server has removed events of the app after the `after_position`, because they were too
+    old. Metadata: `position`, up to which it has removed events. Nothing was changed. To read the events that
+    are kept, begin with the `after_position` 0, or continue after `position`.
+    """
+
     USER_NOT_FOUND = 58
     """
     NOT_FOUND. The directory has no such user, or the user is in the directory of an app that the caller may
@@ -560,6 +567,7 @@ class ErrorReason(betterproto2.Enum):
             51: "ERROR_REASON_TOO_MANY_WEBHOOKS",
             52: "ERROR_REASON_WEBHOOK_URL_NOT_ALLOWED",
             53: "ERROR_REASON_DEAD_LETTER_NOT_FOUND",
+            54: "ERROR_REASON_ALERT_EVENTS_EXPIRED",
             58: "ERROR_REASON_USER_NOT_FOUND",
             59: "ERROR_REASON_USER_IDS_EXHAUSTED",
             60: "ERROR_REASON_REVISION_NOT_REACHED",
@@ -614,6 +622,7 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_TOO_MANY_WEBHOOKS": 51,
             "ERROR_REASON_WEBHOOK_URL_NOT_ALLOWED": 52,
             "ERROR_REASON_DEAD_LETTER_NOT_FOUND": 53,
+            "ERROR_REASON_ALERT_EVENTS_EXPIRED": 54,
             "ERROR_REASON_USER_NOT_FOUND": 58,
             "ERROR_REASON_USER_IDS_EXHAUSTED": 59,
             "ERROR_REASON_REVISION_NOT_REACHED": 60,
@@ -2115,6 +2124,13 @@ class GetBalanceAtRequest(betterproto2.Message):
     All transactions with this `sequence` or a smaller one count.
     """
 
+    min_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(5, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    As in `QueryTransactionsRequest`.
+    """
+
 
 default_message_pool.register_message("credit.v1", "GetBalanceAtRequest", GetBalanceAtRequest)
 
@@ -2683,7 +2699,7 @@ class ListAlertEventsRequest(betterproto2.Message):
         betterproto2.field(3, betterproto2.TYPE_UINT64)
     )
     """
-    Only events with a greater `position`. 0: from the beginning.
+    Only events with a greater `position`. 0: from the oldest event that is kept.
     """
 
     page_size: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -2699,6 +2715,12 @@ class ListAlertEventsRequest(betterproto2.Message):
     """
     The number of seconds that the server waits for an event if there is none. If the server stops, or if
     the deadline of the call is near, it answers earlier without an event. 0: it does not wait.
+    """
+
+    from_now: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    Whether only events are returned that get their position after the request. Then `after_position` must
+    be 0. Without `wait_seconds` there are none, and the response has the `position` from which to continue.
     """
 
 
@@ -2721,6 +2743,15 @@ class ListAlertEventsResponse(betterproto2.Message):
     )
     """
     The `after_position` of the next page. 0: this is the last page.
+    """
+
+    position: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT64
+    )
+    """
+    The pages up to this one have all requested events up to this position, also if that are none. To
+    receive later events, send it as `after_position`. Unlike the position of the last event, it grows while
+    the app has no events, so it does not expire.
     """
 
 
@@ -2747,6 +2778,13 @@ class ListAlertsRequest(betterproto2.Message):
     )
     """
     The app.
+    """
+
+    min_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(3, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    As in `QueryTransactionsRequest`. It must not be set without `user_id`.
     """
 
 
@@ -3575,6 +3613,13 @@ class QueryPurchasesRequest(betterproto2.Message):
     The `next_page_token` of the previous page. Empty: the first page. The caller's identity, and all
     other fields except `page_size`, must be the same as in the request for the previous page. Otherwise
     the request is rejected with PAGE_TOKEN_INVALID.
+    """
+
+    min_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(15, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    As in `QueryTransactionsRequest`. It must not be set without `user_id`.
     """
 
 
@@ -4785,6 +4830,13 @@ class SummarizeRequest(betterproto2.Message):
     How the transactions are grouped. A value that the server does not know is rejected as INVALID_FIELD.
     """
 
+    min_revision: "typing.Annotated[int, pydantic.Field(ge=0, le=2**64 - 1)] | None" = (
+        betterproto2.field(6, betterproto2.TYPE_UINT64, optional=True)
+    )
+    """
+    As in `QueryTransactionsRequest`. It must not be set without `user_id`.
+    """
+
 
 default_message_pool.register_message("credit.v1", "SummarizeRequest", SummarizeRequest)
 
@@ -5423,7 +5475,7 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
     ) -> "RemoveAlertResponse":
         """
         Removes an alert of a user in an app, or of an app. Removing an alert that is not set changes nothing.
-        Past events are kept.
+        Its past events stay.
         """
 
         return await self._unary_unary(
@@ -5470,6 +5522,9 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         Events are ordered by `position`. An event gets its position within a second after its transaction, and
         no later event gets a smaller one. So a caller that continues after the last position that it has read
         misses no event. With `wait_seconds`, it receives each event soon and makes few calls.
+
+        The server removes events after 30 days. If it has removed events of the app after `after_position`, it
+        rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice.
         """
 
         return await self._unary_unary(
@@ -5565,7 +5620,8 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ListDeadLettersResponse":
         """
-        Returns a page of the dead letters of an app: the messages that no attempt has delivered.
+        Returns a page of the dead letters of an app: the messages that no attempt has delivered. The server
+        removes a dead letter 30 days after its last attempt.
         """
 
         return await self._unary_unary(
@@ -6492,7 +6548,7 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
     async def remove_alert(self, message: "RemoveAlertRequest") -> "RemoveAlertResponse":
         """
         Removes an alert of a user in an app, or of an app. Removing an alert that is not set changes nothing.
-        Past events are kept.
+        Its past events stay.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6513,6 +6569,9 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         Events are ordered by `position`. An event gets its position within a second after its transaction, and
         no later event gets a smaller one. So a caller that continues after the last position that it has read
         misses no event. With `wait_seconds`, it receives each event soon and makes few calls.
+
+        The server removes events after 30 days. If it has removed events of the app after `after_position`, it
+        rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -6554,7 +6613,8 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         self, message: "ListDeadLettersRequest"
     ) -> "ListDeadLettersResponse":
         """
-        Returns a page of the dead letters of an app: the messages that no attempt has delivered.
+        Returns a page of the dead letters of an app: the messages that no attempt has delivered. The server
+        removes a dead letter 30 days after its last attempt.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)

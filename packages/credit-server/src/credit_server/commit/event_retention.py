@@ -1,0 +1,75 @@
+"""Remove old events of alerts, and old dead letters of webhooks."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from random import Random
+
+import structlog
+
+from credit_server.commit.clock import Clock
+from credit_server.store.port import Store, StoreError
+
+log = structlog.get_logger("credit_server.commit")
+
+# How long events and dead letters are kept, which the contract defines.
+KEPT = timedelta(days=30)
+
+# The pause between two searches. A search that finds nothing is two reads of an index.
+_INTERVAL_SECONDS = 3600.0
+
+# The most events or dead letters of one command.
+_CHUNK = 500
+
+
+class EventRetention:
+    """Removes what is too old. All servers do so concurrently."""
+
+    def __init__(self, store: Store, clock: Clock, *, random: Random | None = None) -> None:
+        """Prepare; `run` removes.
+
+        Args:
+            store: Keeps the events and the dead letters.
+            clock: The time at which they are too old.
+            random: Spreads the searches of servers that start together; not for secrets.
+        """
+        self._store = store
+        self._clock = clock
+        self._random = random or Random()  # noqa: S311 - spreading needs no secrecy
+
+    async def run(self) -> None:
+        """Remove what is too old until cancelled.
+
+        An unexpected error is logged and does not end the server: balances do not depend on events.
+        """
+        while True:
+            await asyncio.sleep(_INTERVAL_SECONDS * self._random.uniform(0.1, 1.0))
+            try:
+                await self.remove()
+            except Exception as error:
+                log.warning(
+                    "old events of alerts cannot be removed; the server retries",
+                    error=str(error),
+                    exc_info=None if isinstance(error, StoreError) else error,
+                )
+
+    async def remove(self) -> None:
+        """Remove all events and dead letters that are too old.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        before = self._clock.time() - KEPT
+        await _all(self._store.alert_events.remove_before, before)
+        lost = await _all(self._store.webhooks.remove_dead, before)
+        if lost:
+            log.warning("dead letters of webhooks were removed", dead_letters=lost, days=KEPT.days)
+
+
+async def _all(remove: Callable[[datetime, int], Awaitable[int]], before: datetime) -> int:
+    removed = 0
+    while True:
+        found = await remove(before, _CHUNK)
+        removed += found
+        if found < _CHUNK:
+            return removed
