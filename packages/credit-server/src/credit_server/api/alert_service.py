@@ -163,7 +163,10 @@ class AlertService(AlertServiceBase):
         self, call: Call[ListAlertEventsRequest, ListAlertEventsResponse]
     ) -> None:
         request = await self._reads.request(call)
-        size, stored = min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MAX), self._store.alert_events
+        size, stored = (
+            min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MAX),
+            self._store.alert_events,
+        )
         after = await stored.newest() if request.from_now else request.after_position
         newest = after
 

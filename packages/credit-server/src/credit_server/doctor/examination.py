@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from credit_server.doctor import credentials, ledger, machine, store
+from credit_server.doctor import credentials, ledger, machine, store, webhooks
 from credit_server.doctor.report import Finding, fails
 from credit_server.doctor.subject import Subject, read
 from credit_server.settings import ServerSettings
@@ -38,6 +38,7 @@ CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     store.check_privileges,
     ledger.check_ledger,
     ledger.check_dates,
+    webhooks.check_webhooks,
 )
 
 

@@ -11,7 +11,7 @@ import resource
 import shutil
 import ssl
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,8 +40,10 @@ from credit_server.store.sample import (
     future_entries,
     sample_ledger,
 )
+from credit_server.store.undelivered import DEAD_LETTERS_COUNTED_MAX, dead_letters
 
 __all__ = [
+    "DEAD_LETTERS_COUNTED_MAX",
     "AppSum",
     "DataDirectory",
     "FutureEntries",
@@ -118,6 +120,8 @@ class StoreReading:
         embedded: Whether it is the server's own, of one node by design and on loopback.
         report: What it reports about itself; None if nothing was read.
         ledger: A sample of the ledger; None if its schema does not allow to read it.
+        dead_letters: The number of events of each app that could not be delivered to a webhook, by
+            app; None if they cannot be read.
         unreachable: Why the store does not answer; empty if it does.
         not_started: Why the embedded store does not start; empty if it does.
     """
@@ -125,6 +129,7 @@ class StoreReading:
     embedded: bool = False
     report: StoreReport | None = None
     ledger: LedgerReading | None = None
+    dead_letters: Mapping[int, int] | None = None
     unreachable: str = ""
     not_started: str = ""
 
@@ -278,8 +283,9 @@ async def _read_report(uri: str, settings: ServerSettings, *, embedded: bool) ->
                     search_seconds=seconds * _SCAN_SHARE,
                 )
                 ledger = LedgerReading(sample=sample, future=future)
+                dead = await dead_letters(client, database=database)
             except StoreError as error:
-                ledger = LedgerReading(error=str(error))
-            return StoreReading(embedded=embedded, report=report, ledger=ledger)
+                ledger, dead = LedgerReading(error=str(error)), None
+            return StoreReading(embedded=embedded, report=report, ledger=ledger, dead_letters=dead)
     except StoreError as error:
         return StoreReading(embedded=embedded, unreachable=str(error))
