@@ -50,6 +50,7 @@ from credit_client.cli.output import Format, Layout, record_of, show, show_json,
 from credit_client.cli.statement import statement
 from credit_client.cli.table import Record
 from credit_client.cli.times import moment, read_option
+from credit_client.cli.top import top
 from credit_client.cli.watching import watch
 from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
@@ -232,7 +233,7 @@ def balance(
         raise typer.BadParameter("name an app, a user, or both: --app, --user")
 
 
-for _query in (transactions, purchases, summary, find, statement, export, watch):
+for _query in (transactions, purchases, summary, find, statement, export, watch, top):
     app.command(_query.__name__, cls=Command)(_query)
 
 

@@ -25,6 +25,7 @@ _AMOUNTS = {
     "credits_in",
     "credits_out",
     "effect",
+    "entries",
     "expired",
     "expiring",
     "held",
@@ -41,7 +42,7 @@ _AMOUNTS = {
     "spent",
     "transactions",
 }
-_NUMBERS = {"app_id", "created_by", "priority", "sequence", "user_id"}
+_NUMBERS = {"app_id", "created_by", "per_minute", "priority", "sequence", "user_id"}
 _TIMES = {"at", "from", "until"}
 # Free text is wrapped where it does not fit beside other columns. Ids, numbers and times stay in
 # one piece, unless one alone is wider than the terminal.
