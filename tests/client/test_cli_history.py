@@ -64,6 +64,7 @@ def done(*arguments: str) -> list[dict[str, Any]]:
         (["--last", "9"], [1, 2, 3, 4]),
         (["--last", "2", "--app", "1", "--kind", "add"], [1, 4]),
         (["--kind", "use"], [3]),
+        (["--type", "use"], [3]),
         (["--kind", "use", "--kind", "ADD", "--after", "1"], [2, 3, 4]),
         (["--since", "2000-01-01"], [1, 2, 3, 4]),
         (["--until", "2000-01-01T00:00Z"], []),
@@ -161,7 +162,7 @@ def test_a_list_needs_a_user_or_an_app(server: ServerProcess, command: str) -> N
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--kind", "spend"], "'spend' is not a kind; the kinds are add, use"),
+        (["--kind", "spend"], "'spend' is not a type; the types are add, use"),
         (["--last", "0"], "--last must be 1 or more"),
         (
             ["--since", "yesterday"],
@@ -204,7 +205,7 @@ def test_a_watch_shows_what_was_written_since_its_token(user: str) -> None:
     (event,) = [json.loads(line) for line in first.stdout.splitlines()]
     assert [each["balance"] for each in event["snapshot"]["balances"]] == [47, 20]
     token = event["resume_token"]
-    assert f"to continue: credit watch --user {user} --from {token}" in first.stderr
+    assert f"to continue: credit watch --user {user} --from {token} --once\n" in first.stderr
     done("add", "--user", user, "--app", "2", "--credits", "5")
     rest = done("watch", "--user", user, "--from", token, "--once")
     assert [each["transaction"]["sequence"] for each in rest] == [5]

@@ -122,6 +122,35 @@ def test_the_balance_in_an_app_shows_what_is_held_and_what_expires(served: Serve
     assert (row["user_id"], row["app_id"], row["balance"], row["held"]) == ("7", "1", "6", "4")
 
 
+def test_csv_of_balances_has_the_same_columns_whatever_is_selected(served: Served) -> None:
+    done(*ADD)
+    rows = [
+        sheet("balance", *selected)[0]
+        for selected in (["--app", "1"], ["--user", "7"], OF_USER, [*OF_USER, "--at", "2100-01-01"])
+    ]
+    assert len({tuple(row) for row in rows}) == 1
+    assert [row["balance"] for row in rows] == ["120"] * 4
+    assert [row["user_id"] for row in rows] == ["", "7", "7", "7"]
+    assert [(row["revision"], row["sequence"]) for row in rows] == [
+        ("", ""),
+        ("", ""),
+        ("1", ""),
+        ("", "1"),
+    ]
+    assert [bool(row["as_of"]) for row in rows] == [False] * 3 + [True]
+
+
+def test_csv_of_sums_has_values_only_for_its_group(served: Served) -> None:
+    done(*ADD)
+    span = ["summary", "--user", "7", "--since", "2026-01-01", "--until", "2100-01-01"]
+    groups = ("starts_at", "type", "report_id", "app_id")
+    for by, filled in (([], ""), (["--by", "type"], "type"), (["--by", "app"], "app_id")):
+        (row,) = sheet(*span, *by)
+        assert [name for name in groups if row[name]] == ([filled] if filled else [])
+        assert row["credits_in"] == "120"
+    assert sheet(*span, "--by", "month")[0]["starts_at"].endswith("-01T00:00:00.000Z")
+
+
 def test_csv_has_a_header_the_numbers_as_they_are_and_no_formulas(served: Served) -> None:
     done(*ADD, "--key", "@k")
     done("grant", *OF_USER, "--credits", "5", "--metadata", "a=b", "--note", "-1")

@@ -325,9 +325,64 @@ def test_the_user_of_a_summary_is_an_argument_or_an_option(served: Served) -> No
 
 def test_a_user_without_credits_has_an_empty_summary(served: Served) -> None:
     result = credit("user", "9", "-o", "table")
-    assert (result.exit_code, result.stderr) == (0, "no balances\n")
-    assert result.stdout.splitlines()[:2] == ["user_id   9", "revision  0"]
-    assert json.loads(credit("user", "9").stdout)["transactions"] == []
+    note = "credit: user 9 has no balance and no transaction\n"
+    assert (result.exit_code, result.stderr) == (0, note)
+    assert result.stdout.splitlines() == ["user_id   9", "revision  0"]
+    result = credit("user", "9")
+    assert (result.exit_code, result.stderr) == (0, note)
+    assert json.loads(result.stdout)["transactions"] == []
+
+
+def test_lists_of_all_users_have_sequences_and_show_up_to_when_they_are_complete(
+    served: Served,
+) -> None:
+    app = ("--app", str(LARGEST))
+    span = ("--since", "2026-01-01", "--until", "2100-01-01")
+    for command in (["transactions", *app], ["purchases", *app], ["summary", *app, *span]):
+        table = credit(*command, "-o", "table")
+        assert re.fullmatch(
+            r"credit: complete until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+05:45; later entries are left"
+            r" out\n",
+            table.stderr,
+        )
+        assert credit(*command).stderr == ""
+        early = [*command[:-1], "2026-02-01"] if span[1] in command else [*command, "--until", "1d"]
+        assert credit(*early, "-o", "table").stderr in (
+            "",
+            f"no {command[0]}\n",
+            "no transactions\n",
+        )
+        assert ("SEQ" in table.stdout) == (command[0] != "summary")
+    assert "complete" not in credit("transactions", "--user", "7", "-o", "table").stderr
+
+
+def test_an_earlier_balance_has_a_local_time(served: Served) -> None:
+    at = ("balance", "--user", "7", "--app", "1", "--at", "2026-01-01T00:00Z", "-o", "table")
+    assert "as_of     2026-01-01 05:45:00+05:45" in credit(*at).stdout
+
+
+def test_the_removal_of_an_alert_and_of_a_webhook_is_shown(served: Served) -> None:
+    limit = ("--app", "1", "--credits", "20")
+    url = ("--app", "1", "--url", "https://example.com/hook")
+    for command, expected in (
+        ("alert set", None),
+        ("alert remove", {"credits": 20, "direction": "FALLS_BELOW", "alerts_left": 0}),
+        ("webhook set", None),
+        ("webhook remove", {"url": url[3], "removed": True, "webhooks_left": 0}),
+        ("webhook remove", {"url": url[3], "removed": False, "webhooks_left": 0}),
+    ):
+        options = limit if command.startswith("alert") else url
+        result = credit(*command.split(), *options)
+        assert result.exit_code == 0, result.stderr
+        if expected is not None:
+            document = json.loads(result.stdout)
+            assert {name: document[name] for name in expected} == expected
+    table = credit("webhook", "remove", *url, "-o", "table").stdout
+    assert table.splitlines()[1:] == [
+        f"url            {url[3]}",
+        "removed        False",
+        "webhooks_left  0",
+    ]
 
 
 def test_the_acting_id_comes_from_the_environment_unless_it_is_given(

@@ -33,7 +33,7 @@ from credit_client.request import Values
 CONCURRENCY_MAX = 64
 _NAME_MAX = 100
 
-# Half of what a message may hold: two messages of a lane alternate without a pause of the server.
+# Half of what a message may hold: two messages of a shard alternate without a pause of the server.
 _ROWS_PER_MESSAGE = 500
 
 # The errors that concern a row alone. All others concern the server or the whole import.
@@ -142,8 +142,8 @@ class ImportReport:
 
 
 @dataclass(slots=True)
-class _Lane:
-    """The rows of some users, in their order. One message of a lane is under way at a time."""
+class _Shard:
+    """The rows of some users, in their order. One message of a shard is under way at a time."""
 
     waiting: list[tuple[int, ImportRow, PendingWrite]] = field(default_factory=list)
     sending: asyncio.Task[None] | None = None
@@ -178,7 +178,7 @@ class Import:
         self._rejected = rejected
         self._timeout_seconds = timeout_seconds
         self._users_app_id = users_app_id
-        self._lanes = [_Lane() for _ in range(concurrency)]
+        self._shards = [_Shard() for _ in range(concurrency)]
         self._report = ImportReport()
         self._rejections: list[RejectedRow] = []
 
@@ -195,12 +195,12 @@ class Import:
                 number += 1
                 self._report = replace(self._report, rows=number)
                 await self._take(number, row)
-            for lane in self._lanes:
-                await self._send(lane)
-            for lane in self._lanes:
-                await _sent(lane)
+            for shard in self._shards:
+                await self._send(shard)
+            for shard in self._shards:
+                await _sent(shard)
         finally:
-            tasks = [lane.sending for lane in self._lanes if lane.sending is not None]
+            tasks = [shard.sending for shard in self._shards if shard.sending is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -219,22 +219,22 @@ class Import:
         except (InvalidField, TypeError) as error:
             self._reject(RejectedRow(number=number, row=row, error=error))
             return
-        # Rows of a user share a lane: they take effect in their order. A text and a number of one
-        # user can be in two lanes.
+        # Rows of a user share a shard: they take effect in their order. A text and a number of one
+        # user can be in two shards.
         user = row.user_id
         # Not `hash`, which differs between processes.
         user = zlib.crc32(user.encode()) if isinstance(user, str) else user
-        lane = self._lanes[user % len(self._lanes)]
-        lane.waiting.append((number, row, write))
-        if len(lane.waiting) >= _ROWS_PER_MESSAGE:
-            await self._send(lane)
+        shard = self._shards[user % len(self._shards)]
+        shard.waiting.append((number, row, write))
+        if len(shard.waiting) >= _ROWS_PER_MESSAGE:
+            await self._send(shard)
 
-    async def _send(self, lane: _Lane) -> None:
-        """Send the rows of a lane that wait, when the message before has its answer."""
-        await _sent(lane)
-        waiting, lane.waiting = lane.waiting, []
+    async def _send(self, shard: _Shard) -> None:
+        """Send the rows of a shard that wait, when the message before has its answer."""
+        await _sent(shard)
+        waiting, shard.waiting = shard.waiting, []
         if waiting:
-            lane.sending = asyncio.create_task(self._write(waiting))
+            shard.sending = asyncio.create_task(self._write(waiting))
 
     async def _write(self, rows: Sequence[tuple[int, ImportRow, PendingWrite]]) -> None:
         row_of = {write: (number, row) for number, row, write in rows}
@@ -298,8 +298,8 @@ def _has_failed(write: PendingWrite) -> bool:
     )
 
 
-async def _sent(lane: _Lane) -> None:
-    sending, lane.sending = lane.sending, None
+async def _sent(shard: _Shard) -> None:
+    sending, shard.sending = shard.sending, None
     if sending is not None:
         try:
             await sending

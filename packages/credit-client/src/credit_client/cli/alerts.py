@@ -1,9 +1,9 @@
 """The commands `credit alert`: set alerts, which are limits of balances, and show their events."""
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 from credit_models import Alert, AlertDirection, AlertEvent
@@ -12,8 +12,16 @@ from credit_client.cli.calls import make_list, make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.groups import with_groups
 from credit_client.cli.help import Command, application
-from credit_client.cli.options import App, By, Display, UserId, number, user_option
-from credit_client.cli.output import Format, Layout, fields_of, record_of, show_json, show_rows
+from credit_client.cli.options import App, By, Display, MinRevision, UserId, number, user_option
+from credit_client.cli.output import (
+    Format,
+    Layout,
+    fields_of,
+    record_of,
+    show,
+    show_json,
+    show_rows,
+)
 from credit_client.cli.table import Record
 from credit_client.cli.watching import show_continuation
 from credit_client.client import CreditClient
@@ -81,17 +89,19 @@ def set_(
     by: By = 1,
 ) -> None:
     """Set an alert, and show all alerts of the user or the app."""
-    _make_change(
-        lambda client: client.set_alert(
+
+    async def shown(client: CreditClient) -> None:
+        alerts = await client.set_alert(
             app_id=app_id,
             credits=limit,
             created_by=by,
             user_id=user,
             direction=_DIRECTIONS[direction],
-        ),
-        connection,
-        display,
-    )
+        )
+        show_rows(map(record_of, alerts), _ALERTS, display.form, utc=display.utc)
+
+    # A retry is safe without a key.
+    make_reads(lambda client, _: shown(client), connection)
 
 
 @alert.command("remove", cls=Command)
@@ -105,27 +115,36 @@ def remove(
     direction: Way = Direction.BELOW,
     by: By = 1,
 ) -> None:
-    """Remove an alert, and show the alerts that are left."""
-    _make_change(
-        lambda client: client.remove_alert(
+    """Remove an alert, and show how many alerts of the user or the app are left."""
+
+    async def removed(client: CreditClient) -> None:
+        left = await client.remove_alert(
             app_id=app_id,
             credits=limit,
             created_by=by,
             user_id=user,
             direction=_DIRECTIONS[direction],
-        ),
-        connection,
-        display,
-    )
+        )
+        which = {"credits": limit, "direction": _DIRECTIONS[direction].name}
+        of = {"app_id": app_id, "user_id": user}
+        show({**of, **which, "alerts_left": len(left)}, display.form, utc=display.utc)
+
+    make_reads(lambda client, _: removed(client), connection)
 
 
 @alert.command("list", cls=Command)
 @with_groups
-def list_(app_id: App, connection: Connection, display: Display, user: MaybeUser = None) -> None:
+def list_(
+    app_id: App,
+    connection: Connection,
+    display: Display,
+    user: MaybeUser = None,
+    min_revision: MinRevision = None,
+) -> None:
     """List the alerts of an app and, with --user, also those of the user."""
 
     async def listed(client: CreditClient) -> None:
-        found = await client.alerts(app_id=app_id, user_id=user)
+        found = await client.alerts(app_id=app_id, user_id=user, min_revision=min_revision)
         if display.form is Format.JSON:
             show_json(record_of(found))
             return
@@ -148,7 +167,7 @@ def events(
     user: OnlyUser = None,
     after: Annotated[int, number("--after", "Only events after this position.")] = 0,
 ) -> None:
-    """List the events of an app's alerts, oldest first."""
+    """List the events of an app's alerts of the last 30 days, oldest first."""
     make_list(
         lambda client: client.alert_events(app_id=app_id, user_id=user, after_position=after),
         _EVENTS,
@@ -175,9 +194,7 @@ def watch(
     async def watched(client: CreditClient) -> AsyncGenerator[AlertEvent, None]:
         nonlocal last
         if last is None:
-            last = 0
-            async for event in client.alert_events(app_id=app_id, user_id=user):
-                last = event.position
+            last = await client.alert_position(app_id=app_id)
         async with aclosing(
             client.watch_alerts(app_id=app_id, user_id=user, after_position=last)
         ) as coming:
@@ -200,18 +217,3 @@ def _event_record(event: object) -> Record:
     record = record_of(event)
     found = record["alert"]
     return {**record, **found} if isinstance(found, dict) else record
-
-
-def _make_change(
-    # Any: what a coroutine yields and is sent.
-    change: Callable[[CreditClient], Coroutine[Any, Any, Sequence[Alert]]],
-    connection: Connection,
-    display: Display,
-) -> None:
-    """Change alerts, and show all that are set then. A retry is safe without a key."""
-
-    async def shown(client: CreditClient) -> None:
-        records = [record_of(each) for each in await change(client)]
-        show_rows(records, _ALERTS, display.form, utc=display.utc)
-
-    make_reads(lambda client, _: shown(client), connection)

@@ -60,7 +60,16 @@ from credit_client.errors import ServerTooOld, UserNotFound
 _BALANCES_SELDOM = ("held", "owed", "expiring", "expires_at")
 _BALANCES = Layout(
     noun="balances",
-    fields=("user_id", "app_id", "balance", *_BALANCES_SELDOM),
+    # Those of every balance: of a user in an app, of an app, and at an earlier time.
+    fields=(
+        "user_id",
+        "app_id",
+        "balance",
+        *_BALANCES_SELDOM,
+        "revision",
+        "sequence",
+        "as_of",
+    ),
     columns=("app_id", "balance"),
 )
 _SUMMARY = ("user_id", "external_id", "revision", "created_at", "updated_at")
@@ -194,14 +203,16 @@ def balance(
     """Show a balance: of a user in an app, of all users of an app, or of a user in all apps."""
 
     async def earlier(client: CreditClient, app_id: int, user_id: int | str) -> None:
-        found = await client.balance_at(user_id=user_id, app_id=app_id, at=time)
+        found = await client.balance_at(
+            user_id=user_id, app_id=app_id, at=time, min_revision=min_revision
+        )
         whose = {"app_id": app_id, "user_id": user_id}
-        show({**whose, **record_of(found)}, display.form, utc=display.utc)
+        _show_balance({**whose, **record_of(found)}, display)
 
     async def of_app(client: CreditClient, app_id: int) -> None:
         if user is None:
             total = await client.balance(app_id=app_id, min_revision=min_revision)
-            show({"app_id": app_id, "balance": total}, display.form)
+            _show_balance({"app_id": app_id, "balance": total}, display)
             return
         found = await client.balance_details(app_id=app_id, user_id=user, min_revision=min_revision)
         record = record_of(found) if display.form is Format.JSON else _balance_row(found)
@@ -209,7 +220,7 @@ def balance(
         shown = {**whose, **record, **whose}
         if display.form is Format.TABLE and not found.revision:
             del shown["revision"]  # not known, such as to an identity that belongs to certain apps
-        show(shown, display.form, utc=display.utc)
+        _show_balance(shown, display)
 
     async def of_user(client: CreditClient, user_id: int | str) -> None:
         held = await client.user_credits(user_id=user_id, min_revision=min_revision)
@@ -222,8 +233,6 @@ def balance(
     if time is not None:
         if app_id is None or user is None:
             raise typer.BadParameter("--at needs both --user and --app")
-        if min_revision is not None:
-            raise typer.BadParameter("--min-revision is for the present balance, without --at")
         make_reads(lambda client, _: earlier(client, app_id, user), connection)
     elif app_id is not None:
         make_reads(lambda client, _: of_app(client, app_id), connection)
@@ -259,14 +268,17 @@ def user_summary(
     async def shown(client: CreditClient) -> None:
         held = await client.user_credits(user_id=user_id, min_revision=min_revision)
         latest = [transaction_record(one) for one in await _latest(client, held, last)]
+        if not held.balances and not latest:
+            complain(f"credit: user {user_id} has no balance and no transaction\n")
         about = {**_record(held), **await _external_id(client, held.user_id)}
         if display.form is Format.JSON:
             show_json({**about, "transactions": latest})
             return
         known = {field: about[field] for field in _SUMMARY if field in about}
         show(known, Format.TABLE, utc=display.utc)
-        sys.stdout.write("\n")
-        _show_balances(held, display)
+        if held.balances:
+            sys.stdout.write("\n")
+            _show_balances(held, display)
         if latest:
             sys.stdout.write("\n")
             show_rows(latest, TRANSACTIONS, Format.TABLE, utc=display.utc)
@@ -281,9 +293,21 @@ app.add_typer(alert, name="alert")
 app.add_typer(webhook, name="webhook")
 
 
+def _show_balance(record: Record, display: Display) -> None:
+    """Show one balance. CSV has the columns of all balances."""
+    if display.form is Format.CSV:
+        unset = dict.fromkeys(_BALANCES.fields)
+        show_rows([{**unset, **record}], _BALANCES, Format.CSV)
+    else:
+        show(record, display.form, utc=display.utc)
+
+
 def _show_balances(held: UserCredits, display: Display) -> None:
     """Show a user's balances. A table has columns for held and owed credits if there are any."""
-    rows = [{"user_id": held.user_id, **_balance_row(each)} for each in held.balances]
+    unset = dict.fromkeys(_BALANCES.fields)
+    rows = [{**unset, "user_id": held.user_id, **_balance_row(each)} for each in held.balances]
+    for row in rows:
+        row["revision"] = None  # it is that of the user and not of a balance
     columns = (*_BALANCES.columns, *filled(rows, _BALANCES_SELDOM))
     show_rows(rows, replace(_BALANCES, columns=columns), display.form, utc=display.utc)
 

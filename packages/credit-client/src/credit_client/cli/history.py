@@ -1,7 +1,9 @@
 """The commands that find transactions and purchases: the latest ones, or those of a month."""
 
+import sys
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -9,9 +11,12 @@ from typing import Annotated, TypedDict, TypeVar
 
 import typer
 from credit_models import CreditTransaction, Purchase, Summary, SummaryGroup, TransactionType
+from credit_models import QueryPurchasesResponse as PurchasePage
+from credit_models import QueryTransactionsResponse as TransactionPage
 
 from credit_client.cli.calls import OPTIONAL, make_list, make_reads
 from credit_client.cli.connection import Connection
+from credit_client.cli.exits import complain
 from credit_client.cli.groups import with_groups
 from credit_client.cli.options import (
     After,
@@ -21,8 +26,8 @@ from credit_client.cli.options import (
     number,
     user_option,
 )
-from credit_client.cli.output import Layout, fields_of, record_of, show
-from credit_client.cli.table import Record
+from credit_client.cli.output import Format, Layout, fields_of, record_of, show
+from credit_client.cli.table import Record, shown
 from credit_client.cli.times import moment, past, read_option
 from credit_client.client import CreditClient
 
@@ -45,7 +50,7 @@ TRANSACTIONS = Layout(
     optional=OPTIONAL,
 )
 _APP_TRANSACTIONS = replace(
-    TRANSACTIONS, columns=("created_at", "user_id", *TRANSACTIONS.columns[3:])
+    TRANSACTIONS, columns=("created_at", "user_id", "sequence", *TRANSACTIONS.columns[3:])
 )
 _PURCHASES = Layout(
     noun="purchases",
@@ -62,11 +67,14 @@ _PURCHASES = Layout(
     ),
     optional=OPTIONAL,
 )
-_APP_PURCHASES = replace(_PURCHASES, columns=("created_at", "user_id", *_PURCHASES.columns[3:]))
+_APP_PURCHASES = replace(
+    _PURCHASES, columns=("created_at", "user_id", "sequence", *_PURCHASES.columns[3:])
+)
 _SIGNS = {"ADD": 1, "USE": -1}
 _KINDS = {each.name.lower(): each for each in TransactionType if each.name and each}
 
 _RowT = TypeVar("_RowT")
+_PageT = TypeVar("_PageT", TransactionPage, PurchasePage)
 
 
 class Grouping(StrEnum):
@@ -184,8 +192,9 @@ class TransactionFilters(Filters):
         list[str] | None,
         typer.Option(
             "--kind",
-            metavar="KIND",
-            help=f"Only transactions of this kind; repeatable. The kinds are {', '.join(_KINDS)}.",
+            "--type",
+            metavar="TYPE",
+            help=f"Only transactions of this type; repeatable. The types are {', '.join(_KINDS)}.",
         ),
     ] = None
     related: Annotated[
@@ -199,17 +208,17 @@ class TransactionFilters(Filters):
         """Check the options before anything is sent.
 
         Raises:
-            typer.BadParameter: A number is too low, or a kind is not known.
+            typer.BadParameter: A number is too low, or a type is not known.
         """
         Filters.__post_init__(self)
         self.types()
 
     def types(self) -> list[TransactionType]:
-        """Return the types of the kinds."""
+        """Return the types that are given."""
         unknown = [kind for kind in self.kinds or () if kind.lower() not in _KINDS]
         if unknown:
             raise typer.BadParameter(
-                f"{unknown[0]!r} is not a kind; the kinds are {', '.join(_KINDS)}"
+                f"{unknown[0]!r} is not a type; the types are {', '.join(_KINDS)}"
             )
         return [_KINDS[kind.lower()] for kind in self.kinds or ()]
 
@@ -243,6 +252,7 @@ def transactions(
     # Without filters the list also works with a server of 0.2.0, which has no queries.
     whole = user is not None and not filters.any
     values = filters.values(user, after, utc=display.utc) if not whole else None
+    complete = _Completeness(display)
 
     def listed(client: CreditClient) -> AsyncGenerator[CreditTransaction, None]:
         if values is None:
@@ -256,7 +266,8 @@ def transactions(
             grant_id=filters.grant or "",
             min_revision=min_revision,
         )
-        return _first_or_latest(aiter(query), filters.last)
+        rows = complete.rows(query.pages(), lambda page: page.transactions)
+        return _first_or_latest(rows, filters.last)
 
     make_list(
         listed,
@@ -265,6 +276,7 @@ def transactions(
         display,
         record=transaction_record,
     )
+    complete.show(None if values is None else values["created_until"])
 
 
 @with_groups
@@ -274,6 +286,7 @@ def purchases(
     display: Display,
     user: AnyUser = None,
     after: After = 0,
+    min_revision: MinRevision = None,
 ) -> None:
     """List purchases of a user, or of all users in an app, oldest first.
 
@@ -281,12 +294,18 @@ def purchases(
     """
     whole = user is not None and not filters.any
     values = filters.values(user, after, utc=display.utc) if not whole else None
+    complete = _Completeness(display)
 
     def listed(client: CreditClient) -> AsyncGenerator[Purchase, None]:
         if values is None:
-            return client.purchases(user_id=user or 0, after_sequence=after)
-        query = client.query_purchases(**values, refunded=filters.refunded)
-        return _first_or_latest(aiter(query), filters.last)
+            return client.purchases(
+                user_id=user or 0, after_sequence=after, min_revision=min_revision
+            )
+        query = client.query_purchases(
+            **values, refunded=filters.refunded, min_revision=min_revision
+        )
+        rows = complete.rows(query.pages(), lambda page: page.purchases)
+        return _first_or_latest(rows, filters.last)
 
     make_list(
         listed,
@@ -295,6 +314,7 @@ def purchases(
         display,
         row=_with_refund,
     )
+    complete.show(None if values is None else values["created_until"])
 
 
 @with_groups
@@ -320,12 +340,17 @@ def summary(
         Grouping | None,
         typer.Option("--by", help="The groups. Days and months are in UTC."),
     ] = None,
+    min_revision: MinRevision = None,
 ) -> None:
-    """Show sums of the transactions of a user, or of all users in an app."""
+    """Show sums of the transactions of a user, or of all users in an app.
+
+    The sums of all users leave out entries of about the last 120 seconds.
+    """
     if user is None and app_id is None:
         raise typer.BadParameter("name a user, an app, or both: --user, --app")
     begin = read_option("--since", since, lambda text: moment(text, utc=True))
     end = read_option("--until", until, lambda text: moment(text, utc=True))
+    complete = _Completeness(display)
 
     async def rows(client: CreditClient) -> AsyncGenerator[Summary, None]:
         found = await client.summarize(
@@ -334,13 +359,16 @@ def summary(
             created_from=begin,
             created_until=end,
             group_by=SummaryGroup.UNSPECIFIED if by is None else SummaryGroup[by.name],
+            min_revision=min_revision,
         )
+        complete.until = found.complete_until
         for each in found.summaries:
             yield each
 
     key = () if by is None else (_GROUP_FIELDS[by],)
     layout = Layout(noun="transactions", fields=fields_of(Summary), columns=(*key, *_SUMS))
-    make_list(rows, layout, connection, display)
+    make_list(rows, layout, connection, display, record=lambda each: _sums_record(each, by))
+    complete.show(end)
 
 
 @with_groups
@@ -375,6 +403,47 @@ def find(
 
 def _time(name: str, text: str | None, *, utc: bool) -> datetime | None:
     return None if text is None else read_option(name, text, lambda given: past(given, utc=utc))
+
+
+class _Completeness:
+    """Shows on standard error up to when a list of all users is complete, if it ends before.
+
+    Attributes:
+        until: The time before which nothing is missing; None: the list is complete.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self.until: datetime | None = None
+        self._display = display
+
+    async def rows(
+        self, pages: AsyncGenerator[_PageT, None], rows_of: Callable[[_PageT], Sequence[_RowT]]
+    ) -> AsyncGenerator[_RowT, None]:
+        """Yield the rows of pages."""
+        async with aclosing(pages):
+            async for page in pages:
+                self.until = page.complete_until or self.until
+                for row in rows_of(page):
+                    yield row
+
+    def show(self, end: datetime | None) -> None:
+        """Write the time for people, unless the list ends before it as requested.
+
+        Args:
+            end: The end of the list in the request; None: up to now.
+        """
+        for_people = self._display.form is Format.TABLE or sys.stderr.isatty()
+        if self.until is None or not for_people or (end is not None and end <= self.until):
+            return
+        time = shown("at", self.until.isoformat(), utc=self._display.utc)
+        complain(f"credit: complete until {time}; later entries are left out\n")
+
+
+def _sums_record(sums: object, by: Grouping | None) -> Record:
+    """Return the record of a summary, in which only the fields of its group have a value."""
+    record = record_of(sums)
+    unset = {*_GROUP_FIELDS.values()} - {by and _GROUP_FIELDS[by]}
+    return {name: None if name in unset else value for name, value in record.items()}
 
 
 async def _first_or_latest(

@@ -43,7 +43,7 @@ _AMOUNTS = {
     "transactions",
 }
 _NUMBERS = {"app_id", "created_by", "per_minute", "priority", "sequence", "user_id"}
-_TIMES = {"at", "from", "until"}
+_TIMES = {"as_of", "at", "from", "until"}
 # Free text is wrapped where it does not fit beside other columns. Ids, numbers and times stay in
 # one piece, unless one alone is wider than the terminal.
 _TEXTS = {"purpose", "report_name"}

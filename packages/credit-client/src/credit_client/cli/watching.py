@@ -66,7 +66,8 @@ def watch(
     finally:
         if shown.token:
             ids = {"--user": user, "--app": app_id, "--users-app": connection.users_app}
-            show_continuation(["watch"], ids, ["--from", shown.token])
+            position = ["--from", shown.token, *(["--once"] if once else [])]
+            show_continuation(["watch"], ids, position)
 
 
 def show_continuation(
@@ -77,7 +78,7 @@ def show_continuation(
     Args:
         command: The words of the command.
         ids: What is watched, by option; None: the option is not given.
-        position: The option with the last position that was shown.
+        position: The option with the last position that was shown, and what follows it.
     """
     words = [word for name, id_ in ids.items() if id_ is not None for word in (name, str(id_))]
     line = shlex.join(["credit", *command, *words, *position])

@@ -58,11 +58,19 @@ def list_(app_id: App, connection: Connection, display: Display) -> None:
 
 @webhook.command("remove", cls=Command)
 @with_groups
-def remove(app_id: App, url: Url, connection: Connection, by: By = 1) -> None:
-    """Remove a webhook, and drop the messages that it has not acknowledged."""
+def remove(
+    app_id: App, url: Url, connection: Connection, by: By = 1, output: Output = None
+) -> None:
+    """Remove a webhook, and drop the messages that it has not acknowledged.
+
+    Shows whether the webhook was set, and how many webhooks of the app are left.
+    """
 
     async def removed(client: CreditClient) -> None:
+        before = {each.url for each in await client.webhooks(app_id=app_id)}
         await client.remove_webhook(app_id=app_id, url=url, created_by=by)
+        numbers = {"removed": url in before, "webhooks_left": len(before - {url})}
+        show({"app_id": app_id, "url": url, **numbers}, format_of(output))
 
     make_reads(lambda client, _: removed(client), connection)
 
