@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -16,12 +18,14 @@ from credit_testing.scripts import load_script
 from credit_testing.server import ServerProcess, migrated, running_server
 from credit_testing.template import template
 from pymongo import AsyncMongoClient
+from standardwebhooks.webhooks import Webhook
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 GETTING_STARTED = (ROOT / "docs" / "getting-started.md").read_text()
 OTHER_CLIENTS = (ROOT / "docs" / "other-clients.md").read_text()
 PAGES = [
+    "alerts",
     "family-pool",
     "free-trial",
     "grants-and-holds",
@@ -29,8 +33,11 @@ PAGES = [
     "pay-per-answer",
     "refund-desk",
     "statements",
+    "user-ids",
+    "watching",
 ]
 ID = re.compile(r"\b[0-9a-f]{24}\b")
+SECRET = "whsec_" + "A" * 32
 ADDRESSES = ("localhost:50051", "127.0.0.1:50051")
 
 
@@ -79,9 +86,10 @@ def test_the_commands_for_other_clients_print_what_their_page_shows(server: Serv
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_about_grants_and_holds_shows_what_its_commands_and_programs_print(
-    server: ServerProcess, page: str
+def test_a_page_shows_what_its_commands_and_programs_print(
+    server: ServerProcess, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
     text = (ROOT / "docs" / f"{page}.md").read_text()
     programs: list[str] = []
     # The ids that the page shows differ from those of this run: commands get the latter.
@@ -99,6 +107,27 @@ def test_a_page_about_grants_and_holds_shows_what_its_commands_and_programs_prin
                     assert shows(example.output, output), f"$ {command}\n{output}"
                     actual.update(zip(ID.findall(example.output), ID.findall(output), strict=False))
     assert actual or programs
+
+
+def test_the_receiver_of_webhooks_takes_a_signed_message_once_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+    page = (ROOT / "docs" / "alerts.md").read_text()
+    (program,) = (block for block in blocks(page, "python") if "Flask(" in block)
+    (message,) = blocks(page, "json")
+    names: dict[str, Any] = {}
+    exec(program, names)  # noqa: S102 - the page's program
+    receiver, sent_at = names["app"].test_client(), datetime.now(UTC)
+    signature = Webhook(SECRET).sign("m-1", sent_at, message)
+    for signed, status in ((signature, 204), (signature, 204), ("v1,AAAA", 400)):
+        headers = {
+            "webhook-id": "m-1",
+            "webhook-timestamp": str(int(sent_at.timestamp())),
+            "webhook-signature": signed,
+        }
+        assert receiver.post("/credit-events", data=message, headers=headers).status_code == status
+    assert capsys.readouterr().out == "To user 7: you have 19 credits left.\n"
 
 
 def test_the_picture_of_the_readme_shows_its_commands_and_their_output(

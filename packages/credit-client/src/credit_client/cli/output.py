@@ -28,6 +28,9 @@ _SELDOM = {
     "validated",
 }
 
+# The credits of an entry that removed a cap: the contract's greatest number.
+_NO_CAP = 2**32 - 1
+
 # The order of a receipt's fields in a table. What is not here comes first.
 _LAST = (
     "type",
@@ -112,6 +115,8 @@ def show(record: Record, output: Format, *, utc: bool = False) -> None:
         _Csv(tuple(record)).add(record)
     else:
         given = {name: value for name, value in record.items() if _is_given(name, value)}
+        if given.get("type") == "CAP" and given.get("credits") == _NO_CAP:
+            del given["credits"]
         width = max(map(len, given))
         for name, value in given.items():
             sys.stdout.write(f"{name.ljust(width)}  {shown(name, value, utc=utc)}\n")

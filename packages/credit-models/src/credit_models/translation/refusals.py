@@ -317,7 +317,8 @@ def webhook_url_not_allowed(fault: str) -> Answer:
     """
     return Answer(
         ErrorReason.WEBHOOK_URL_NOT_ALLOWED,
-        f"the URL of a webhook {fault}; no change was made",
+        f"the URL of a webhook {fault}, unless the operator sets"
+        " CREDIT_WEBHOOK_ALLOW_PRIVATE=true; no change was made",
         {},
     )
 
