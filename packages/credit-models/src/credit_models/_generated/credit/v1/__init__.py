@@ -483,7 +483,8 @@ class ErrorReason(betterproto2.Enum):
     WEBHOOK_URL_NOT_ALLOWED = 52
     """
     FAILED_PRECONDITION. The operator of the server does not allow the URL of the webhook: it is not HTTPS,
-    or has a private address. The message of the status names the cause. Nothing was changed.
+    or has a private address. The message of the status names the cause, and the setting with which the
+    operator can allow it. Nothing was changed.
     """
 
     DEAD_LETTER_NOT_FOUND = 53
