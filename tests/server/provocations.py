@@ -383,7 +383,8 @@ async def _resume_token_expired(open_: Open, call: str) -> Any:
 async def _alert_events_expired(open_: Open, call: str) -> Any:
     store = MemoryStore()
     async with open_(store) as caller:
-        await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
+        rises = {"user_id": None, "direction": AlertDirection.RISES_TO}
+        await caller.attempt("SetAlert", request_of("SetAlert", **rises))
         for user_id in (7, 8, 9):
             await caller.write("AddCredits", user_id=user_id)
         await store.alert_events.order(3)

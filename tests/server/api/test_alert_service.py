@@ -44,17 +44,9 @@ class CountedAlertEvents(MemoryAlertEvents):
         return await super().newest()
 
 
-class AlertStore(MemoryStore):
-    """A store whose events count reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alert_events = CountedAlertEvents(self.webhooks)
-
-
 @pytest.fixture
-def store() -> AlertStore:
-    return AlertStore()
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -186,20 +178,22 @@ async def test_a_page_has_the_position_from_which_to_continue(
 
 @pytest.mark.parametrize("wait_seconds", [0, 20])
 async def test_events_from_now_on_are_those_after_the_request(
-    caller: WireCaller, store: MemoryStore, wait_seconds: int
+    store: MemoryStore, wait_seconds: int
 ) -> None:
-    await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
-    await caller.write("AddCredits", user_id=8)
-    await EventOrder(store).order()
-    reading = asyncio.create_task(
-        caller.read("ListAlertEvents", user_id=None, from_now=True, wait_seconds=wait_seconds)
-    )
-    if wait_seconds:
-        while not store.alert_events.newest_reads:  # noqa: ASYNC110 - the store reports no event
-            await asyncio.sleep(0)
-        await caller.write("AddCredits", user_id=7)
+    store.alert_events = counted = CountedAlertEvents(store.webhooks)
+    async with open_wire(store) as caller:
+        await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
+        await caller.write("AddCredits", user_id=8)
         await EventOrder(store).order()
-    page = await reading
+        reading = asyncio.create_task(
+            caller.read("ListAlertEvents", user_id=None, from_now=True, wait_seconds=wait_seconds)
+        )
+        if wait_seconds:
+            while not counted.newest_reads:  # noqa: ASYNC110 - the store reports no event
+                await asyncio.sleep(0)
+            await caller.write("AddCredits", user_id=7)
+            await EventOrder(store).order()
+        page = await reading
     assert [each.user_id for each in page.events] == ([7] if wait_seconds else [])
     assert page.position == (2 if wait_seconds else 1)
 

@@ -12,6 +12,7 @@ from credit_server.doctor import (
     ledger,
     machine,
     store,
+    webhooks,
 )
 from credit_server.doctor.examination import CHECKS
 from credit_server.doctor.report import counted, fails, ok, warning
@@ -73,7 +74,7 @@ def test_only_a_check_that_fails_changes_the_exit_code(findings: list[Finding], 
 def test_every_check_is_in_the_table_once() -> None:
     defined = [
         check
-        for module in (machine, credentials, store, ledger)
+        for module in (machine, credentials, store, ledger, webhooks)
         for name, check in vars(module).items()
         if name.startswith("check_") and check.__module__ == module.__name__
     ]

@@ -22,7 +22,7 @@ async def dead_letters(client: Client, *, database: str) -> Mapping[int, int]:
     """
     deliveries = client.get_database(database)[schema.WEBHOOK_DELIVERIES]
     with all_translated():
-        cursor = deliveries.aggregate(
+        cursor = await deliveries.aggregate(
             [
                 {"$match": {"failed_at": {"$exists": True}}},
                 {"$limit": DEAD_LETTERS_COUNTED_MAX},
