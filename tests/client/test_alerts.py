@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from credit_client import (
@@ -18,6 +18,8 @@ from credit_client import (
     WebhookUrlNotAllowed,
 )
 from credit_client.testing import FakeCreditService, fake_credits
+from credit_client.testing.alerts import FakeAlerts
+from credit_models import ListAlertEventsRequest, ListAlertEventsResponse
 from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
 from pymongo import AsyncMongoClient
 
@@ -138,6 +140,41 @@ async def test_events_are_watched_as_they_come(world: World) -> None:
     again = world.credits.watch_alerts(app_id=world.app, after_position=event.position - 1)
     assert await anext(again) == event
     await again.aclose()
+
+
+async def test_events_from_now_on_are_those_after_a_position(world: World) -> None:
+    at: dict[str, Any] = {"app_id": world.app, "created_by": 1, "credits": 20}
+    await world.credits.set_alert(**at, direction=AlertDirection.RISES_TO)
+    await world.credits.add(**_who(world), credits=30)
+    (past,) = await _events(world, 1)
+    position = await world.credits.alert_position(app_id=world.app)
+    assert position >= past.position
+    watched = world.credits.watch_alerts(app_id=world.app, after_position=position)
+    await world.credits.add(**_who(world, 1), credits=30)
+    event = await anext(watched)
+    assert (event.user_id, event.position > position) == (world.user + 1, True)
+    await watched.aclose()
+
+
+async def test_a_watch_goes_on_after_the_position_of_each_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Service(FakeAlerts):
+        asked: ClassVar[list[int]] = []
+
+        def page(self, request: ListAlertEventsRequest) -> ListAlertEventsResponse:
+            self.asked.append(request.after_position)
+            return ListAlertEventsResponse(position=request.after_position + 7)
+
+    monkeypatch.setattr("credit_client.testing.ledger.FakeAlerts", Service)
+    monkeypatch.setattr("credit_client.alerts._PAUSE_SECONDS", 0.001)
+    async with fake_credits() as credits_:
+        watched = credits_.watch_alerts(app_id=1, after_position=3)
+        waiting = asyncio.create_task(anext(watched))
+        while len(Service.asked) < 4:
+            await asyncio.sleep(0.001)
+        waiting.cancel()
+    assert Service.asked[:4] == [3, 10, 17, 24]
 
 
 async def test_what_expires_has_an_event(world: World) -> None:
