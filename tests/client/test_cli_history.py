@@ -238,3 +238,19 @@ async def test_an_interrupted_watch_ends_well_and_prints_how_to_continue(
     token = event["resume_token"]
     expected = f"credit: to continue: credit watch --user {user} --app 2 --from {token}\n"
     assert errors.decode() == expected
+
+
+def test_the_busiest_users_of_a_server_are_counted_as_they_write(user: str) -> None:
+    program = [sys.executable, "-c", "from credit_client.cli import main; main()"]
+    app_id = str(next(_USERS))
+    with subprocess.Popen(
+        [*program, "top", "--app", app_id, "--every", "1s"], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["entries"] == 0
+        done("add", "--user", user, "--app", app_id, "--credits", "40")
+        while not (shown := json.loads(process.stdout.readline()))["entries"]:
+            pass
+        process.terminate()
+    (row,) = shown["rows"]
+    assert (row["user_id"], row["app_id"], row["credits_in"]) == (int(user), int(app_id), 40)

@@ -12,6 +12,8 @@ def main() -> None:
     open_standard_streams()
     try:
         from credit_client.cli.commands import run  # noqa: PLC0415 - needs the extra
+    except KeyboardInterrupt:  # the modules take some tenths of a second to load
+        sys.exit(Exit.INTERRUPTED)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise

@@ -21,8 +21,10 @@ from credit_client.cli.output import (
     show,
     show_json,
     show_rows,
+    show_stream,
 )
 from credit_client.cli.table import Record
+from credit_client.cli.waiting import WaitingNotice
 from credit_client.cli.watching import show_continuation
 from credit_client.client import CreditClient
 
@@ -191,19 +193,31 @@ def watch(
     """Show the events of an app's alerts as they arrive. Ctrl-C ends it."""
     last = after
 
-    async def watched(client: CreditClient) -> AsyncGenerator[AlertEvent, None]:
+    async def watched(client: CreditClient, position: int) -> AsyncGenerator[AlertEvent, None]:
         nonlocal last
-        if last is None:
-            last = await client.alert_position(app_id=app_id)
         async with aclosing(
-            client.watch_alerts(app_id=app_id, user_id=user, after_position=last)
+            client.watch_alerts(app_id=app_id, user_id=user, after_position=position)
         ) as coming:
             async for event in coming:
                 yield event
                 last = event.position
 
+    async def shown(client: CreditClient, notice: WaitingNotice) -> None:
+        nonlocal last
+        now = await client.alert_position(app_id=app_id)
+        notice.answered()  # the first event may be long in coming
+        last = now if after is None else after
+        await show_stream(
+            watched(client, last),
+            _EVENTS,
+            display.form,
+            utc=display.utc,
+            record=_event_record,
+            live=True,
+        )
+
     try:
-        make_list(watched, _EVENTS, connection, display, record=_event_record, live=True)
+        make_reads(shown, connection)
     except KeyboardInterrupt:
         raise typer.Exit from None
     finally:

@@ -62,7 +62,6 @@ def make_list(
     *,
     record: Callable[[object], Record] = record_of,
     row: Callable[[Record], Record] | None = None,
-    live: bool = False,
 ) -> None:
     """Show the rows of a list as they arrive.
 
@@ -73,7 +72,6 @@ def make_list(
         display: How to show the rows.
         record: Makes the record of a row.
         row: Makes the row of the table from a record; None changes nothing.
-        live: Whether the rows arrive as they happen: each is shown at once, and without a pager.
     """
     make_reads(
         lambda client, notice: show_stream(
@@ -83,10 +81,9 @@ def make_list(
             utc=display.utc,
             record=record,
             row=row,
-            live=live,
         ),
         connection,
-        paging=display.paged and not live,
+        paging=display.paged,
     )
 
 

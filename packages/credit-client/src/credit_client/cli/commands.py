@@ -31,19 +31,21 @@ from credit_client.cli.importing import import_file
 from credit_client.cli.ledger_reads import caps, filled, forecast, grants, holds, policy
 from credit_client.cli.ledger_writes import adjust, cap, grant, refund, transfer, void
 from credit_client.cli.options import (
-    USER,
     App,
+    ArgumentUser,
     By,
     Conditions,
     Credits,
     Display,
     MinRevision,
+    OptionUser,
     ReportId,
     ReportName,
     Sending,
     User,
     UserId,
     number,
+    one_user,
     user_option,
 )
 from credit_client.cli.output import Format, Layout, record_of, show, show_json, show_rows
@@ -252,13 +254,13 @@ for _query in (transactions, purchases, summary, find, statement, export, watch,
 def user_summary(
     connection: Connection,
     display: Display,
-    given: Annotated[UserId | None, USER] = None,
-    user: Annotated[UserId | None, user_option("--user", "The same as USER.")] = None,
+    given: ArgumentUser = None,
+    user: OptionUser = None,
     last: Annotated[int, number("--last", "The number of last transactions to show.")] = 5,
     min_revision: MinRevision = None,
 ) -> None:
     """Show a user's balances in all apps and last transactions."""
-    user_id = _one_user(given, user)
+    user_id = one_user("user", given, user)
     if last < 0:
         raise typer.BadParameter("--last must be 0 or more")
     if display.form is Format.CSV:
@@ -330,18 +332,6 @@ def _balance_row(balance: Balance) -> Record:
     if isinstance(following, dict):
         record |= {"expiring": following["credits"], "expires_at": following["at"]}
     return record
-
-
-def _one_user(argument: int | str | None, option: int | str | None) -> int | str:
-    """Return the user that the argument or the option names.
-
-    Raises:
-        typer.BadParameter: Neither names one, or they name two.
-    """
-    named = {user for user in (argument, option) if user is not None}
-    if len(named) != 1:
-        raise typer.BadParameter("name one user: credit user 7, or credit user --user 7")
-    return named.pop()
 
 
 async def _external_id(client: CreditClient, user_id: int) -> dict[str, str]:

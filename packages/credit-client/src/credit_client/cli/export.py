@@ -20,7 +20,7 @@ from credit_client.cli.csv_rows import CsvRows
 from credit_client.cli.exits import complain
 from credit_client.cli.groups import with_groups
 from credit_client.cli.history import transaction_record
-from credit_client.cli.options import USER, UserId
+from credit_client.cli.options import ArgumentUser, OptionUser, one_user
 from credit_client.cli.output import Format, counted, fields_of
 from credit_client.cli.table import Record
 from credit_client.client import CreditClient
@@ -38,8 +38,9 @@ class UnusableFile(Exception):
 
 @with_groups
 def export(
-    user: Annotated[UserId, USER],
     connection: Connection,
+    given: ArgumentUser = None,
+    user: OptionUser = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +75,8 @@ def export(
     if file is not None and resume is not None:
         raise typer.BadParameter("give --file for a new file, or --resume to continue one")
     path = file or resume
-    number = user if isinstance(user, int) else _number_of(user, connection)
+    user_id = one_user("export", given, user)
+    number = user_id if isinstance(user_id, int) else _number_of(user_id, connection)
     if path is None:
         _export(number, connection, _Target(file=sys.stdout, form=output or Format.CSV))
         return

@@ -61,6 +61,10 @@ _USER = "The user: a number, or the id of the user in the app."
 USER: ArgumentInfo = typer.Argument(parser=user_id, metavar="USER", help=_USER, show_default=False)
 
 
+# For the commands about one user, which can be named by an argument or by the option.
+ArgumentUser: TypeAlias = Annotated[UserId | None, USER]
+OptionUser: TypeAlias = Annotated[UserId | None, user_option("--user", "The same as USER.")]
+
 User: TypeAlias = Annotated[UserId, user_option("--user", _USER)]
 App: TypeAlias = Annotated[int, number("--app", "The app's id.")]
 Credits: TypeAlias = Annotated[int, number("--credits", "The number of credits.")]
@@ -219,6 +223,18 @@ class NotedDetails(Details):
     def options(self, attempt: Attempt) -> WriteOptions:
         """See `Details.options`."""
         return {**Details.options(self, attempt), "note": self.note or ""}
+
+
+def one_user(command: str, argument: int | str | None, option: int | str | None) -> int | str:
+    """Return the user that the argument or the option of a command names.
+
+    Raises:
+        typer.BadParameter: Neither names one, or they name two.
+    """
+    named = {user for user in (argument, option) if user is not None}
+    if len(named) != 1:
+        raise typer.BadParameter(f"name one user: credit {command} 7, or credit {command} --user 7")
+    return named.pop()
 
 
 def _mapping(words: list[str]) -> Mapping[str, str]:

@@ -257,9 +257,10 @@ class ReportedTable:
 
     def end(self) -> None:
         """See `Rows`."""
-        self._table.end()
         if self._empty:
             sys.stderr.write(f"no {self._noun}\n")
+        else:
+            self._table.end()
 
 
 def _is_given(name: str, value: object) -> bool:

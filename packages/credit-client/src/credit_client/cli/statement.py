@@ -17,7 +17,14 @@ from credit_client.cli.csv_rows import CsvRows
 from credit_client.cli.exits import Exit
 from credit_client.cli.groups import with_groups
 from credit_client.cli.history import PAGE_SIZE
-from credit_client.cli.options import USER, Display, UserId, fail, number
+from credit_client.cli.options import (
+    ArgumentUser,
+    Display,
+    OptionUser,
+    fail,
+    number,
+    one_user,
+)
 from credit_client.cli.output import (
     Format,
     Layout,
@@ -189,12 +196,13 @@ class Statement:
 
 @with_groups
 def statement(
-    user: Annotated[UserId, USER],
     month: Annotated[
         str, typer.Option("--month", metavar="MONTH", help="The month, such as 2026-11.")
     ],
     connection: Connection,
     display: Display,
+    given: ArgumentUser = None,
+    user: OptionUser = None,
     app_id: Annotated[int | None, number("--app", "Only this app.")] = None,
 ) -> None:
     """Show a user's transactions of a month, with opening and closing balances and totals.
@@ -203,8 +211,10 @@ def statement(
     month begins and ends at midnight in local time or, with --utc, in UTC. A balance below 0 is
     what the user owes.
     """
+    user_id = one_user("statement", given, user)
     period = read_option("--month", month, lambda text: read_month(text, utc=display.utc))
-    about = {"user_id": user, "month": month, "from": plain(period[0]), "until": plain(period[1])}
+    span = {"from": plain(period[0]), "until": plain(period[1])}
+    about = {"user_id": user_id, "month": month, **span}
     sink: _Sink
     match display.form:
         case Format.JSON:
@@ -215,7 +225,7 @@ def statement(
             sink = _Page(about, one_app=app_id is not None, utc=display.utc)
     try:
         make_reads(
-            lambda client, _: _write(client, user, app_id, period, sink),
+            lambda client, _: _write(client, user_id, app_id, period, sink),
             connection,
             paging=display.paged,
         )

@@ -127,7 +127,9 @@ def top(
         raise typer.BadParameter("--every must be 1s or more")
     if rows is not None and rows < 1:
         raise typer.BadParameter("--rows must be 1 or more")
-    shown = _Shown(apps=sorted(set(apps)), by=by, form=format_of(output), rows=rows, utc=utc)
+    shown = _Shown(
+        apps=sorted(set(apps)), by=by, form=format_of(output), rows=rows, utc=utc, once=once
+    )
     try:
         if once:
             make_reads(lambda client, notice: _last(client, notice, shown, window), connection)
@@ -185,6 +187,7 @@ async def _last(
     ends = []
     for app_id in shown.apps:
         page = await client.query_transactions(app_id=app_id, page_size=1).page()
+        notice.answered()  # the window may have no entry
         ends.append(page.complete_until or datetime.now(UTC))
     end = min(ends)
     # The entries of the span do not leave a window that is longer.
@@ -224,6 +227,7 @@ class _Shown:
         form: The form of the output.
         rows: The most rows; None: as many as fit.
         utc: Whether a table has times in UTC.
+        once: Whether there is only one output.
     """
 
     apps: Sequence[int]
@@ -231,6 +235,7 @@ class _Shown:
     form: Format
     rows: int | None
     utc: bool
+    once: bool
     _outputs: int = field(default=0, init=False)
 
     def show(self, activity: Activity[_Key], seconds: float, at: datetime) -> None:
@@ -241,7 +246,7 @@ class _Shown:
             seconds: The time that it covers.
             at: The end of the window.
         """
-        screen = self.form is Format.TABLE and _is_screen()
+        screen = self.form is Format.TABLE and not self.once and _is_screen()
         room = shutil.get_terminal_size().lines - _LINES_BESIDE if screen else _ROWS
         busiest = activity.busiest(max(1, room) if self.rows is None else self.rows)
         about = {"at": plain(at), "seconds": round(seconds, 1)}
@@ -285,11 +290,11 @@ class _Shown:
         apps = f"app {self.apps[0]}" if len(self.apps) == 1 else f"{len(self.apps)} apps"
         per_second = total.entries / seconds if seconds >= 1 else 0.0
         line = (
-            f"{self._clock(at)}  {apps}, {_span(seconds)}: {total.entries:,} entries,"
+            f"{self._clock(at)}  {apps}, {_span(seconds)}: {_entries(total.entries)},"
             f" {per_second:,.1f}/s, +{total.credits_in:,} -{total.credits_out:,}"
         )
         if activity.others.entries:
-            line += f" ({activity.others.entries:,} entries of other {_NOUNS[self.by]})"
+            line += f" ({_entries(activity.others.entries)} of other {_NOUNS[self.by]})"
         return line
 
     def _show_table(self, records: Sequence[Record]) -> None:
@@ -317,6 +322,10 @@ class _Shown:
 
 def _is_screen() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def _entries(number: int) -> str:
+    return "1 entry" if number == 1 else f"{number:,} entries"
 
 
 def _rate(entries: int, seconds: float) -> float:

@@ -32,16 +32,17 @@ class WaitingNotice:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._answered()
+        self.answered()
 
     async def until_first(self, rows: AsyncGenerator[_RowT, None]) -> AsyncGenerator[_RowT, None]:
         """Yield the rows of a list. No notice is written among them."""
         async with aclosing(rows):
             async for row in rows:
-                self._answered()
+                self.answered()
                 yield row
 
-    def _answered(self) -> None:
+    def answered(self) -> None:
+        """Write no notice: the server has answered."""
         if self._timer is not None:
             self._timer.cancel()
 
