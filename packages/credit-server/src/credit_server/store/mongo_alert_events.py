@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from credit_models.ledger import AlertEvent
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
 
@@ -12,6 +13,7 @@ from credit_server.store import schema
 from credit_server.store.alert_documents import AlertEventDocument
 from credit_server.store.alert_events import OrderedEvent
 from credit_server.store.driver import Database, Document
+from credit_server.store.errors import readable
 from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import Conflict
 
@@ -58,7 +60,7 @@ class MongoAlertEvents:
             found = await cursor.limit(limit).to_list(None)
             if not found:  # another process has ordered them
                 return 0
-            events = [AlertEventDocument.model_validate(each).to_event() for each in found]
+            events = readable(found, _event)
             await self._webhooks.enqueue(events)
             await self._set_positions([event["_id"] for event in found], first)
         return len(found)
@@ -115,5 +117,9 @@ class MongoAlertEvents:
         async with self._deadline():
             cursor = self._events.find(query).hint(index).sort("position", ASCENDING)
             documents = await cursor.limit(limit).batch_size(limit + 1).to_list(None)
-        events = (AlertEventDocument.model_validate(document) for document in documents)
+            events = [AlertEventDocument.model_validate(document) for document in documents]
         return [OrderedEvent(event.position or 0, event.to_event()) for event in events]
+
+
+def _event(document: Document) -> AlertEvent:
+    return AlertEventDocument.model_validate(document).to_event()
