@@ -35,6 +35,7 @@ SAMPLES: list[CreditError] = [
     errors.UserNotFound("m", user="u"),
     errors.UserIdsExhausted("m"),
     errors.RevisionNotReached("m", revision=3, required=4),
+    errors.DataUnreadable("m"),
     errors.NotReversible("m", type="HOLD"),
     errors.ReversalExceeds("m", reversible=1, required=2, request_id="r"),
     errors.GrantNotFound("m", grant_id="g"),

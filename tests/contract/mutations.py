@@ -50,10 +50,7 @@ NAME = """    length_max: 256
     required: true
     text: TEXT_NAME
 """
-LAST_REASON = """      "required"
-    ]
-    opt_in: true
-  }];
+LAST_REASON = """_DATA_UNREADABLE = 66 [(credit.options.v1.error) = {status: STATUS_DATA_LOSS}];
 }
 """
 KEY_REUSED = """    status: STATUS_ALREADY_EXISTS
@@ -483,6 +480,18 @@ ALLOWED = [
         name="a call with a new reason is added",
         rule=None,
         apply=_add_new_reason_to(ADD_COMMENT, NEW_CALL % "FROZEN" + ADD_COMMENT),
+    ),
+    Mutation(
+        name="a new reason that is a fault of the server is added to a call",
+        rule=None,
+        apply=_add_new_reason_to(
+            "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
+            "    option (errors) = ERROR_REASON_FROZEN;\n"
+            "    option (errors) = ERROR_REASON_BALANCE_OVERFLOW;\n",
+            NEW_REASON.replace("STATUS_ABORTED", "STATUS_DATA_LOSS").replace(
+                "ABORTED", "DATA_LOSS"
+            ),
+        ),
     ),
     Mutation(
         name="a new reason that is checked on demand is added to a call",

@@ -89,6 +89,7 @@ PRECEDENCE = [
     "CLOCK_SKEWED",
     "OVERLOADED",
     "STORE_UNAVAILABLE",
+    "DATA_UNREADABLE",
 ]
 
 each_write = pytest.mark.parametrize("name", sorted(OPERATIONS))

@@ -92,6 +92,7 @@ def test_every_method_lists_its_reasons_in_order_of_precedence() -> None:
         ErrorReason.CLOCK_SKEWED,
         ErrorReason.OVERLOADED,
         ErrorReason.STORE_UNAVAILABLE,
+        ErrorReason.DATA_UNREADABLE,
     )
 
 

@@ -31,7 +31,7 @@ from credit_server.api.watch_token import Scope, log_token
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import StoreUnavailable
+from credit_server.store.port import StoreUnavailable, Unreadable
 from credit_testing.stores import (
     FailingStore,
     HeldStore,
@@ -403,6 +403,11 @@ async def _store_unavailable(open_: Open, call: str) -> Any:
         return await caller.call(call, request_of(_inner(call)))
 
 
+async def _data_unreadable(open_: Open, call: str) -> Any:
+    async with open_(FailingStore(Unreadable("user_credits 7: balances"))) as caller:
+        return await caller.call(call, request_of(_inner(call)))
+
+
 def _as(identity: Identity) -> Provoke:
     return _alone(authenticator=EveryoneAs(identity))
 
@@ -480,5 +485,6 @@ PROVOCATIONS: Mapping[ErrorReason, Provoke] = {
     ErrorReason.CLOCK_SKEWED: _clock_skewed,
     ErrorReason.OVERLOADED: _overloaded,
     ErrorReason.STORE_UNAVAILABLE: _store_unavailable,
+    ErrorReason.DATA_UNREADABLE: _data_unreadable,
 }
 """What provokes each reason, on a new server. It returns what the caller's last call returns."""

@@ -268,6 +268,7 @@ ELSEWHERE = {
     ErrorReason.CLOCK_SKEWED,
     ErrorReason.OVERLOADED,
     ErrorReason.STORE_UNAVAILABLE,
+    ErrorReason.DATA_UNREADABLE,
 }
 
 

@@ -43,6 +43,7 @@
     ├── BatchTooLarge           your batch: it would write too much; split it
     ├── BatchAborted            your batch: another operation of it was rejected
     ├── AppTotalOverflow        no fault: the sum is too large; request single users' balances
+    ├── DataUnreadable          the operator: stored data of the user cannot be read
     ├── RateLimited             your app: make fewer calls, retry later
     ├── AccessDenied            your app, or the operator
     │   ├── Unauthenticated     your app: get a new token or certificate
@@ -707,6 +708,17 @@ class AppTotalOverflow(_Refusal):
     status = Status.OUT_OF_RANGE
     reason = ErrorReason.APP_TOTAL_OVERFLOW
     total: int
+
+
+@_figures
+class DataUnreadable(_Refusal):
+    """Data that the request needs, such as the user's account, cannot be read by the server.
+
+    Nothing was changed. The operator must correct the data; a retry fails until then.
+    """
+
+    status = Status.DATA_LOSS
+    reason = ErrorReason.DATA_UNREADABLE
 
 
 class _StatusError(CreditError):

@@ -72,6 +72,7 @@ def _of_reason(reason: ErrorReason) -> Outcome:
             | ErrorReason.USER_NOT_FOUND
             | ErrorReason.USER_IDS_EXHAUSTED
             | ErrorReason.REVISION_NOT_REACHED
+            | ErrorReason.DATA_UNREADABLE
         ):
             return Outcome.NO_CHANGE
         case ErrorReason.STORE_UNAVAILABLE | ErrorReason.UNSPECIFIED:

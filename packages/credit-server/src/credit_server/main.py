@@ -1,4 +1,4 @@
-"""The command `credit-server`: serve, migrate, doctor, checkpoint and token.
+"""The command `credit-server`: serve, migrate, doctor, verify, repair, checkpoint and token.
 
 Each command imports what it runs. The import of MongoDB's driver, the telemetry and the doctor's
 checks takes a third of the start time, and `--help`, `--version` and `token` use none of them.
@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Coroutine, Sequence
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 
 from credit_server import development, log
 from credit_server.access import FileUnusable
+from credit_server.cpus import usable_cpus
 from credit_server.errors import EmbeddedError, PartFailed, StartError, WorkerFailed
 from credit_server.settings import (
     ServerSettings,
@@ -49,18 +51,46 @@ EXIT_FAILED = 1
 # (10000, 5, 2) it still took a fifth. A closed connection and an ended call are freed without it.
 _COLLECTOR_THRESHOLDS = (50_000, 10, 10)
 
+# The longest note of an entry.
+_REASON_MAX = 500
+
+
+class Output(Enum):
+    """The forms of a report."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Truth(Enum):
+    """Which of two balances that differ is right."""
+
+    HISTORY = "history"
+    ACCOUNT = "account"
+
+
+_Output = Annotated[Output, typer.Option("--output", "-o", help="Form of the report.")]
+_Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, max=64, help="Processes that check users; by default one for each CPU."),
+]
+_Users = Annotated[
+    list[int] | None,
+    typer.Option(min=1, max=2**32 - 1, help="Only this user; may be repeated."),
+]
+
 _Settings = TypeVar("_Settings", bound=Settings)
 _Result = TypeVar("_Result")
 
 cli = typer.Typer(
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Serve a credit ledger over gRPC, and look after its database.",
-    epilog="Each setting of serve, migrate, doctor and checkpoint is also an environment variable:"
-    " --port is CREDIT_PORT. An option outranks its variable.",
+    epilog="Each setting is also an environment variable: --port is CREDIT_PORT. An option outranks"
+    " its variable.",
 )
 cli.add_typer(development.cli, name="token")
 
@@ -198,6 +228,95 @@ def examine(
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     typer.echo(doctor.as_json(findings) if as_json else doctor.as_text(findings, width=width))
     raise typer.Exit(doctor.exit_code(findings))
+
+
+@cli.command(name="verify", cls=GroupedCommand, short_help="Check that the whole ledger adds up.")
+@with_settings(StoreSettings)
+def verify_ledger(
+    given: Given,
+    output: _Output = Output.TEXT,
+    jobs: _Jobs = None,
+    user: _Users = None,
+    progress: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that keeps the progress. If it exists, continue from it. It is removed when"
+            " everything was checked."
+        ),
+    ] = None,
+) -> None:
+    """Check every account, entry, purchase and total against the history. Write nothing.
+
+    Servers may run meanwhile. Exit codes: 0 sound, 1 findings, 2 not checked.
+    """
+    from credit_server.verify import command, report  # noqa: PLC0415 - see the top of the file
+    from credit_server.verify.progress_file import ProgressUnusable  # noqa: PLC0415
+
+    settings = _load(StoreSettings, given)
+    try:
+        found = command.run_verify(
+            settings, jobs=jobs or usable_cpus(), users=user or [], progress_path=progress
+        )
+    except (StoreError, EmbeddedError, ProgressUnusable) as error:
+        raise typer.Exit(_complain(f"not checked: {error}", report.EXIT_UNCHECKED)) from None
+    except KeyboardInterrupt:
+        kept = "" if progress is None else "; repeat the command to continue"
+        raise typer.Exit(_complain(f"interrupted{kept}", report.EXIT_UNCHECKED)) from None
+    typer.echo(report.as_json(found) if output is Output.JSON else report.as_text(found))
+    raise typer.Exit(report.exit_code(found))
+
+
+@cli.command(
+    name="repair", cls=GroupedCommand, short_help="Correct what verify finds, where it is possible."
+)
+@with_settings(StoreSettings)
+def repair_ledger(
+    given: Given,
+    created_by: Annotated[
+        int, typer.Option(min=1, max=2**32 - 1, help="Your number; the entries show it.")
+    ],
+    reason: Annotated[str, typer.Option(help="Why; the entries show it as their note.")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write. Without it, only print what would be written.")
+    ] = False,
+    keep: Annotated[
+        Truth,
+        typer.Option(
+            help="Which balance is right if they differ: that of the history, or that of the"
+            " account, which an ADJUST then adds to the history."
+        ),
+    ] = Truth.HISTORY,
+    output: _Output = Output.TEXT,
+    jobs: _Jobs = None,
+    user: _Users = None,
+    audit_log: Annotated[
+        Path | None, typer.Option(help="File for the audit log; without it, standard error.")
+    ] = None,
+) -> None:
+    """Rebuild what follows from a sound history, and write an entry about it.
+
+    History is never changed. Each account is corrected in one transaction. Servers may run
+    meanwhile. Exit codes: 0 all corrected, 1 something is left, 2 not checked.
+    """
+    from credit_server.verify import command, report  # noqa: PLC0415 - see the top of the file
+    from credit_server.verify.repair import Order  # noqa: PLC0415
+
+    settings = _load(StoreSettings, given)
+    if not 1 <= len(reason) <= _REASON_MAX:
+        raise SettingsInvalid(f"--reason must have 1 to {_REASON_MAX} characters")
+    log.configure("auto", "info")
+    order = Order(
+        created_by=created_by, reason=reason, keeps_account=keep is Truth.ACCOUNT, apply=apply
+    )
+    try:
+        corrections = command.run_repair(
+            settings, order, jobs=jobs or usable_cpus(), users=user or [], audit_path=audit_log
+        )
+    except (StartError, StoreError, EmbeddedError) as error:
+        raise typer.Exit(_complain(f"not completed: {error}", report.EXIT_UNCHECKED)) from None
+    as_json = output is Output.JSON
+    typer.echo(command.repair_json(corrections) if as_json else command.repair_text(corrections))
+    raise typer.Exit(command.repair_exit_code(corrections))
 
 
 def _load(model: type[_Settings], given: Given) -> _Settings:

@@ -112,7 +112,7 @@ def _crossings(entries: Sequence[Transaction], alerts: Alerts) -> Iterator[Alert
     for alert in dict.fromkeys(alerts):
         if alert.is_crossed(before, after):
             yield AlertEvent(
-                id=_event_id(last.id, alert),
+                id=event_id(last.id, alert),
                 user_id=last.user_id,
                 app_id=last.app_id,
                 alert=alert,
@@ -123,7 +123,7 @@ def _crossings(entries: Sequence[Transaction], alerts: Alerts) -> Iterator[Alert
             )
 
 
-def _event_id(transaction_id: str, alert: Alert) -> str:
+def event_id(transaction_id: str, alert: Alert) -> str:
     """Return the id of an event. It begins with the time, like the ids of entries."""
     text = f"alert event {transaction_id} {alert.credits} {alert.direction.value}"
     return transaction_id[:8] + sha256(text.encode()).hexdigest()[:16]

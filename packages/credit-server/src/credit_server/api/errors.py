@@ -31,7 +31,7 @@ from credit_server.commit import (
 from credit_server.grpc.call import status_details
 from credit_server.grpc.handler import UNCERTAIN_WRITE
 from credit_server.grpc.ports import CutOff
-from credit_server.store.port import Rejected, StoreError, Unreadable
+from credit_server.store.port import IndexMissing, Rejected, StoreError, Unreadable
 
 # A replica set takes some seconds to elect a primary, and a server to be replaced.
 _RETRY_STORE_SECONDS = 1.0
@@ -56,8 +56,15 @@ def translate(error: BaseException) -> GRPCError | None:
             return status_of(reason, sentence, {}, _retry_in(error.retry_seconds))
         case AccessDenied():
             return _denied(error)
-        case Rejected() | Unreadable():
-            # A bug, or a document that cannot be read or written: a retry would fail again.
+        case Unreadable():
+            # Not STORE_UNAVAILABLE: a retry would fail again.
+            return status_of(
+                ErrorReason.DATA_UNREADABLE,
+                "data that the request needs cannot be read; no change was made, and the operator"
+                " must correct the data",
+                {},
+            )
+        case Rejected():  # a bug: a retry would fail again
             return None
         case CommitError() | StoreError():
             return _unavailable(error)
@@ -165,6 +172,11 @@ def _unavailable(error: CommitError | StoreError) -> GRPCError:
         case ResultUnknown():
             return _store_unavailable(
                 f"the store did not report in time whether it has committed; {UNCERTAIN_WRITE}"
+            )
+        case IndexMissing():
+            return _store_unavailable(
+                "an index of the store is missing; no change was made, and the operator must run"
+                " credit-server migrate"
             )
         case NotCommitted():
             return _store_unavailable(

@@ -19,7 +19,7 @@ from credit_server.admission.decision import Decision, NotAdmitted
 from credit_server.api import convert
 from credit_server.api.watch_token import Scope
 from credit_server.store.history import TransactionRow
-from credit_server.store.port import LogEntry, LogPosition, Store, StoreUnavailable
+from credit_server.store.port import LogEntry, LogPosition, Store, StoreUnavailable, Unreadable
 
 log = structlog.get_logger("credit_server.watch")
 
@@ -300,7 +300,15 @@ class WatchHub:
         if not of_user and not of_app:
             return
         shared = Shared(entry)
-        for feed in (*(of_user or ()), *(of_app or ())):
+        feeds = (*(of_user or ()), *(of_app or ()))
+        try:
+            shared.data  # noqa: B018 - converted here, because it must not end other watchers
+        except Unreadable as error:
+            # Leaving it out would be a gap that no watcher sees.
+            for feed in feeds:
+                feed.end(Unreadable(str(error)))
+            return
+        for feed in feeds:
             feed.add(shared)
         self._observer.distributed(max(0.0, time.time() - shared.row.created_at / 1000))
 

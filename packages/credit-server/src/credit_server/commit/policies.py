@@ -43,7 +43,7 @@ class PolicyCache:
         """
         policies = {}
         missing = []
-        for app_id in {app_id for command in commands for app_id in _apps(command)}:
+        for app_id in {app_id for command in commands for app_id in apps_of(command)}:
             policy = self._cached.get(app_id)
             if policy is None:
                 missing.append(app_id)
@@ -61,7 +61,8 @@ class PolicyCache:
         return [_with(policies, command) for command in commands]
 
 
-def _apps(command: Command) -> tuple[int, ...]:
+def apps_of(command: Command) -> tuple[int, ...]:
+    """Return the apps whose policies apply to a command."""
     if isinstance(command, TransferCredits):
         return (command.app_id, command.to_app_id)
     return (command.app_id,)

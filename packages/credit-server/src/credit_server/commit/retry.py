@@ -28,6 +28,7 @@ from credit_models.ledger import Command, Outcome
 from credit_server.commit.errors import ClockSkewed
 from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pending import PendingWrite, answer, fail, log_fields
+from credit_server.commit.policies import apps_of
 from credit_server.store.port import (
     CommitUnknown,
     Conflict,
@@ -274,18 +275,23 @@ class BatchRun:
         return not part.writes
 
     def _drops(self, part: _Part, reason: Unreadable) -> bool:
-        """Fail the writes whose users' documents cannot be read; return whether there are any."""
+        """Fail the writes that need the documents; return whether there are any."""
         faulty: list[PendingWrite] = []
         others: list[PendingWrite] = []
         for write in part.writes:
-            concerned = reason.user_ids.intersection(write.command.users)
+            command = write.command
+            concerned = not (
+                reason.user_ids.isdisjoint(command.users)
+                and reason.app_ids.isdisjoint(apps_of(command))
+            )
             (faulty if concerned else others).append(write)
         if not faulty:
             return False
         log.error(
             "documents cannot be read; the writes of their users fail",
             user_ids=sorted(reason.user_ids),
-            exc_info=reason,
+            app_ids=sorted(reason.app_ids),
+            reason=str(reason),
             **log_fields(faulty),
         )
         fail(faulty, reason, uncertain=part.uncertain, at_fault=True)
@@ -297,9 +303,16 @@ class BatchRun:
     def _fail_alone(self, part: _Part, reason: Exception) -> None:
         """Answer the caller of a part that cannot be split and failed with an unexpected error."""
         self._policy.failed_alone(part.writes[0].command.user_id)
-        log.error(
-            "a write could not be decided or written",
-            exc_info=reason,
-            **log_fields(part.writes),
-        )
+        if isinstance(reason, Unreadable):
+            log.error(
+                "documents cannot be read or changed; the writes that need them fail",
+                reason=str(reason),
+                **log_fields(part.writes),
+            )
+        else:
+            log.error(
+                "a write could not be decided or written",
+                exc_info=reason,
+                **log_fields(part.writes),
+            )
         fail(part.writes, reason, uncertain=part.uncertain, at_fault=True)

@@ -11,8 +11,7 @@ import resource
 import shutil
 import ssl
 import stat
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
 from credit_server.cpus import usable_cpus
-from credit_server.embedded import EmbeddedError, EmbeddedMongod, has_database, running_uri
+from credit_server.embedded import EmbeddedError, has_database, open_uri, running_uri
 from credit_server.http2.listener import try_address
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, unknown_variables
@@ -239,21 +238,10 @@ async def _read_store(settings: ServerSettings) -> StoreReading:
     if running_uri(settings.data_dir) is None and not has_database(settings.data_dir):
         return StoreReading(embedded=True)
     try:
-        async with _embedded_uri(settings.data_dir) as uri:
+        async with open_uri(settings.data_dir) as uri:
             return await _read_report(uri, settings, embedded=True)
     except EmbeddedError as error:
         return StoreReading(embedded=True, not_started=str(error))
-
-
-@asynccontextmanager
-async def _embedded_uri(data_dir: Path) -> AsyncIterator[str]:
-    """Yield the URI of the `mongod` of a running server, or of one that runs for this reading."""
-    uri = running_uri(data_dir)
-    if uri is not None:
-        yield uri
-        return
-    async with EmbeddedMongod(data_dir=data_dir) as mongod:
-        yield mongod.uri
 
 
 async def _read_report(uri: str, settings: ServerSettings, *, embedded: bool) -> StoreReading:

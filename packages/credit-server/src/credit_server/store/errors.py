@@ -2,9 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
+import structlog
+from pydantic import ValidationError
 from pymongo.errors import (
     ConfigurationError,
     ConnectionFailure,
@@ -19,11 +22,18 @@ from pymongo.topology_description import TopologyDescription
 from credit_server.store.port import (
     CommitUnknown,
     Conflict,
+    IndexMissing,
     Interrupted,
     StoreError,
     StoreMisconfigured,
     StoreUnavailable,
+    Unreadable,
 )
+
+log = structlog.get_logger("credit_server.store")
+
+_DocumentT = TypeVar("_DocumentT")
+_ValueT = TypeVar("_ValueT")
 
 # DuplicateKey, WriteConflict.
 _CONFLICTS = frozenset({11000, 112})
@@ -31,6 +41,13 @@ _CONFLICTS = frozenset({11000, 112})
 # Unauthorized, AuthenticationFailed, SnapshotTooOld, SnapshotUnavailable, OutOfDiskSpace: faults of
 # the store, after which the same request may succeed. Numbers: MongoDB's error_codes.yml.
 _STORE_FAULTS = frozenset({13, 18, 239, 246, 14031})
+
+# DocumentValidationFailure: what a write would leave of a document is not valid.
+_INVALID_DOCUMENT = 121
+
+# BadValue: mongod returns it, with this text, for a query by an index that does not exist.
+_BAD_VALUE = 2
+_NO_INDEX = "hint provided does not correspond to an existing index"
 
 # The driver's own text is a page about its view of the cluster, for debugging the driver.
 _UNREACHABLE = (
@@ -50,14 +67,57 @@ _NOT_PRIMARY = (SERVER_TYPE.RSSecondary, SERVER_TYPE.RSArbiter, SERVER_TYPE.RSOt
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate the driver's errors into the port's; other errors are bugs and pass unchanged."""
+    """Translate the driver's errors into the port's; other errors are bugs and pass unchanged.
+
+    A document that its model rejects is unreadable. The models of new documents are not made within
+    this context.
+    """
     try:
         yield
     except PyMongoError as error:
         known = translate(error)
         if known is None:
             raise
+        if isinstance(known, IndexMissing):
+            log.error("a read of the store failed", reason=str(known))
         raise known from error
+    except ValidationError as error:
+        fault = unreadable(error)
+        report(fault)
+        raise fault from error
+
+
+def readable(
+    documents: Iterable[_DocumentT], convert: Callable[[_DocumentT], _ValueT]
+) -> list[_ValueT]:
+    """Convert documents, and leave out those that cannot be read: they must not stop the others."""
+    values: list[_ValueT] = []
+    for document in documents:
+        try:
+            values.append(convert(document))
+        except ValidationError as error:
+            report(unreadable(error))
+    return values
+
+
+def report(error: Unreadable) -> None:
+    """Log that a document cannot be read, for the operator."""
+    log.error(
+        "a stored document cannot be read: run credit-server verify",
+        reason=str(error),
+        user_ids=sorted(error.user_ids),
+        app_ids=sorted(error.app_ids),
+    )
+
+
+def unreadable(
+    error: ValidationError, *, user_ids: Collection[int] = (), app_ids: Collection[int] = ()
+) -> Unreadable:
+    """Return the error of a document that its model rejects. The message has no values."""
+    names = sorted({".".join(str(part) for part in each["loc"]) for each in error.errors()})
+    return Unreadable(
+        f"{error.title} is not valid: {', '.join(names)}", user_ids=user_ids, app_ids=app_ids
+    )
 
 
 @contextmanager
@@ -86,6 +146,10 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Conflict(str(error))
     if error.has_error_label("TransientTransactionError"):
         return Interrupted(f"the transaction was aborted ({type(error).__name__})")
+    if code == _INVALID_DOCUMENT:
+        return Unreadable("a stored document is not valid, so that it cannot be changed")
+    if code == _BAD_VALUE and _NO_INDEX in str(error):
+        return IndexMissing("an index is missing: run credit-server migrate")
     if isinstance(error, ConnectionFailure) or code in _STORE_FAULTS or error.timeout:
         return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")
     if isinstance(error, ConfigurationError):

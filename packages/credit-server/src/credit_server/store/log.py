@@ -230,7 +230,14 @@ def _next_entry(stream: _Stream) -> LogEntry | None:
     document = change["fullDocument"]
     position = LogPosition(_time(change["clusterTime"]), bytes.fromhex(change["_id"]["_data"]))
     row = partial(transaction_row, document)
-    return LogEntry(position, document["user_id"], document["app_id"], row)
+    return LogEntry(position, _number(document, "user_id"), _number(document, "app_id"), row)
+
+
+# Any: values of BSON.
+def _number(document: dict[str, Any], name: str) -> int:
+    """Return a number of an entry; 0, which nobody watches, if it is none."""
+    value = document.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def _end_of(stream: _Stream) -> LogPosition:

@@ -11,10 +11,10 @@ from itertools import count
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from credit_models.ledger import UINT32_MAX, Account, Kind, Transaction
+from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
 from pymongo.read_concern import ReadConcern
@@ -26,7 +26,8 @@ from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.connection import open_clients
 from credit_server.store.documents import CounterDocument, DirectoryDocument, TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
-from credit_server.store.errors import explain_unreachable, translated
+from credit_server.store.errors import explain_unreachable, report, translated, unreadable
+from credit_server.store.fields import DECODED
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -55,6 +56,7 @@ from credit_server.store.port import (
     LogPage,
     StoreMisconfigured,
     StoreUnavailable,
+    Unreadable,
     Writer,
 )
 from credit_server.store.queries import LISTED, NOT_LISTED, STALE_READ, Finder, check_stored
@@ -62,6 +64,8 @@ from credit_server.store.reading import RAW, read_account
 from credit_server.store.rows import purchase_row, transaction_row
 from credit_server.store.shared_reads import LATE, SharedReads
 from credit_server.store.transaction import MongoWriter
+
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 _Row = TypeVar("_Row", TransactionRow, PurchaseRow)
 # Reads the page after a sequence.
@@ -210,7 +214,7 @@ class MongoStore:
         """Return a user's account: see the port."""
         found = await self._account_reads.read(user_id)
         # Converted after the shared query: a bad document must not fail other users' reads.
-        return None if found is None else read_account(found)
+        return None if found is None else _account(found, user_id)
 
     async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, RawBSONDocument]:
         async with self._deadline():
@@ -221,12 +225,16 @@ class MongoStore:
 
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
-        return await self._total_reads.read(app_id) or 0
+        total = await self._total_reads.read(app_id) or 0
+        if isinstance(total, Unreadable):
+            report(total)
+            raise total
+        return total
 
-    async def _app_totals(self, app_ids: Sequence[int]) -> dict[int, int]:
+    async def _app_totals(self, app_ids: Sequence[int]) -> dict[int, int | Unreadable]:
         # A snapshot: different shards write the counter shards, and values of different moments
         # could add up to a total that never existed.
-        totals: dict[int, int] = {}
+        totals: dict[int, int | Unreadable] = {}
         async with (
             self._deadline(),
             self._clients.snapshot() as session,
@@ -237,7 +245,12 @@ class MongoStore:
                 session=session,
             )
             async for part in cursor:
-                totals[part["app_id"]] = totals.get(part["app_id"], 0) + part["total"]
+                app_id, total = part["app_id"], totals.get(part["app_id"], 0)
+                if not isinstance(part.get("total"), int):
+                    # Returned, not raised: the query is shared with reads of other apps.
+                    totals[app_id] = Unreadable(f"a total of app {app_id} is no number")
+                elif not isinstance(total, Unreadable):
+                    totals[app_id] = total + part["total"]
         return totals
 
     async def hold_entries(
@@ -265,17 +278,22 @@ class MongoStore:
                 )
                 for hold in placed
             ]
-        return [
-            HoldRow(_transaction(hold), None if related is None else _transaction(related))
-            for hold, related in zip(placed, latest, strict=True)
-        ]
+            return [
+                HoldRow(_transaction(hold), None if related is None else _transaction(related))
+                for hold, related in zip(placed, latest, strict=True)
+            ]
 
     async def policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
         found = await self._policy_reads.read(app_id)
         if found is None:
             return AppPolicy(app_id=app_id)
-        return AppPolicyDocument.model_validate(found).to_policy()
+        try:
+            return AppPolicyDocument.model_validate(found).to_policy()
+        except ValidationError as error:
+            fault = unreadable(error, app_ids=[app_id])
+            report(fault)
+            raise fault from error
 
     async def _policy_documents(self, app_ids: Sequence[int]) -> dict[int, Document]:
         async with self._deadline():
@@ -304,7 +322,7 @@ class MongoStore:
         query = {"_id": name} if isinstance(name, int) else _external(*name)
         async with self._deadline():
             found = await self._directory.find_one(query)
-        return None if found is None else DirectoryDocument.model_validate(found).to_user()
+            return None if found is None else DirectoryDocument.model_validate(found).to_user()
 
     async def next_user_id(self, first: int) -> int | None:
         """Return a new number of a user: see the port."""
@@ -317,8 +335,8 @@ class MongoStore:
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
-        assert counter is not None  # noqa: S101 - for the type checker; it was just written
-        last = CounterDocument.model_validate(counter).last
+            assert counter is not None  # noqa: S101 - for the type checker; it was just written
+            last = CounterDocument.model_validate(counter).last
         return last if last <= UINT32_MAX else None
 
     async def add_user(self, user: DirectoryUser) -> DirectoryUser:
@@ -334,7 +352,7 @@ class MongoStore:
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
-        return DirectoryDocument.model_validate(stored).to_user()
+            return DirectoryDocument.model_validate(stored).to_user()
 
     async def due_accounts(
         self, before: datetime, *, after: DueAccount | None = None, limit: int
@@ -354,14 +372,7 @@ class MongoStore:
             cursor = self._accounts.find(query, fields).hint(schema.BY_DUE_AT)
             cursor = cursor.sort([("due_at", ASCENDING), ("user_id", ASCENDING)]).limit(limit)
             found = await cursor.batch_size(limit + 1).to_list(None)
-        return [
-            DueAccount(
-                due_at=document["due_at"],
-                user_id=document["user_id"],
-                due={app["app_id"]: app["due"] for app in document["due"]},
-            )
-            for document in found
-        ]
+        return [_due_account(document) for document in found]
 
     async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
         """Return the heads of the users in an app: see the port."""
@@ -585,6 +596,30 @@ def _transaction(document: Document) -> Transaction:
     return TransactionDocument.model_validate(document).to_transaction()
 
 
+def _account(found: RawBSONDocument, user_id: int) -> Account:
+    try:
+        return read_account(found)
+    except ValidationError as error:
+        fault = unreadable(error, user_ids=[user_id])
+        report(fault)
+        raise fault from error
+
+
+def _due_account(document: Document) -> DueAccount:
+    """Return an account in which something is due, whatever form its document has.
+
+    One that cannot be settled has no apps: the caller skips it, and continues after it.
+    """
+    due_at, user_id = document["due_at"], document.get("user_id")
+    apps = {app["app_id"]: app["due"] for app in document["due"]}
+    sound = isinstance(due_at, datetime) and isinstance(user_id, int)
+    return DueAccount(
+        due_at=due_at if isinstance(due_at, datetime) else _BEGINNING,
+        user_id=user_id if isinstance(user_id, int) else 0,
+        due=apps if sound else {},
+    )
+
+
 def _due_apps(before: datetime) -> Document:
     """Return the expression of the apps of an account in which something is due, with its count.
 
@@ -615,7 +650,7 @@ def _due_apps(before: datetime) -> Document:
 def _database(client: Client, name: str) -> Database:
     return client.get_database(
         name,
-        codec_options=CodecOptions(tz_aware=True),
+        codec_options=DECODED,
         # Acknowledged writes are on a majority: read those, from the primary.
         read_concern=ReadConcern("majority"),
         write_concern=WriteConcern("majority"),

@@ -7,6 +7,7 @@ from itertools import takewhile
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from credit_models.ledger import AlertEvent
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
 
@@ -14,6 +15,7 @@ from credit_server.store import schema
 from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
 from credit_server.store.alert_events import EventsRemoved, OrderedEvent
 from credit_server.store.driver import Database, Document
+from credit_server.store.errors import readable
 from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import Conflict
 
@@ -61,7 +63,7 @@ class MongoAlertEvents:
             found = await cursor.limit(limit).to_list(None)
             if not found:  # another process has ordered them
                 return 0
-            events = [AlertEventDocument.model_validate(each).to_event() for each in found]
+            events = readable(found, _event)
             await self._webhooks.enqueue(events)
             await self._set_positions([event["_id"] for event in found], first)
         return len(found)
@@ -121,9 +123,9 @@ class MongoAlertEvents:
             # After the events: the position is stored before events are removed, so a read that
             # lacks one finds it.
             removed = await self._removed_until(app_id) if after_position else 0
-        if after_position < removed:
-            raise EventsRemoved(removed)
-        events = (AlertEventDocument.model_validate(document) for document in documents)
+            if after_position < removed:
+                raise EventsRemoved(removed)
+            events = [AlertEventDocument.model_validate(document) for document in documents]
         return [OrderedEvent(event.position or 0, event.to_event()) for event in events]
 
     async def _removed_until(self, app_id: int) -> int:
@@ -152,3 +154,7 @@ class MongoAlertEvents:
             # Nothing is added before the last of them, so these are the events that were found.
             await self._events.delete_many({"position": {"$lte": old[-1]["position"]}})
         return len(old)
+
+
+def _event(document: Document) -> AlertEvent:
+    return AlertEventDocument.model_validate(document).to_event()

@@ -68,7 +68,7 @@ class MongoWebhooks:
             stored = await self._webhooks.find_one_and_update(
                 place, changed, upsert=True, return_document=ReturnDocument.AFTER
             )
-        return WebhookDocument.model_validate(stored).to_webhook()
+            return WebhookDocument.model_validate(stored).to_webhook()
 
     async def of_app(self, app_id: int) -> Sequence[Webhook]:
         """Return the webhooks of an app: see the port."""
@@ -76,7 +76,7 @@ class MongoWebhooks:
             found = (
                 await self._webhooks.find({"app_id": app_id}).sort("url", ASCENDING).to_list(None)
             )
-        return [WebhookDocument.model_validate(each).to_webhook() for each in found]
+            return [WebhookDocument.model_validate(each).to_webhook() for each in found]
 
     async def remove(self, app_id: int, url: str) -> None:
         """Remove a webhook: see the port."""
@@ -118,10 +118,10 @@ class MongoWebhooks:
             if found is None:
                 return None
             webhook = await self._webhooks.find_one({"_id": found["webhook_id"]})
-        return Claim(
-            DeliveryDocument.model_validate(found).to_delivery(),
-            None if webhook is None else WebhookDocument.model_validate(webhook).to_webhook(),
-        )
+            return Claim(
+                DeliveryDocument.model_validate(found).to_delivery(),
+                None if webhook is None else WebhookDocument.model_validate(webhook).to_webhook(),
+            )
 
     async def delivered(self, delivery: Delivery) -> None:
         """Remove a delivery: see the port."""
@@ -154,7 +154,7 @@ class MongoWebhooks:
         async with self._deadline():
             cursor = self._deliveries.find(query).hint(schema.BY_DEAD_LETTER)
             found = await cursor.sort("_id", ASCENDING).limit(limit).to_list(None)
-        dead = (DeliveryDocument.model_validate(each).to_delivery() for each in found)
+            dead = [DeliveryDocument.model_validate(each).to_delivery() for each in found]
         return [(each, webhooks[each.webhook_id]) for each in dead]
 
     async def resend(self, app_id: int, id_: str, now: datetime) -> int:

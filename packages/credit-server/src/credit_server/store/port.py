@@ -73,6 +73,10 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached. The transaction has written nothing."""
 
 
+class IndexMissing(StoreUnavailable):
+    """An index is missing that a read needs. Nothing was written. The message has the remedy."""
+
+
 class Rejected(StoreError):
     """The transaction failed before its commit with an unexpected error. Nothing was written.
 
@@ -81,15 +85,21 @@ class Rejected(StoreError):
 
 
 class Unreadable(StoreError):
-    """Documents of some users have a form that this release cannot read. Nothing was written.
+    """Documents of some users or apps have a form that this release cannot read.
+
+    Nothing was written.
 
     Attributes:
         user_ids: Those users. A transaction without them can succeed.
+        app_ids: Those apps, likewise.
     """
 
-    def __init__(self, message: str = "", *, user_ids: Collection[int] = ()) -> None:
+    def __init__(
+        self, message: str = "", *, user_ids: Collection[int] = (), app_ids: Collection[int] = ()
+    ) -> None:
         super().__init__(message)
         self.user_ids = frozenset(user_ids)
+        self.app_ids = frozenset(app_ids)
 
 
 class LogTruncated(StoreError):

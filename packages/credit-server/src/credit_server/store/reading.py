@@ -10,15 +10,20 @@ from functools import lru_cache
 from typing import Any
 
 import bson
-from bson.codec_options import CodecOptions
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from credit_models.ledger import Account, AppAccount, Grant, Hold
 
 from credit_server.store.app_documents import GrantDocument, HoldDocument
 from credit_server.store.documents import AccountDocument
+from credit_server.store.fields import DECODED
 
 # For the cursors that read accounts.
-RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
+RAW: CodecOptions[RawBSONDocument] = CodecOptions(
+    document_class=RawBSONDocument,
+    tz_aware=True,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+)
 
 # The number of grants, and of holds, that are kept with their bytes.
 _KEPT_MAX = 1 << 14
@@ -26,18 +31,15 @@ _KEPT_MAX = 1 << 14
 # The size in bytes from which it is faster to decode an account with grants or holds part by part.
 _LARGE = 1024
 
-# Any: documents hold values of many types.
-_DECODED: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
-
 
 @lru_cache(_KEPT_MAX)
 def _grant(raw: bytes) -> Grant:
-    return GrantDocument.model_validate(bson.decode(raw, _DECODED)).to_grant()
+    return GrantDocument.model_validate(bson.decode(raw, DECODED)).to_grant()
 
 
 @lru_cache(_KEPT_MAX)
 def _hold(raw: bytes) -> Hold:
-    return HoldDocument.model_validate(bson.decode(raw, _DECODED)).to_hold()
+    return HoldDocument.model_validate(bson.decode(raw, DECODED)).to_hold()
 
 
 # Any: grants or holds.
@@ -55,7 +57,7 @@ def read_account(raw: RawBSONDocument) -> Account:
         pydantic.ValidationError: The document is not valid.
     """
     if len(raw.raw) < _LARGE or b"apps" not in raw.raw:
-        return AccountDocument.model_validate(bson.decode(raw.raw, _DECODED)).to_account()
+        return AccountDocument.model_validate(bson.decode(raw.raw, DECODED)).to_account()
     arrays: dict[int, dict[str, tuple[Any, ...]]] = {}
     document = {
         name: [_without_arrays(app, arrays) for app in value]
@@ -93,7 +95,7 @@ def _are_documents(value: object) -> bool:
 # Any: a value of BSON.
 def _decoded(value: Any) -> Any:
     if isinstance(value, RawBSONDocument):
-        return bson.decode(value.raw, _DECODED)
+        return bson.decode(value.raw, DECODED)
     if isinstance(value, list):
         return [_decoded(each) for each in value]
     return value

@@ -6,9 +6,12 @@ No model parses these documents, because lists are long: see `TransactionRow`.
 from collections.abc import Mapping
 from typing import Any
 
+from bson.datetime_ms import DatetimeMS
 from credit_models.ledger import Kind
 
+from credit_server.store.errors import report
 from credit_server.store.history import PurchaseRow, RowDetails, TransactionRow
+from credit_server.store.port import Unreadable
 
 # A document as the driver returns it.
 Raw = Mapping[str, Any]
@@ -19,11 +22,46 @@ _KINDS = {kind.value: kind for kind in Kind}
 _PLAIN = (Kind.ADD, Kind.USE)
 _DETAILS = ("related_id", "allocations", "metadata", "note")
 
+_PURCHASE_NUMBERS = ("user_id", "app_id", "credits", "created_by", "sequence")
+_NUMBERS = (*_PURCHASE_NUMBERS, "balance_after")
+
+# What reading a document of another form raises.
+_MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
+
 _NO_FINGERPRINT: Raw = {"report_id": "", "report_name": ""}
 
 
 def transaction_row(document: Raw) -> TransactionRow:
-    """Return the row of a transaction's document."""
+    """Return the row of a transaction's document.
+
+    Raises:
+        Unreadable: The document has another form.
+    """
+    try:
+        _check_numbers(document, _NUMBERS)
+        return _transaction_row(document)
+    except _MALFORMED as error:
+        raise _unreadable("transaction", document, error) from error
+
+
+def _check_numbers(document: Raw, names: tuple[str, ...]) -> None:
+    """Raise an error if a field is no integer: anything else would be a guess, or fail later."""
+    for name in names:
+        if not isinstance(document[name], int):
+            raise TypeError(name)
+    if not isinstance(document["created_at"], DatetimeMS):
+        raise TypeError("created_at")
+
+
+def _unreadable(noun: str, document: Raw, error: Exception) -> Unreadable:
+    fault = Unreadable(
+        f"the {noun} {document.get('_id')} is not valid ({type(error).__name__}: {error})"
+    )
+    report(fault)
+    return fault
+
+
+def _transaction_row(document: Raw) -> TransactionRow:
     purchase_id = document.get("purchase_id")
     fingerprint = document.get("fingerprint", _NO_FINGERPRINT)
     kind = _KINDS[document["type"]]
@@ -71,6 +109,14 @@ def _milliseconds(moment: Any) -> int | None:
 
 def purchase_row(document: Raw) -> PurchaseRow:
     """Return the row of a purchase's document; see `transaction_row`."""
+    try:
+        _check_numbers(document, _PURCHASE_NUMBERS)
+        return _purchase_row(document)
+    except _MALFORMED as error:
+        raise _unreadable("purchase", document, error) from error
+
+
+def _purchase_row(document: Raw) -> PurchaseRow:
     return PurchaseRow(
         document["_id"].binary.hex(),
         document["user_id"],

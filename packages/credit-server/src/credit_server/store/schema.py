@@ -67,7 +67,7 @@ BY_DUE_DELIVERY = "app_id_webhook_id_due_at"
 BY_PENDING_AGE = "created_at"
 BY_DEAD_LETTER = "app_id_id"
 
-_DOCUMENTS: dict[str, type[Document]] = {
+DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,
     CREDIT_TRANSACTIONS: TransactionDocument,
     PURCHASES: PurchaseDocument,
@@ -241,7 +241,7 @@ async def migrate(database: Database) -> int:
     version = await stored_version(database)
     if version > SCHEMA_VERSION:
         raise SchemaTooNew(database.name, version)
-    for name, document in _DOCUMENTS.items():
+    for name, document in DOCUMENTS.items():
         options = {"validator": validator_of(document), **_VALIDATION}
         try:
             await database.command({"create": name, **options})
@@ -276,7 +276,7 @@ async def verify(database: Database) -> list[str]:
         drift.append(f"the schema has version {version}, this server needs {SCHEMA_VERSION}")
     cursor = await database.list_collections()
     found = {entry["name"]: entry.get("options", {}) async for entry in cursor}
-    for name, document in _DOCUMENTS.items():
+    for name, document in DOCUMENTS.items():
         if name not in found:
             drift.append(f"the collection {name} is missing")
             continue

@@ -20,7 +20,6 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 from credit_models.ledger import Account, Kind, Purchase, ReportKey, Transaction
@@ -37,7 +36,8 @@ from pymongo.write_concern import WriteConcern
 from credit_server.store import schema
 from credit_server.store.alert_documents import event_bson
 from credit_server.store.documents import PurchaseDocument, TransactionDocument
-from credit_server.store.errors import translate, translated
+from credit_server.store.errors import translate, translated, unreadable
+from credit_server.store.fields import DECODED
 from credit_server.store.pipeline import run_pipelined
 from credit_server.store.port import (
     AppKey,
@@ -86,7 +86,7 @@ class MongoWriter:
             client: The blocking client.
             database: The name of the database.
         """
-        self._database = client.get_database(database, codec_options=CodecOptions(tz_aware=True))
+        self._database = client.get_database(database, codec_options=DECODED)
         self._session = client.start_session()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="credit-writer")
 
@@ -286,7 +286,7 @@ class MongoTransaction:
                     self._write(changes)
             if check is not None:
                 check()
-        except (Conflict, Interrupted, StoreUnavailable):
+        except (Conflict, Interrupted, StoreUnavailable, Unreadable):
             raise
         except Exception as error:
             # Nothing has been or will be committed: the commit was not sent.
@@ -375,9 +375,8 @@ def _read(
         except ValidationError as fault:
             faults[document["user_id"]] = fault
     if faults:
-        raise Unreadable(
-            f"documents of {len(faults)} users cannot be read", user_ids=faults
-        ) from next(iter(faults.values()))
+        first = next(iter(faults.values()))
+        raise unreadable(first, user_ids=faults) from first
     return values
 
 

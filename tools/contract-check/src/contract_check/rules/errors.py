@@ -15,6 +15,9 @@ _ACCESS_EXTENSION = "access_errors"
 # The option of each reason.
 OPTION = "credit.options.v1.error"
 
+# The statuses of faults of the server: UNKNOWN, INTERNAL and DATA_LOSS.
+_OF_THE_SERVER = (2, 13, 15)
+
 
 def reasons(image: Image) -> dict[str, EnumDescriptor]:
     """Return the enums of reasons by full name: at most one for each package."""
@@ -53,7 +56,7 @@ def error_violations(before: Image, after: Image) -> Iterator[Violation]:
             continue
         enum = reasons_of(before, old)
         known = set() if enum is None else set(enum.values_by_name)
-        known |= _never_sent(before, after, new)
+        known |= _never_sent(before, after, new) | _faults(after, new)
         differences = _differences(documented(before, old), documented(after, new), known)
         for rule, message in differences:
             yield Violation(
@@ -76,6 +79,19 @@ def _never_sent(before: Image, after: Image, method: MethodDescriptor) -> set[st
         return on_demand
     calls = [call for name, call in after.methods.items() if name not in before.methods]
     return on_demand | {reason for call in calls for reason in documented(after, call)}
+
+
+def _faults(image: Image, method: MethodDescriptor) -> set[str]:
+    """Return the reasons of a call that are faults of the server.
+
+    Any call can end with such a status and without a reason, so an installed SDK handles it by the
+    status, and a reason changes nothing for it.
+    """
+    enum = reasons_of(image, method)
+    if enum is None:
+        return set()
+    rules = {name: image.option(value, OPTION) for name, value in enum.values_by_name.items()}
+    return {name for name, rule in rules.items() if getattr(rule, "status", 0) in _OF_THE_SERVER}
 
 
 def _differences(

@@ -519,6 +519,13 @@ class ErrorReason(betterproto2.Enum):
     and `required` (the value of the field). Nothing was changed.
     """
 
+    DATA_UNREADABLE = 66
+    """
+    DATA_LOSS. Data that the request needs, such as the account of the user, is stored in a form that the
+    server cannot read. The operator must correct it. Other users are not affected. Nothing was changed, and
+    the same request fails again until then.
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -572,6 +579,7 @@ class ErrorReason(betterproto2.Enum):
             58: "ERROR_REASON_USER_NOT_FOUND",
             59: "ERROR_REASON_USER_IDS_EXHAUSTED",
             60: "ERROR_REASON_REVISION_NOT_REACHED",
+            66: "ERROR_REASON_DATA_UNREADABLE",
         }
 
     @classmethod
@@ -627,6 +635,7 @@ class ErrorReason(betterproto2.Enum):
             "ERROR_REASON_USER_NOT_FOUND": 58,
             "ERROR_REASON_USER_IDS_EXHAUSTED": 59,
             "ERROR_REASON_REVISION_NOT_REACHED": 60,
+            "ERROR_REASON_DATA_UNREADABLE": 66,
         }
 
 
@@ -909,7 +918,8 @@ class TransactionType(betterproto2.Enum):
 
     ADJUST = 15
     """
-    The balance was corrected (+ or -): `AdjustBalance`.
+    The balance was corrected (+ or -): `AdjustBalance`. Or the operator has rebuilt the account from its
+    transactions (0; `credits` are the difference of the stored balance, at least 1).
     """
 
     CAP = 16

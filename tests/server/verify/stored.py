@@ -1,0 +1,89 @@
+"""Store histories in a database, as servers do, without the time that servers take."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from credit_server.store.alert_documents import event_bson
+from credit_server.store.app_documents import AppPolicyDocument
+from credit_server.store.port import AppPolicy
+from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
+from pymongo.database import Database
+
+from tests.server.verify.histories import POLICIES, Histories
+
+Document = dict[str, Any]  # values of BSON
+
+AT = datetime(2026, 6, 30, tzinfo=UTC)
+
+
+def store(database: Database[Document], made: Histories) -> None:
+    """Write histories into a database that has its schema."""
+    accounts = [account for account in made.accounts.values() if account.revision]
+    entries = [entry for entries in made.entries.values() for entry in entries]
+    totals: Counter[int] = Counter()
+    for entry in entries:
+        totals[entry.app_id] += entry.effect
+    policies = [
+        AppPolicyDocument.from_policy(
+            AppPolicy(app_id=app_id, policy=policy, revision=1, updated_at=AT, updated_by=1)
+        ).to_bson()
+        for app_id, policy in POLICIES.items()
+    ]
+    users = [
+        {
+            "_id": Int64(number),
+            "app_id": Int64(1),
+            "external_id": f"u-{number}",
+            "created_at": AT,
+        }
+        for number in (7, 8, 9)
+    ]
+    for name, documents in (
+        ("user_credits", [account_bson(account) for account in accounts]),
+        ("credit_transactions", [transaction_bson(entry) for entry in entries]),
+        ("purchases", [purchase_bson(purchase) for purchase in made.purchases.values()]),
+        ("alert_events", [event_bson(event) for event in made.events]),
+        (
+            "app_totals",
+            # In two parts, as two shards write them.
+            [
+                {"app_id": Int64(app_id), "slot": Int64(slot), "total": Int64(part)}
+                for app_id, total in totals.items()
+                for slot, part in ((3, total + 5), (8, -5))
+            ],
+        ),
+        ("app_policies", policies),
+        ("directory", users),
+        ("counters", [{"_id": "user_ids", "last": Int64(9)}]),
+    ):
+        database[name].insert_many(documents)
+
+
+@contextmanager
+def restored(database: Database[Document]) -> Iterator[None]:
+    """Restore all documents and indexes after a test has damaged them."""
+    names = [name for name in database.list_collection_names() if name != "system.views"]
+    before = {name: list(database[name].find()) for name in names}
+    indexes = {name: database[name].index_information() for name in names}
+    try:
+        yield
+    finally:
+        for name in names:
+            collection = database[name]
+            if list(collection.find()) != before[name]:
+                collection.delete_many({})
+                if before[name]:
+                    collection.insert_many(before[name], bypass_document_validation=True)
+            for index in indexes[name].keys() - collection.index_information().keys():
+                options = {k: v for k, v in indexes[name][index].items() if k not in ("v", "ns")}
+                collection.create_index(options.pop("key"), name=index, **options)
+
+
+def new_id() -> ObjectId:
+    """Return an id that no document has."""
+    return ObjectId()
