@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_models.ledger import Kind
+from credit_models.ledger import GENESIS, Kind, hash_of
+from credit_server.store.documents import TransactionDocument
 from credit_server.verify.findings import Code, Remedy
 from credit_server.verify.repair import State
 from credit_server.verify.run import Target
@@ -53,6 +54,21 @@ def one(collection: Collection[Document], **where: object) -> Document:
 def of(document: Document) -> Document:
     """Return the condition that selects a document."""
     return {"_id": document["_id"]}
+
+
+def rechain(db: Database[Document], user_id: int) -> None:
+    """Make the hashes of a user's entries fit, as if a faulty server had written the entries."""
+    heads: dict[int, bytes] = {}
+    for document in db["credit_transactions"].find({"user_id": user_id}).sort("sequence", 1):
+        entry = TransactionDocument.model_validate(document).to_transaction()
+        previous = heads.get(entry.app_id, GENESIS)
+        heads[entry.app_id] = hash_of(entry, previous)
+        changed = {"hash": heads[entry.app_id], **({"previous_hash": previous} if previous else {})}
+        db["credit_transactions"].update_one(of(document), {"$set": changed})
+    for app_id, head in heads.items():
+        db["user_credits"].update_one(
+            {"user_id": user_id, "balances.app_id": app_id}, {"$set": {"balances.$.head": head}}
+        )
 
 
 async def test_a_sound_database_with_every_kind_of_entry_has_no_finding(
@@ -207,12 +223,44 @@ def key_twice(db: Database[Document]) -> None:
 def balance_after_changed(db: Database[Document]) -> None:
     entry = one(db["credit_transactions"], user_id=LAST, type="use")
     set_(db["credit_transactions"], of(entry), balance_after=Int64(1))
+    rechain(db, LAST)
 
 
 @damages(Code.RUNNING_BALANCE)
 def credits_changed(db: Database[Document]) -> None:
     entry = one(db["credit_transactions"], user_id=8, type="add")
     set_(db["credit_transactions"], of(entry), credits=Int64(4000))
+    rechain(db, 8)
+
+
+@damages(Code.CHAIN)
+def key_changed(db: Database[Document]) -> None:
+    entry = one(db["credit_transactions"], user_id=8, type="add")
+    set_(db["credit_transactions"], of(entry), idempotency_key="another")
+
+
+@damages(Code.CHAIN)
+def hash_removed(db: Database[Document]) -> None:
+    entry = one(db["credit_transactions"], user_id=8, previous_hash={"$exists": True})
+    db["credit_transactions"].update_one(of(entry), {"$unset": {"hash": "", "previous_hash": ""}})
+
+
+@damages(Code.CHAIN)
+def chain_begun_again(db: Database[Document]) -> None:
+    document = one(db["credit_transactions"], user_id=8, previous_hash={"$exists": True})
+    entry = TransactionDocument.model_validate(document).to_transaction()
+    changed = {"$set": {"hash": hash_of(entry, GENESIS)}, "$unset": {"previous_hash": ""}}
+    db["credit_transactions"].update_one(of(document), changed)
+
+
+@damages(Code.CHAIN_HEAD)
+def head_of_another_history(db: Database[Document]) -> None:
+    set_(db["user_credits"], {"user_id": 8}, **{"balances.0.head": b"\1" * 33})
+
+
+@damages(Code.CHAIN_HEAD)
+def head_removed(db: Database[Document]) -> None:
+    db["user_credits"].update_one({"user_id": 8}, {"$unset": {"balances.0.head": ""}})
 
 
 @damages(Code.OVERDRAWN)
@@ -470,7 +518,9 @@ async def test_each_damage_is_found_by_its_own_code_and_corrected_if_it_can_be(
     plant(documents)
     found = await check(ledger)
     assert found.counts[code] >= 1, found.findings
-    assert set(found.counts) <= {code, *FOLLOWS.get(code, ())}, found.findings
+    # Damage to an entry also breaks the chain of hashes.
+    expected = {code, Code.CHAIN, *FOLLOWS.get(code, ())}
+    assert set(found.counts) <= expected, found.findings
     before = contents(documents)
     planned = await correct(ledger, found, replace(ORDER, apply=False))
     assert contents(documents) == before, "without apply nothing is written"

@@ -465,12 +465,15 @@ _COMMON = {
     "balance_after",
     "sequence",
 }
+# The most frequent ones first.
+_OPTIONAL = [
+    {*hashes, *key}
+    for hashes in (("hash", "previous_hash"), ("hash",), ())
+    for key in (("idempotency_key",), ())
+]
 _PLAIN = {
-    "add": (frozenset(_COMMON), frozenset({*_COMMON, "idempotency_key"})),
-    "use": (
-        frozenset({*_COMMON, "purchase_id", "fingerprint"}),
-        frozenset({*_COMMON, "purchase_id", "fingerprint", "idempotency_key"}),
-    ),
+    "add": tuple(frozenset({*_COMMON, *more}) for more in _OPTIONAL),
+    "use": tuple(frozenset({*_COMMON, "purchase_id", "fingerprint", *more}) for more in _OPTIONAL),
 }
 _KINDS = {"add": Kind.ADD, "use": Kind.USE}
 _PURCHASE = frozenset(PurchaseDocument.model_fields) - {"id"} | {"_id"}
@@ -488,6 +491,8 @@ def _entry(document: Document) -> Transaction:
         not -UINT32_MAX <= document["balance_after"] <= UINT32_MAX
         or not ("idempotency_key" not in document or _is_text(key, 128))
         or not _is_report(report)
+        or type(document.get("hash", b"")) is not bytes
+        or type(document.get("previous_hash", b"")) is not bytes
     ):
         return TransactionDocument.model_validate(document).to_transaction()
     purchase_id = document.get("purchase_id")
@@ -505,6 +510,8 @@ def _entry(document: Document) -> Transaction:
         purchase_id="" if purchase_id is None else str(purchase_id),
         report_id=report["report_id"],
         report_name=report["report_name"],
+        previous_hash=document.get("previous_hash", b""),
+        hash=document.get("hash", b""),
     )
 
 

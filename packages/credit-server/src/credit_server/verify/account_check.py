@@ -43,6 +43,7 @@ def recomputed(book: UserBook, stored: Account | None) -> Account:
         id="" if stored is None else stored.id,
         balances={app_id: app.balance for app_id, app in book.apps.items()},
         apps={app_id: app for app_id, app in apps.items() if app != _NO_APP},
+        heads=book.heads,
         revision=last.sequence,
         created_at=first.created_at,
         updated_at=last.created_at,
@@ -94,6 +95,8 @@ def _app_faults(app_id: int, account: Account, expected: Account) -> Iterator[Fa
             Code.BALANCE,
             f"the balance is {_or_none(found)}; the history adds up to {wanted or 0}",
         )
+    if account.heads.get(app_id) != expected.heads.get(app_id):
+        yield Code.CHAIN_HEAD, "the account's hash is not that of the latest entry in the app"
     app, wanted_app = account.apps.get(app_id, _NO_APP), expected.apps.get(app_id, _NO_APP)
     for name in ("grants", "scheduled"):
         yield from _grants(getattr(app, name), getattr(wanted_app, name))

@@ -1,8 +1,4 @@
-"""The checks of one entry that need no more than the entry and the one before it.
-
-A check that concerns each entry by itself, such as one of a hash over it, belongs to
-`ENTRY_CHECKS`.
-"""
+"""The checks of one entry that need no more than the entry and the one before it."""
 
 from collections.abc import Callable, Iterator
 

@@ -37,6 +37,7 @@ class Code(Enum):
     REVERSAL_TOTAL = "reversal-total"
     FINAL_STATE = "final-state"
     TRANSFER = "transfer"
+    CHAIN = "chain"
     # The account, which follows from the history.
     REVISION = "revision"
     BALANCE = "balance"
@@ -46,6 +47,7 @@ class Code(Enum):
     HOLD_TERMS = "hold-terms"
     CAP = "cap"
     CAP_COUNTER = "cap-counter"
+    CHAIN_HEAD = "chain-head"
     ALERT = "alert"
     DUE_TIME = "due-time"
     ACCOUNT_DATES = "account-dates"
@@ -92,6 +94,10 @@ _MEANINGS = {
     Code.REVERSAL_TOTAL: ("the reversals of an entry do not add up, or exceed it", Remedy.BACKUP),
     Code.FINAL_STATE: ("an entry records another result than its command left", Remedy.BACKUP),
     Code.TRANSFER: ("the two sides of a transfer do not agree", Remedy.BACKUP),
+    Code.CHAIN: (
+        "an entry's hash is not that of its fields and of the entry before",
+        Remedy.BACKUP,
+    ),
     Code.REVISION: ("the account's revision is not the last sequence", Remedy.REBUILD),
     Code.BALANCE: ("the account's balance is not the sum of the effects", Remedy.REBUILD),
     Code.GRANT_LEFT: ("what is left of a grant does not follow from the history", Remedy.REBUILD),
@@ -100,6 +106,7 @@ _MEANINGS = {
     Code.HOLD_TERMS: ("the terms of a hold do not follow from the history", Remedy.REBUILD),
     Code.CAP: ("the user's caps are not those of the latest CAP entry", Remedy.REBUILD),
     Code.CAP_COUNTER: ("the counted credits of a period are not those used in it", Remedy.REBUILD),
+    Code.CHAIN_HEAD: ("the account's hash is not that of its latest entry", Remedy.REBUILD),
     Code.ALERT: ("the user's alerts are not those of the ALERT entries", Remedy.REBUILD),
     Code.DUE_TIME: ("due_at is not the earliest time at which something is due", Remedy.REBUILD),
     Code.ACCOUNT_DATES: ("the account's first or last date or requester is wrong", Remedy.REBUILD),

@@ -47,11 +47,15 @@ _OF_ACCOUNT = frozenset(
         Code.HOLD_TERMS,
         Code.CAP,
         Code.CAP_COUNTER,
+        Code.CHAIN_HEAD,
         Code.ALERT,
         Code.DUE_TIME,
         Code.ACCOUNT_DATES,
     }
 )
+# An entry continues a chain of hashes. It begins none, because servers of 0.3.0 may still run.
+_NO_GENESIS = None
+
 _OF_PURCHASES = frozenset({Code.PURCHASE_MISSING, Code.REFUNDED})
 
 
@@ -305,7 +309,7 @@ class _UserRepair:
         self, account: Account, differences: dict[int, int], correction: Correction
     ) -> tuple[Account, list[Transaction]]:
         """Return the account with an entry that changes no balance and shows the correction."""
-        draft = Draft(account, created_at(account, self._now, None))
+        draft = Draft(account, created_at(account, self._now, None), _NO_GENESIS)
         app_id = next(iter(differences), min(account.balances))
         entry = draft.record(
             draft.app(app_id),
@@ -333,7 +337,7 @@ class _UserRepair:
             note=self._order.reason,
             metadata=_metadata(correction),
         )
-        outcome = decide(account, command, NOTHING_FOUND, self._now)
+        outcome = decide(account, command, NOTHING_FOUND, self._now, genesis=_NO_GENESIS)
         if not isinstance(outcome, Accepted):
             raise _Refused(
                 correction,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from credit_models.ledger import Kind, Purchase, Transaction
+from credit_models.ledger import GENESIS, Kind, Purchase, Transaction, hash_of
 
 from credit_server.verify.app_book import AppBook
 from credit_server.verify.entry_checks import Fault, entry_faults, is_repair
@@ -51,6 +51,7 @@ class UserBook:
     Attributes:
         user_id: The user.
         apps: The books of the user's apps.
+        heads: The hash of the latest entry in an app, for each app whose entries have hashes.
         first: The first entry; None: there is none.
         last: The last entry.
         entries: How many entries there are.
@@ -71,6 +72,7 @@ class UserBook:
         """
         self.user_id = user_id
         self.apps: dict[int, AppBook] = {}
+        self.heads: dict[int, bytes] = {}
         self.first: Transaction | None = None
         self.last: Transaction | None = None
         self.entries = 0
@@ -104,6 +106,7 @@ class UserBook:
         if not self._in_order(entry):
             return
         self._note(entry, entry_faults(self.last, entry))
+        self._note(entry, self._check_chain(entry))
         if entry.kind is Kind.USE or purchase is not None:
             self._note(entry, purchase_faults(entry, purchase), of_history=False)
         if self.is_whole:
@@ -164,6 +167,20 @@ class UserBook:
         self.add(Code.SEQUENCE_GAP, f"the entries {which} are missing", sequence=expected)
         self._sequence = entry.sequence
         return True
+
+    def _check_chain(self, entry: Transaction) -> Iterator[Fault]:
+        """Check the hashes of an entry; see `CreditTransaction.hash` in the contract."""
+        head = self.heads.get(entry.app_id, GENESIS)
+        if not entry.hash:
+            if head or entry.previous_hash:
+                yield Code.CHAIN, "the entry has no hash, and the one before it has one"
+            return
+        self.heads[entry.app_id] = entry.hash
+        # After a gap, the entry before is not known.
+        if self.is_whole and entry.previous_hash != head:
+            yield Code.CHAIN, "previous_hash is not the hash of the entry before in the app"
+        if entry.hash != hash_of(entry, entry.previous_hash):
+            yield Code.CHAIN, "the hash is not that of the entry's fields"
 
     def _related(self, entry: Transaction) -> Transaction | None:
         if entry.kind not in _REFERS_TO:
