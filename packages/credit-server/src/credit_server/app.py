@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from credit_models.ledger import GENESIS
 from grpclib._typing import ICheckable
 from grpclib.health.check import ServiceStatus
 
@@ -158,6 +159,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 observer=observed.telemetry.commits,
                 start=supervisor.start,
                 turns=() if worker is None else worker.turns,
+                genesis=GENESIS if settings.begin_hash_chains else None,
             ) as committer,
             supervisor.parts_needed(),
             Sender(allow_private=settings.webhook_allow_private) as sender,

@@ -10,6 +10,12 @@ from credit_models.ledger.batch_size import (
 from credit_models.ledger.caps import (
     cap_statuses,
 )
+from credit_models.ledger.chain import (
+    GENESIS,
+    HASH_VERSION,
+    entry_hash,
+    hash_of,
+)
 from credit_models.ledger.commands import (
     HOLD_DEFAULT,
     HOLD_MAX,
@@ -120,8 +126,10 @@ __all__ = [
     "ALERTS_MAX",
     "APPS_MAX",
     "BATCH_SIZE_MAX",
+    "GENESIS",
     "GRANTS_MAX",
     "HOLDS_MAX",
+    "HASH_VERSION",
     "HOLD_DEFAULT",
     "HOLD_MAX",
     "NOTHING_FOUND",
@@ -210,6 +218,8 @@ __all__ = [
     "cap_statuses",
     "changed_alerts",
     "decide",
+    "entry_hash",
+    "hash_of",
     "invariant",
     "settle",
 ]
