@@ -8,9 +8,11 @@ import signal
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
+from credit_models.checkpoint import Checkpoint
 from credit_models.ledger import GENESIS
 from grpclib._typing import ICheckable
 from grpclib.health.check import ServiceStatus
@@ -30,6 +32,7 @@ from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.api.watch_hub import WatchHub
 from credit_server.banner import address_of, banner
+from credit_server.checkpoint import write_checkpoint
 from credit_server.commit import Clock, Committer, EventOrder, Sweeper, SweepLimits
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
@@ -109,6 +112,13 @@ async def migrate(settings: StoreSettings) -> int:
     """Bring the database's schema up to date and return its version."""
     async with open_store(settings) as opened:
         return await opened.store.migrate()
+
+
+async def checkpoint(settings: StoreSettings, app_id: int, *, key: Path, file: Path) -> Checkpoint:
+    """Write a checkpoint of an app; see `write_checkpoint`."""
+    async with open_store(settings) as opened:
+        await opened.store.verify_schema()
+        return await write_checkpoint(opened.store, app_id, key=key, file=file)
 
 
 async def serve(settings: ServerSettings, assignment: Assignment | None = None) -> None:

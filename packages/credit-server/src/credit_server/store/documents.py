@@ -74,9 +74,7 @@ class AccountDocument(Document):
         return cls(
             user_id=account.user_id,
             balances=[
-                BalanceDocument(
-                    app_id=app_id, balance=balance, head=account.heads.get(app_id)
-                )
+                BalanceDocument(app_id=app_id, balance=balance, head=account.heads.get(app_id))
                 for app_id, balance in sorted(account.balances.items())
             ],
             created_at=account.created_at,
@@ -96,9 +94,7 @@ class AccountDocument(Document):
             user_id=self.user_id,
             balances={entry.app_id: entry.balance for entry in self.balances},
             apps={app.app_id: app.to_app() for app in self.apps or ()},
-            heads={
-                entry.app_id: entry.head for entry in self.balances if entry.head is not None
-            },
+            heads={entry.app_id: entry.head for entry in self.balances if entry.head is not None},
             revision=self.revision,
             created_at=self.created_at,
             updated_at=self.updated_at,

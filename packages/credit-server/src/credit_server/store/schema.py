@@ -49,6 +49,7 @@ DIRECTORY = "directory"
 COUNTERS = "counters"
 VERSION = "schema_version"
 
+BY_USER = "user_id"
 BY_SEQUENCE = "user_id_sequence"
 BY_APP_AND_SEQUENCE = "user_id_app_id_sequence"
 BY_APP_AND_TIME = "app_id_created_at_id"
@@ -94,7 +95,7 @@ _LIST_INDEXES = [
 
 _INDEXES: dict[str, list[IndexModel]] = {
     USER_CREDITS: [
-        IndexModel([("user_id", ASCENDING)], name="user_id", unique=True),
+        IndexModel([("user_id", ASCENDING)], name=BY_USER, unique=True),
         IndexModel(
             [("due_at", ASCENDING), ("user_id", ASCENDING)],
             name=BY_DUE_AT,
