@@ -68,7 +68,7 @@ def load_checkpoint(
                     raise CheckpointInvalid("something follows the signed checkpoint")
                 record = json.loads(line)
                 if "checkpoint" in record:
-                    note = record["checkpoint"]
+                    note = str(record["checkpoint"])
                     continue
                 user_id, head = int(record["user_id"]), b64decode(record["hash"], validate=True)
                 tree.add(user_id, head)

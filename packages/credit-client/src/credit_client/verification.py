@@ -4,8 +4,8 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
 from credit_models import CreditTransaction, Receipt, TransactionType
+from credit_models.entry_hash import GENESIS, HASH_VERSION
 from credit_models.hashes import transaction_hash
-from credit_models.ledger import GENESIS, HASH_VERSION
 
 from credit_client.checkpoint import Checkpoint
 from credit_client.errors import Finding, HistoryAltered
@@ -98,6 +98,8 @@ class HistoryVerifier:
         user_id = transaction.user_id
         if transaction.sequence <= self._sequences.get(user_id, self._after_sequence):
             raise _altered(Finding.OUT_OF_ORDER, transaction)
+        if user_id not in self._sequences:
+            self.expect(user_id=user_id)
         chain = self._chain(user_id, transaction.app_id)
         if transaction.hash:
             self._check_hash(chain, transaction)
@@ -146,10 +148,7 @@ class HistoryVerifier:
                 )
 
     def expect(self, *, user_id: int) -> None:
-        """Require the user's history, even if no transaction of the user follows.
-
-        Without it, only users with at least one transaction are compared with the checkpoint.
-        """
+        """Compare a user with the checkpoint even if the user has no transaction at all."""
         if self._checkpoint is not None:
             self._chain(user_id, self._checkpoint.app_id)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from credit_models.ledger import UINT32_MAX
+_UINT32_MAX = 2**32 - 1
 
 # The type of an Ed25519 key in a signed note.
 _ED25519 = b"\x01"
@@ -46,7 +46,7 @@ class MerkleTree:
         Raises:
             CheckpointInvalid: The user does not come after the user before.
         """
-        if not self._last_user < user_id <= UINT32_MAX:
+        if not self._last_user < user_id <= _UINT32_MAX:
             raise CheckpointInvalid(f"user {user_id} comes after user {self._last_user}")
         self._last_user = user_id
         self.size += 1

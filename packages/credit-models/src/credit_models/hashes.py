@@ -3,7 +3,7 @@
 import struct
 
 from credit_models._generated.credit.v1 import CreditTransaction
-from credit_models.ledger import entry_hash
+from credit_models.entry_hash import entry_hash
 
 
 def transaction_hash(transaction: CreditTransaction) -> bytes:

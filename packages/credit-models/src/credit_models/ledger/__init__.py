@@ -1,5 +1,8 @@
 """The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
+from credit_models.entry_hash import (
+    GENESIS,
+)
 from credit_models.ledger.alerts import (
     changed_alerts,
 )
@@ -11,9 +14,6 @@ from credit_models.ledger.caps import (
     cap_statuses,
 )
 from credit_models.ledger.chain import (
-    GENESIS,
-    HASH_VERSION,
-    entry_hash,
     hash_of,
 )
 from credit_models.ledger.commands import (
@@ -128,7 +128,6 @@ __all__ = [
     "BATCH_SIZE_MAX",
     "GENESIS",
     "GRANTS_MAX",
-    "HASH_VERSION",
     "HOLDS_MAX",
     "HOLD_DEFAULT",
     "HOLD_MAX",
@@ -218,7 +217,6 @@ __all__ = [
     "cap_statuses",
     "changed_alerts",
     "decide",
-    "entry_hash",
     "hash_of",
     "invariant",
     "settle",

@@ -20,8 +20,8 @@ its theme, which covers the steps 4 to 9.
 from datetime import datetime
 from typing import assert_never
 
+from credit_models.entry_hash import GENESIS
 from credit_models.ledger.alerts import set_alert, with_events
-from credit_models.ledger.chain import GENESIS
 from credit_models.ledger.commands import (
     Add,
     AdjustBalance,

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
 
+from credit_models.entry_hash import GENESIS
 from credit_models.ledger.app_draft import NO_APP, AppDraft
-from credit_models.ledger.chain import GENESIS, chained
+from credit_models.ledger.chain import chained
 from credit_models.ledger.commands import Command
 from credit_models.ledger.outcomes import Refunded, Refusal, RevisionChanged, TooManyApps
 from credit_models.ledger.records import (
