@@ -86,9 +86,9 @@ class WriteSettings(Settings):
     work."""
 
     begin_hash_chains: bool = True
-    """Whether entries of a user in an app get hashes if none has one yet. Entries that follow one
-    with a hash always get one. Turn it off while servers of 0.3.0 run: they cannot read the account
-    of a user with hashes."""
+    """Whether a user's entries in an app get hashes if none has one yet. An entry after one with a
+    hash always gets one. Turn it off while servers of 0.3.0 run: these cannot read the account of a
+    user with hashes."""
 
     user_ids_from: Annotated[int, Ge(1), Le(UINT32_MAX)] = USER_IDS_FROM
     """Least number that is assigned to a user with a text id. Set it above all numbers that apps
