@@ -304,7 +304,7 @@ class BatchWriter:
         clock: Clock,
         random: Random,
         cache_max: int,
-        genesis: bytes | None,
+        genesis: bytes | None = GENESIS,
     ) -> None:
         """Prepare; nothing is sent yet.
 
