@@ -36,7 +36,7 @@ def _root(leaves: list[bytes]) -> bytes:
 
 
 def test_the_root_is_that_of_rfc_6962() -> None:
-    tree, leaves = MerkleTree(), []
+    tree, leaves = MerkleTree(), list[bytes]()
     for number in range(70):
         assert (tree.size, tree.root()) == (number, _root(leaves))
         user_id, head = number * 3 + 1, b"\x01" + bytes([number]) * 32
