@@ -6,12 +6,12 @@ from typing import Any
 
 from credit_models import CreditTransaction, Purchase
 
-from tests.fuzz.account_book import Book
-from tests.fuzz.account_journal import Call, Journal, Kind, Read
-from tests.fuzz.account_model import Account, Entry
-from tests.fuzz.rules.decide import decide
-from tests.fuzz.rules.decision import AppRules, Decided, Refused
-from tests.fuzz.rules.requests import Write, differing_fields, users_of
+from credit_testing.accounts.book import Book
+from credit_testing.accounts.journal import Call, Journal, Kind, Read
+from credit_testing.accounts.model import Account, Entry
+from credit_testing.accounts.rules.decide import decide
+from credit_testing.accounts.rules.decision import AppRules, Decided, Refused
+from credit_testing.accounts.rules.requests import Write, differing_fields, users_of
 
 
 class Inexplicable(Exception):
