@@ -1,0 +1,86 @@
+"""An event loop with a time of its own: it passes only when nothing can run, and costs nothing."""
+
+import asyncio
+from random import Random
+from typing import Any
+
+
+class Stalled(Exception):
+    """Everything waits, and nothing will ever happen."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Runs callbacks of one thread, without I/O. The seed decides which task runs first.
+
+    The order of one task's own steps, and of callbacks that are no tasks, is that of asyncio.
+
+    Attributes:
+        faults: What ended in an exception that nothing has handled.
+    """
+
+    # asyncio declares none of these in its types.
+    _ready: Any
+    _clock_resolution: float
+
+    def __init__(self, random: Random, *, reorders: bool) -> None:
+        """Begin at time 0.
+
+        Args:
+            random: Decides the order of tasks.
+            reorders: Whether the order differs from asyncio's.
+        """
+        super().__init__()
+        self._random = random
+        self._reorders = reorders
+        self._now = 0.0
+        self._selector = self
+        self._clock_resolution = 1e-9
+        self.faults: list[str] = []
+        self.set_exception_handler(self._note)
+
+    def time(self) -> float:
+        """Return the seconds since the loop began."""
+        return self._now
+
+    def select(self, timeout: float | None) -> tuple[()]:
+        """Let the time pass until the next timer, instead of waiting for I/O.
+
+        Raises:
+            Stalled: There is no timer.
+        """
+        if timeout is None:
+            raise Stalled("all tasks wait, and there is no timer")
+        self._now += timeout
+        return ()
+
+    def _process_events(self, event_list: object) -> None:
+        pass
+
+    def _write_to_self(self) -> None:
+        pass
+
+    def _run_once(self) -> None:
+        if self._reorders and len(self._ready) > 1:
+            self._shuffle()
+        # Any: the method is not in asyncio's types.
+        once: Any = super()
+        once._run_once()
+
+    def _shuffle(self) -> None:
+        handles = list(self._ready)
+        places = [place for place, handle in enumerate(handles) if _is_step(handle)]
+        drawn = self._random.sample(places, len(places))
+        self._ready.clear()
+        order = dict(zip(places, drawn, strict=True))
+        self._ready.extend(handles[order.get(place, place)] for place in range(len(handles)))
+
+    def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self.faults.append(f"{context['message']}: {error!r}")
+
+
+def _is_step(handle: asyncio.Handle) -> bool:
+    """Return whether a callback is the next step of a task."""
+    # Any: the attribute is not in asyncio's types.
+    private: Any = handle
+    return isinstance(getattr(private._callback, "__self__", None), asyncio.Task)
