@@ -12,6 +12,8 @@ from credit_client.call import Caller
 from credit_client.errors import CreditError, Outcome
 from credit_client.operation import PendingWrite, receipt_of
 from credit_client.settings import ClientSettings
+from credit_client.target import Target
+from credit_client.tracing import Tracing
 from credit_client.transport import AttemptFailed, Method
 from credit_models import CreditRequest, PurchaseRequest, Receipt, TransactionType
 from credit_models.operations import WRITE_TYPES
@@ -54,6 +56,8 @@ _SETTINGS = ClientSettings(
     retry_budget_tokens=10,
     wait_for_ready=True,
 )
+# To make it takes 3 ms.
+_TRACING = Tracing(Target.parse(_SETTINGS.target))
 
 
 class Callers:
@@ -80,7 +84,12 @@ class Callers:
         world, loop = self._world, asyncio.get_running_loop()
         network = Network(self._servers, world.random, world.faults)
         caller = Caller(
-            network, _SETTINGS, clock=loop.time, sleep=asyncio.sleep, draw=world.random.random
+            network,
+            _SETTINGS,
+            tracing=_TRACING,
+            clock=loop.time,
+            sleep=asyncio.sleep,
+            draw=world.random.random,
         )
         return network, caller
 
@@ -120,7 +129,7 @@ class Callers:
         calls = [self.journal.begin(client, question) for question in questions]
         for call in calls:
             self.requests += [request for request, _ in call.writes()]
-            trace(f"caller {client}", f"#{call.began} {_shown(call.question)}")
+            trace(f"caller {client}", f"#{call.began}", call.question)
         network, caller = self.connect()
         answers: Sequence[Answer] = [Unknown()] * len(calls)
         try:
@@ -129,10 +138,10 @@ class Callers:
             stale = self._world.cluster.stale_until >= began
             skewed = any(server.skewed_until >= began for server in network.used)
             for call, answer in zip(calls, answers, strict=True):
-                call.repeated = network.sent > 1
+                call.repeated, call.doubled = network.sent > 1, network.doubled
                 call.loose = isinstance(call.question, Read) and (stale or skewed)
                 self.journal.end(call, answer)
-                trace(f"caller {client}", f"#{call.began} -> {_shown(answer)}")
+                trace(f"caller {client}", f"#{call.began} ->", answer)
                 self._remember(call)
         return calls
 
@@ -261,8 +270,3 @@ def _values(request: betterproto2.Message) -> dict[str, Any]:
         if value is not None:
             values[entry.name] = value
     return values
-
-
-def _shown(what: object) -> str:
-    return " ".join(str(what).split())
-

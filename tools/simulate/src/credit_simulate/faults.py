@@ -23,7 +23,7 @@ RATES = {
 """How often a fault strikes where it can, from 0 to 1."""
 
 _USUAL_SECONDS = 0.002
-_SLOW_SECONDS = 3.0
+_SLOW_SECONDS = 1.0
 
 
 class Faults:

@@ -69,10 +69,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _shuffle(self) -> None:
         handles = list(self._ready)
         places = [place for place, handle in enumerate(handles) if _is_step(handle)]
-        drawn = self._random.sample(places, len(places))
-        self._ready.clear()
-        order = dict(zip(places, drawn, strict=True))
-        self._ready.extend(handles[order.get(place, place)] for place in range(len(handles)))
+        if len(places) < 2:
+            return
+        steps = [handles[place] for place in places]
+        self._random.shuffle(steps)
+        for place, step in zip(places, steps, strict=True):
+            self._ready[place] = step
 
     def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -32,6 +32,7 @@ class Network:
 
     Attributes:
         sent: How many attempts reached a server, or may have.
+        doubled: Whether a request was delivered twice, which the caller cannot know.
         used: The servers that it has sent requests to.
     """
 
@@ -48,6 +49,7 @@ class Network:
         self._faults = faults
         self._server = random.choice(servers)
         self.sent = 0
+        self.doubled = False
         self.used: set[Server] = set()
 
     # Any, here and below: the messages have the types of the method.
@@ -66,7 +68,7 @@ class Network:
         sending()
         self.sent += 1
         if self._faults.strike("request repeated"):
-            self.sent += 1
+            self.doubled = True
             self._repeat(method.path, request, request_id)
         async with _Attempt(self, method.path, request, request_id, timeout_seconds) as attempt:
             data = await attempt.answer()

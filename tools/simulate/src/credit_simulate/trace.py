@@ -14,16 +14,19 @@ class Trace:
             time: Returns the time in seconds.
         """
         self._time = time
-        self._lines: list[tuple[float, str, str]] = []
+        self._lines: list[tuple[float, str, tuple[object, ...]]] = []
 
-    def __call__(self, actor: str, what: str) -> None:
-        """Add a line."""
+    def __call__(self, actor: str, *what: object) -> None:
+        """Add a line. It is formatted when it is read: to format messages takes long."""
         self._lines.append((self._time(), actor, what))
 
     @property
     def lines(self) -> Sequence[str]:
         """The lines."""
-        return [f"{time:10.6f} {actor:<9} {what}" for time, actor, what in self._lines]
+        return [
+            f"{time:10.6f} {actor:<9} {' '.join(' '.join(map(str, what)).split())}"
+            for time, actor, what in self._lines
+        ]
 
     @property
     def digest(self) -> str:

@@ -39,20 +39,25 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        while self._failure is None:
+            try:
+                await self._follow()
+            except CreditError as error:
+                if self.begun is not None:  # before that, an app tries again
+                    self._failure = error
+
+    async def _follow(self) -> None:
         name = " ".join(f"{key} {value}" for key, value in self._scope.items())
-        try:
-            async with aclosing(self._caller.watch(dict(self._scope), progress=True)) as events:
-                async for event in events:
-                    if event.snapshot is not None:
-                        self._revision = event.snapshot.revision
-                    if event.transaction is not None:
-                        self._came.append(event.transaction)
-                        entry = event.transaction
-                        self._trace("watcher", f"{name}: {entry.user_id}.{entry.sequence}")
-                    if self.begun is None:
-                        self.begun = self._journal.now()
-        except CreditError as error:
-            self._failure = error
+        async with aclosing(self._caller.watch(dict(self._scope), progress=True)) as events:
+            async for event in events:
+                if event.snapshot is not None:
+                    self._revision = event.snapshot.revision
+                if event.transaction is not None:
+                    self._came.append(event.transaction)
+                    entry = event.transaction
+                    self._trace("watcher", f"{name}: {entry.user_id}.{entry.sequence}")
+                if self.begun is None:
+                    self.begun = self._journal.now()
 
     def findings(self, histories: Mapping[int, History]) -> Iterator[str]:
         """Yield what came twice, in a wrong order or not at all."""
