@@ -85,10 +85,10 @@ class Call:
         began: When it began.
         ended: When it ended; None: it has not.
         answer: The answer.
-        repeated: Whether the request was sent more than once, so that a receipt can be the replay of
-            the call's own effect.
-        doubled: Whether a copy of the request has reached a server, and may have an effect after the
-            answer, whatever that was.
+        repeated: Whether the request was sent more than once, so that a receipt can be the replay
+            of the call's own effect.
+        doubled: Whether a copy of the request has reached a server, and may have an effect after
+            the answer, whatever that was.
         loose: Whether the answer to a read may miss entries, or show another time: right after a
             change of primary, or with a wrong clock. It is not checked.
     """

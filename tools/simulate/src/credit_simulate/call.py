@@ -57,7 +57,9 @@ class ServedCall:
     observation: ClassVar[object] = UNOBSERVED
     framed = staticmethod(Call.framed)
 
-    def __init__(self, head: Head, message: betterproto2.Message, deadline: Deadline | None) -> None:
+    def __init__(
+        self, head: Head, message: betterproto2.Message, deadline: Deadline | None
+    ) -> None:
         """Take the request."""
         self.request = head
         self.deadline = deadline

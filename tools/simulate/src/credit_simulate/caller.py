@@ -47,17 +47,21 @@ _METHODS: Mapping[type[Write], Method[Any, Any]] = {
     if isinstance(method, Method) and method.request_type in WRITE_TYPES
 }
 _LISTS = {Kind.PURCHASES: methods.PURCHASES, Kind.TRANSACTIONS: methods.TRANSACTIONS}
-_SETTINGS = ClientSettings(
-    target="localhost:50051",
-    timeout_seconds=TIMEOUT_SECONDS,
-    retry_attempts_max=5,
-    retry_backoff_initial_seconds=0.1,
-    retry_backoff_max_seconds=5.0,
-    retry_budget_tokens=10,
-    wait_for_ready=True,
+_SETTINGS = tuple(
+    ClientSettings(
+        target="localhost:50051",
+        timeout_seconds=TIMEOUT_SECONDS,
+        retry_attempts_max=attempts,
+        retry_backoff_initial_seconds=0.1,
+        retry_backoff_max_seconds=5.0,
+        retry_budget_tokens=10,
+        wait_for_ready=True,
+    )
+    for attempts in (5, 5, 2, 1)
 )
+"""The settings of clients, of which each call takes one; the first while nothing breaks."""
 # To make it takes 3 ms.
-_TRACING = Tracing(Target.parse(_SETTINGS.target))
+_TRACING = Tracing(Target.parse(_SETTINGS[0].target))
 
 
 class Callers:
@@ -85,7 +89,7 @@ class Callers:
         network = Network(self._servers, world.random, world.faults)
         caller = Caller(
             network,
-            _SETTINGS,
+            world.random.choice(_SETTINGS) if world.faults.active else _SETTINGS[0],
             tracing=_TRACING,
             clock=loop.time,
             sleep=asyncio.sleep,

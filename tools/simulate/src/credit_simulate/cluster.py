@@ -30,7 +30,9 @@ _Value = TypeVar("_Value")
 Operation = Callable[["Node"], Coroutine[Any, Any, Any]]
 """Changes a node, always in the same way. Any: what it returns is its caller's."""
 
-_REPLICATION_SECONDS = 0.004
+_REPLICATION_SECONDS = (0.002, 0.05)
+"""The mean time until a majority has an operation: each cluster takes one."""
+
 _ELECTION_SECONDS = 2.0
 _STALE_SECONDS = 0.8
 _ABANDONED_SECONDS = 3.0
@@ -103,12 +105,13 @@ class Cluster:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self.primary, self.majority = self._node(), self._node()
+        self._replication_seconds = random.choice(_REPLICATION_SECONDS)
         self.term = 0
         self.stale_until = 0.0
         self._away_until = 0.0
         self._applied: list[Operation] = []
         self._log_ends = [0]  # of the log, after so many operations
-        self._replicated = self._shown = 0
+        self._replicated = self._shown = self._prepared = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._sessions: dict[int, int] = {}
         self._locks: dict[int, tuple[OpenTransaction, float]] = {}
@@ -128,13 +131,19 @@ class Cluster:
         if self._loop.time() < self._away_until:
             raise StoreUnavailable("there is no primary")
 
+    def prepare(self, operation: Operation) -> None:
+        """Apply an operation on all nodes, before anything else happens."""
+        self.apply(operation)
+        self._prepared = len(self._applied)
+        self._replicate(self._prepared, self.term)
+
     def apply(self, operation: Operation) -> tuple[int, Any]:
         """Apply an operation on the primary; return how many it has now, and the result."""
         result = complete(operation(self.primary))
         self._applied.append(operation)
         self._log_ends.append(self.primary.log_end)
         number, term = len(self._applied), self.term
-        delay = self._random.expovariate(1 / _REPLICATION_SECONDS)
+        delay = self._random.expovariate(1 / self._replication_seconds)
         self._loop.call_later(delay, self._replicate, number, term)
         return number, result
 
@@ -198,7 +207,8 @@ class Cluster:
         now = self._loop.time()
         self._away_until = now + self._random.uniform(0, _ELECTION_SECONDS)
         self.stale_until = self._away_until + self._random.uniform(0, _STALE_SECONDS)
-        self._shown = max(0, self._replicated - self._random.randint(0, 3))
+        behind = self._replicated - self._random.randint(0, 3)
+        self._shown = max(self._prepared, behind)
         self.majority = self._replayed(self._shown)
         self._loop.call_at(self.stale_until, self._replicate, kept, self.term)
 

@@ -45,7 +45,6 @@ from credit_server.store.port import (
     LogPage,
     Reference,
     References,
-    Store,
     StoreTransaction,
     StoreUnavailable,
     Writer,
@@ -72,7 +71,11 @@ class Connection:
     """
 
     def __init__(
-        self, cluster: Cluster, faults: Faults, ids: Callable[[], int], monotonic: Callable[[], float]
+        self,
+        cluster: Cluster,
+        faults: Faults,
+        ids: Callable[[], int],
+        monotonic: Callable[[], float],
     ) -> None:
         """Connect.
 
@@ -285,9 +288,7 @@ class Connection:
         await self.request()
         seconds = int(self.cluster.wall * 1000) / 1000
         await self.answer()
-        return ClockReading(
-            store_seconds=seconds, asked_at=asked_at, answered_at=self._monotonic()
-        )
+        return ClockReading(store_seconds=seconds, asked_at=asked_at, answered_at=self._monotonic())
 
 
 class _Events:

@@ -1,4 +1,4 @@
-"""The SDK's transport between a caller and the servers: what it sends can be lost, late or doubled."""
+"""The SDK's transport to the servers. What it sends can be lost, late or doubled."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -12,7 +12,6 @@ from credit_client.transport import (
     ConnectionLost,
     Method,
     NotConnected,
-    Transport,
 )
 from credit_models.codec import decode
 from grpclib.const import Status

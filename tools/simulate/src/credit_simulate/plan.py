@@ -37,7 +37,7 @@ _WEIGHTS = {
     Act.CRASH: 2,
     Act.STOP: 1,
     Act.START: 3,
-    Act.FAIL_OVER: 2,
+    Act.FAIL_OVER: 3,
     Act.SET_CLOCK: 2,
     Act.BREAK_CLOCK: 0.5,
 }

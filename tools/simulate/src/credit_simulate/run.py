@@ -32,6 +32,7 @@ class Run:
         findings: What no correct ledger does; none if all is well.
         struck: The faults that struck: the number of the place, and the fault.
         trace: What has happened.
+        calls: How many calls were made.
     """
 
     seed: int
@@ -39,6 +40,7 @@ class Run:
     findings: Sequence[str]
     struck: Sequence[tuple[int, str]]
     trace: Trace
+    calls: int
 
 
 def run(
@@ -79,6 +81,7 @@ def run(
         findings=[*world.bugs, *loop.faults, *findings],
         struck=world.faults.struck,
         trace=world.trace,
+        calls=len(simulations[0].callers.journal.calls),
     )
 
 

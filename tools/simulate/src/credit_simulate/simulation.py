@@ -19,7 +19,7 @@ from credit_testing.accounts.rules.requests import Write
 
 from credit_simulate.alerts import Limit
 from credit_simulate.caller import Callers
-from credit_simulate.cluster import Cluster
+from credit_simulate.cluster import Cluster, Operation
 from credit_simulate.faults import Faults
 from credit_simulate.plan import Act, Step
 from credit_simulate.server import Server, World
@@ -31,7 +31,7 @@ APPS = (1, 2)
 FENCE_USER, FENCE_APP = 4_000_000_000, 4_000_000_001
 """Entries of this user in this app show the server's time."""
 EVERYONE = (*USERS, FENCE_USER)
-CAP = 150
+CAP = 60
 RULES = {APPS[1]: AppRules(caps={"day": CAP}, allow_negative=True)}
 """The policies of apps, as the auditor has them."""
 LIMITS: dict[int, Limit] = {
@@ -92,7 +92,12 @@ class Played:
 
 
 class Simulation:
-    """Servers, their store and their callers, from one seed."""
+    """Servers, their store and their callers, from one seed.
+
+    Attributes:
+        world: What the servers share.
+        callers: The calls.
+    """
 
     def __init__(self, seed: int, steps: Sequence[Step], withheld: Collection[int] = ()) -> None:
         """Put everything together in the running loop.
@@ -107,18 +112,20 @@ class Simulation:
         trace = Trace(loop.time)
         cluster = Cluster(random, trace, lambda: _BEGINNING + loop.time())
         faults = Faults(Random(f"faults-{seed}"), withheld=withheld, rate=random.choice((0, 1, 2)))
-        self.world = self._world = World(cluster=cluster, random=random, faults=faults, trace=trace, bugs=[])
+        self.world = self._world = World(
+            cluster=cluster, random=random, faults=faults, trace=trace, bugs=[]
+        )
         self._servers = [Server(name, self._world) for name in ("a", "b")]
         self._seed = seed
         self._steps = steps
-        self._callers = Callers(self._world, self._servers)
+        self.callers = self._callers = Callers(self._world, self._servers)
         self._running: set[asyncio.Task[Any]] = set()
         self._locks = {server: asyncio.Lock() for server in self._servers}
 
     async def run(self) -> Played:
         """Take all steps, then let everything come to rest, and read everything."""
         for policy in _POLICIES:
-            self._world.cluster.apply(lambda node, policy=policy: node.set_policy(policy))  # type: ignore[misc]
+            self._world.cluster.prepare(_setting(policy))
         for server in self._servers:
             server.set_clock(self._world.random.uniform(-1.9, 1.9))
             server.start()
@@ -136,16 +143,12 @@ class Simulation:
         events = await self._events()
         for server in self._servers:
             await server.crash()
-        return Played(
-            callers=self._callers, watchers=watchers, events=events, world=self._world
-        )
+        return Played(callers=self._callers, watchers=watchers, events=events, world=self._world)
 
     def _watchers(self) -> Sequence[Watcher]:
         journal, trace = self._callers.journal, self._world.trace
         scopes: Sequence[dict[str, int]] = ({"user_id": USERS[0]}, {"app_id": APPS[1]})
-        return [
-            Watcher(self._callers.connect()[1], journal, trace, **scope) for scope in scopes
-        ]
+        return [Watcher(self._callers.connect()[1], journal, trace, **scope) for scope in scopes]
 
     # Any: asyncio's type of a coroutine.
     def _begin(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -300,6 +303,10 @@ class Simulation:
             answer, _ = await caller.unary(methods.ALERT_EVENTS, values)
             found += answer.reply.events
         return found
+
+
+def _setting(policy: AppPolicy) -> Operation:
+    return lambda node: node.set_policy(policy)
 
 
 def _addition(random: Random, key: str) -> CreditRequest:
