@@ -46,7 +46,10 @@ _METHODS: Mapping[type[Write], Method[Any, Any]] = {
     for method in vars(methods).values()
     if isinstance(method, Method) and method.request_type in WRITE_TYPES
 }
-_LISTS = {Kind.PURCHASES: methods.PURCHASES, Kind.TRANSACTIONS: methods.TRANSACTIONS}
+_LISTS: Mapping[Kind, Method[Any, Any]] = {
+    Kind.PURCHASES: methods.PURCHASES,
+    Kind.TRANSACTIONS: methods.TRANSACTIONS,
+}
 _SETTINGS = tuple(
     ClientSettings(
         target="localhost:50051",
@@ -212,7 +215,7 @@ class _Reading:
             values["min_revision"] = self._min_revision
         try:
             if self._read.kind in _LISTS:
-                rows = caller.stream(_LISTS[self._read.kind], values)  # type: ignore[misc]
+                rows = caller.stream(_LISTS[self._read.kind], values)
                 return [[row async for row in rows]]
             answer, _ = await caller.unary(
                 Method(path=path, request_type=type(request), reply_type=reply), values
@@ -267,7 +270,9 @@ def _has_conditions(request: CreditRequest | PurchaseRequest) -> bool:
 def _values(request: betterproto2.Message) -> dict[str, Any]:
     """Return the fields of a request as an app passes them."""
     values = {}
-    for entry in fields(request):
+    # Any: messages are dataclasses, which their base class does not declare.
+    message: Any = request
+    for entry in fields(message):
         value = getattr(request, entry.name)
         if isinstance(value, betterproto2.Message):
             value = _values(value)

@@ -96,4 +96,5 @@ def _is_step(handle: asyncio.Handle) -> bool:
     """Return whether a callback is the next step of a task."""
     # Any: the attribute is not in asyncio's types.
     private: Any = handle
-    return isinstance(getattr(private._callback, "__self__", None), asyncio.Task)
+    callback = private._callback  # noqa: SLF001 - a handle shows its callback in no other way
+    return isinstance(getattr(callback, "__self__", None), asyncio.Task)

@@ -23,7 +23,8 @@ _CONTEXT = 60
 
 def main() -> None:
     """Run simulations; the exit status is 1 if one of them has a finding."""
-    sys.exit(_main(_parser().parse_args()))
+    with quiet():
+        sys.exit(_main(_parser().parse_args()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,7 +45,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(options: argparse.Namespace) -> int:
-    quiet()
     if options.mutations:
         return _try_mutations(options.seeds, options.steps)
     if options.seed is not None:
@@ -66,7 +66,7 @@ def _run_many(options: argparse.Namespace) -> int:
     first = secrets.randbelow(2**31)
     print(f"{options.seeds} seeds from {first} on, {options.steps} steps each")
     began = time.monotonic()
-    with ProcessPoolExecutor(options.jobs, initializer=quiet) as pool:
+    with ProcessPoolExecutor(options.jobs) as pool:
         chunks = [
             (list(seeds), options.steps)
             for seeds in _chunks(iter(range(first, first + options.seeds)))
@@ -87,7 +87,8 @@ def _chunks(seeds: Iterator[int]) -> Iterator[Sequence[int]]:
 
 def _first_failing(work: tuple[Sequence[int], int]) -> int | None:
     seeds, steps = work
-    return next((seed for seed in seeds if run(seed, steps).findings), None)
+    with quiet():
+        return next((seed for seed in seeds if run(seed, steps).findings), None)
 
 
 def _report(failed: Run, steps: int) -> int:

@@ -36,10 +36,12 @@ class Mutation:
     Attributes:
         name: What the bug does.
         edits: The changes that make it.
+        seed: A seed that met it when it was added.
     """
 
     name: str
     edits: tuple[Edit, ...]
+    seed: int = 0
 
     @contextmanager
     def planted(self) -> Iterator[None]:

@@ -1,8 +1,8 @@
 """Run a seed and audit what has happened."""
 
 import asyncio
-import gc
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -10,6 +10,7 @@ from random import Random
 import structlog
 from credit_testing.accounts.auditor import audit_replayed
 from credit_testing.accounts.replay import Inexplicable, Replay
+from structlog.types import EventDict
 
 from credit_simulate.alerts import event_findings
 from credit_simulate.loop import VirtualLoop
@@ -66,7 +67,6 @@ def run(
         simulations.append(Simulation(seed, planned, withheld))
         return await simulations[0].run()
 
-    asyncio.set_event_loop(None)
     try:
         played = loop.run_until_complete(play())
         findings += audit(played)
@@ -110,11 +110,16 @@ def _close(loop: VirtualLoop) -> None:
     loop.close()
 
 
-def quiet() -> None:
-    """Silence the logs of the servers, which a simulation makes by the thousands."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop the logs of the servers, which simulations make by the thousands."""
+    configured = structlog.get_config()
     structlog.configure(processors=[_drop])
-    gc.freeze()
+    try:
+        yield
+    finally:
+        structlog.configure(**configured)
 
 
-def _drop(*_: object) -> "structlog.types.EventDict":
+def _drop(*_: object) -> EventDict:
     raise structlog.DropEvent

@@ -148,7 +148,7 @@ class Server:
     async def _serve(self, call: ServedCall, handler: Handler) -> None:
         ending: Exception | None = None
         try:
-            await handler.func(call)  # type: ignore[arg-type]  # a `ServedCall` stands for a stream
+            await handler.func(call)
         except Exception as error:  # noqa: BLE001 - the caller gets it
             ending = error if isinstance(error, GRPCError) else CONTRACT.translate(error)
             if ending is None:

@@ -7,7 +7,7 @@ from credit_simulate.run import Run, run
 
 _Item = TypeVar("_Item")
 
-_TRIES_MAX = 300
+_TRIES_MAX = 100
 
 
 class Shrinker:
