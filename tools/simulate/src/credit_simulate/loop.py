@@ -4,10 +4,6 @@ import asyncio
 from random import Random
 from typing import Any
 
-_TURNS_MAX = 100_000
-"""After so many turns a simulation does not end: one of 40 steps takes 3,000."""
-
-
 _TURN_SECONDS = 1e-7
 """How long a turn takes. If time stood still, a task could wait for the same instant forever."""
 
@@ -29,18 +25,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
     _ready: Any
     _clock_resolution: float
 
-    def __init__(self, random: Random, *, reorders: bool) -> None:
+    def __init__(self, random: Random, *, reorders: bool, turns_max: int = 100_000) -> None:
         """Begin at time 0.
 
         Args:
             random: Decides the order of tasks.
             reorders: Whether the order differs from asyncio's.
+            turns_max: After so many turns it is certain that the work does not end.
         """
         super().__init__()
         self._random = random
         self._reorders = reorders
         self._now = 0.0
-        self._turns = 0
+        self._turns, self._turns_max = 0, turns_max
         self._selector = self
         self._clock_resolution = 1e-9
         self.faults: list[str] = []
@@ -69,8 +66,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         self._turns += 1
-        if self._turns == _TURNS_MAX:
-            raise Stalled(f"the simulation does not end within {_TURNS_MAX} turns")
+        if self._turns == self._turns_max:
+            raise Stalled(f"the simulation does not end within {self._turns_max} turns")
         if self._reorders and len(self._ready) > 1:
             self._shuffle()
         # Any: the method is not in asyncio's types.

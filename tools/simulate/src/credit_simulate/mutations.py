@@ -54,6 +54,7 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=3,
     ),
     Mutation(
         "an answer that rests on reads has no commit",
@@ -67,6 +68,7 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=26,
     ),
     Mutation(
         "a rejection is decided on a cached balance",
@@ -113,6 +115,7 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=3,
     ),
     Mutation(
         "a command does not see the one before it in its batch",
@@ -146,6 +149,7 @@ MUTATIONS = (
     Mutation(
         "a refund is not noted in its purchase",
         (Edit(BatchWriter._changes, {"list(batch.refunded.values())": "[]"}),),
+        seed=34,
     ),
     Mutation(
         "a transfer takes credits and gives none",
@@ -182,10 +186,12 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=57,
     ),
     Mutation(
         "credits are refunded twice",
         (Edit(reversed_before, {"0 if latest is None else": "0 if True else"}),),
+        seed=16,
     ),
     Mutation(
         "a capture takes more than its hold has",
@@ -195,14 +201,17 @@ MUTATIONS = (
                 {"if excess and not command.allow_excess:": "if False:"},
             ),
         ),
+        seed=13,
     ),
     Mutation(
         "a cap forgets what is held",
         (Edit(cap_exceeded, {"status.spent + status.held + required": "status.spent + required"}),),
+        seed=11,
     ),
     Mutation(
         "a balance falls below zero",
         (Edit(transfer, {"if app.available < command.credits:": "if False:"}),),
+        seed=1,
     ),
     Mutation(
         "a balance passes its greatest value",
@@ -211,6 +220,7 @@ MUTATIONS = (
     Mutation(
         "a report is bought twice",
         (Edit(use, {"lookup.owned_purchase is not None": "False"}),),
+        seed=13,
     ),
     Mutation(
         "an event of an alert is lost",
@@ -249,6 +259,7 @@ MUTATIONS = (
                 {"max(self._last, self._sent),": "max(self._last, self._sent) + 1,"},
             ),
         ),
+        seed=2,
     ),
     Mutation(
         "a watch of a user returns an entry twice",
@@ -258,10 +269,12 @@ MUTATIONS = (
                 {"shared.row.sequence <= self._last": "shared.row.sequence < self._last"},
             ),
         ),
+        seed=2,
     ),
     Mutation(
         "a watch of an app skips what was committed while it was away",
         (Edit(AppSource.catch_up, {"while True:": "while False:"}),),
+        seed=3,
     ),
     Mutation(
         "a watch of an app returns an entry twice",
@@ -270,6 +283,7 @@ MUTATIONS = (
     Mutation(
         "a server trusts its own clock",
         (Edit(Clock.now, {"if abs(skew) > self._skew_seconds_max:": "if False:"}),),
+        seed=1,
     ),
     Mutation(
         "a retry has another key",
@@ -289,6 +303,7 @@ MUTATIONS = (
     Mutation(
         "a write whose answer was lost is reported as no change",
         (Edit(outcome_of_status, {"return Outcome.UNKNOWN": "return Outcome.NO_CHANGE"}),),
+        seed=9,
     ),
     Mutation(
         "an earlier attempt is forgotten",

@@ -19,6 +19,8 @@ from credit_simulate.simulation import EVERYONE, LIMITS, RULES, Played, Simulati
 from credit_simulate.trace import Trace
 
 STEPS = 40
+_TURNS_MAX, _TURNS_OF_STEP_MAX = 20_000, 500
+"""Several times what the loop takes: 2,900 turns for 40 steps, and 15,000 for 200."""
 _SKEW = timedelta(seconds=4)
 """How far the clocks of two servers may differ."""
 
@@ -59,7 +61,11 @@ def run(
     """
     planned = plan(seed, steps) if isinstance(steps, int) else steps
     random = Random(f"order-{seed}")
-    loop = VirtualLoop(random, reorders=random.random() < 0.5)
+    loop = VirtualLoop(
+        random,
+        reorders=random.random() < 0.5,
+        turns_max=_TURNS_MAX + _TURNS_OF_STEP_MAX * len(planned),
+    )
     findings: list[str] = []
     simulations: list[Simulation] = []
 
