@@ -7,7 +7,7 @@ from credit_simulate.mutation import Edit, Mutation, MutationStale
 from credit_simulate.mutations import MUTATIONS
 from credit_simulate.run import run
 
-SEEDS_MAX = 60
+SEEDS_MAX = 120
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)

@@ -314,6 +314,7 @@ MUTATIONS = (
                 {"self.earlier_unknown |= self.outcome is Outcome.UNKNOWN": "pass"},
             ),
         ),
+        seed=103,
     ),
 )
 """The bugs, each of which some seed meets."""
