@@ -4,13 +4,13 @@ import asyncio
 from signal import SIGKILL
 from typing import Any
 
+from credit_testing.accounts.auditor import audit
 from credit_testing.ledger_check import findings
 from credit_testing.ports import lasting_port
 from credit_testing.server import PATIENT, migrated
 from pymongo import MongoClient
 
 from tests.conftest import StartServer
-from tests.fuzz.account_auditor import audit
 from tests.fuzz.accounts_workload import Workload
 
 OPERATIONS, KILLED_AFTER = 480, 150

@@ -6,42 +6,22 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
-import betterproto2
 import credit_models
 from credit_models import (
-    AppId,
-    Balance,
     BatchWriteRequest,
     BatchWriteResponse,
     CreditRequest,
-    CreditTransaction,
     Empty,
-    GetForecastRequest,
-    GetForecastResponse,
-    ListGrantsRequest,
-    ListGrantsResponse,
-    ListHoldsRequest,
-    ListHoldsResponse,
     OperationOutcome,
-    Purchase,
     PurchaseRequest,
     Receipt,
-    UserCredits,
-    UserId,
     WriteRequest,
     WriteResponse,
 )
 from credit_models.codec import decode
 from credit_models.image import SERVICES, method_path
-from credit_models.reasons import RULES
 from credit_models.status import StatusDetailsCodec
-from credit_testing.calls import Answer as WireAnswer
-from credit_testing.calls import call_headers, framed, message_bytes
-from credit_testing.http2_client import Connection
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpclib.const import Status
-
-from tests.fuzz.account_journal import (
+from credit_testing.accounts.journal import (
     Answer,
     Call,
     Journal,
@@ -49,12 +29,20 @@ from tests.fuzz.account_journal import (
     Outcome,
     Read,
     Together,
+    Unforeseen,
+    Unknown,
     Written,
 )
+from credit_testing.accounts.reads import READS, request_of
+from credit_testing.accounts.refusal import refused
+from credit_testing.accounts.rules.decision import Refused
+from credit_testing.accounts.rules.requests import Write
+from credit_testing.calls import Answer as WireAnswer
+from credit_testing.calls import call_headers, framed, message_bytes
+from credit_testing.http2_client import Connection
+from grpclib.const import Status
+
 from tests.fuzz.callers import take_turns
-from tests.fuzz.journal import Unforeseen, Unknown
-from tests.fuzz.rules.decision import Refused
-from tests.fuzz.rules.requests import Write
 from tests.server.operations import operation
 
 _METHODS = {
@@ -64,18 +52,6 @@ _METHODS = {
 }
 """The path and the response of the call with a request, by the request's name."""
 _BATCH, _STREAM = (f"/credit.v1.LedgerService/{name}" for name in ("BatchWrite", "Write"))
-_READS: dict[Kind, tuple[str, type[betterproto2.Message]]] = {
-    Kind.USER_CREDITS: ("CreditService/GetUserCredits", UserCredits),
-    Kind.BALANCE: ("CreditService/GetAppBalance", Balance),
-    Kind.APP_TOTAL: ("CreditService/GetAppBalance", Balance),
-    Kind.GRANTS: ("LedgerService/ListGrants", ListGrantsResponse),
-    Kind.OPEN_HOLDS: ("LedgerService/ListHolds", ListHoldsResponse),
-    Kind.HOLDS: ("LedgerService/ListHolds", ListHoldsResponse),
-    Kind.FORECAST: ("LedgerService/GetForecast", GetForecastResponse),
-    Kind.PURCHASES: ("CreditService/ListUserPurchases", Purchase),
-    Kind.TRANSACTIONS: ("CreditService/ListUserTransactions", CreditTransaction),
-}
-_TRANSIENT = (Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED)
 FENCE = 2**32 - 7
 """An app in which no other user has credits: entries there show the server's time."""
 
@@ -232,32 +208,12 @@ class Callers:
             self.journal.end(call, ended.get(number) or _failed(answer))
 
     async def _read(self, call: Call, read: Read) -> None:
-        method, response = _READS[read.kind]
-        answer = await self._wires[call.client].call(f"/credit.v1.{method}", _request(read))
+        path, response = READS[read.kind]
+        answer = await self._wires[call.client].call(path, request_of(read))
         if answer.status is Status.OK:
             self.journal.end(call, answer.messages(response))
         else:
             self.journal.end(call, _failed(answer))
-
-
-def _request(read: Read) -> betterproto2.Message:
-    user, app = read.user_id, read.app_id
-    match read.kind:
-        case Kind.BALANCE:
-            return AppId(app_id=app, user_id=user)
-        case Kind.APP_TOTAL:
-            return AppId(app_id=app)
-        case Kind.GRANTS:
-            return ListGrantsRequest(user_id=user, app_id=app)
-        case Kind.OPEN_HOLDS | Kind.HOLDS:
-            settled = read.kind is Kind.HOLDS
-            return ListHoldsRequest(
-                user_id=user, app_id=app, include_settled=settled, page_size=1000
-            )
-        case Kind.FORECAST:
-            return GetForecastRequest(user_id=user, app_id=app, until=read.until)
-        case _:
-            return UserId(user_id=user)
 
 
 def _outcome(answer: WireAnswer, request: Write, response: str) -> Answer:
@@ -286,17 +242,4 @@ def _of_operation(outcome: OperationOutcome) -> Outcome | Unknown | Unforeseen:
 
 
 def _refused(status: Status, details: bytes, sentence: str) -> Refused | Unknown | Unforeseen:
-    if status in _TRANSIENT:
-        return Unknown()
-    found = [
-        entry
-        for entry in StatusDetailsCodec().decode(status, None, details)
-        if isinstance(entry, ErrorInfo)
-    ]
-    if not found or found[0].reason == "INVALID_FIELD":
-        return Unforeseen(error=f"{status.name}: {sentence}")
-    (info,) = found
-    rule = next(rule for reason, rule in RULES.items() if reason.name == info.reason)
-    if rule.status is not status or set(rule.metadata) != set(info.metadata):
-        return Unforeseen(error=f"{status.name}, {info}: the contract documents {rule}")
-    return Refused(info.reason, tuple(sorted(info.metadata.items())))
+    return refused(status, StatusDetailsCodec().decode(status, None, details) or (), sentence)

@@ -32,6 +32,11 @@ from credit_models import (
     TransferCreditsRequest,
 )
 from credit_models.codec import decode
+from credit_testing.accounts.auditor import audit
+from credit_testing.accounts.draw import NO_ID
+from credit_testing.accounts.journal import Call, Kind, Read
+from credit_testing.accounts.rules.decision import AppRules, Refused
+from credit_testing.accounts.rules.requests import Write
 from credit_testing.http2_client import Connection
 from google.protobuf.descriptor import Descriptor
 from grpc_fuzz.config import read, settings_from
@@ -41,20 +46,15 @@ from grpclib.const import Status
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
-from tests.fuzz.account_auditor import audit
 from tests.fuzz.account_callers import Callers, Way
-from tests.fuzz.account_journal import Call, Kind, Read
 from tests.fuzz.callers import take_turns
 from tests.fuzz.ledger_machine import FRESH_NUMBERS
 from tests.fuzz.playing import play
-from tests.fuzz.rules.decision import AppRules, Refused
-from tests.fuzz.rules.requests import Write
 from tests.fuzz.scripts import CONFIG, IMAGE
 
 _ValueT = TypeVar("_ValueT")
 
 STEPS = 30
-NO_ID = "0" * 24
 _KEY_LENGTH_MAX = 128
 _PLACES_MAX = 3
 _CAP = 100

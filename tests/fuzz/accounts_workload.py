@@ -8,46 +8,29 @@ is the machine's.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import partial
 from random import Random
 from typing import Any
 
-from credit_models import (
-    AdjustBalanceRequest,
-    CaptureHoldRequest,
-    CreditRequest,
-    ExtendHoldRequest,
-    GrantCreditsRequest,
-    PlaceHoldRequest,
-    PurchaseRequest,
-    Receipt,
-    ReleaseHoldRequest,
-    ReverseTransactionRequest,
-    SetSpendingCapRequest,
-    SpendingCaps,
-    TransferCreditsRequest,
-    VoidGrantRequest,
-)
+from credit_models import Receipt
+from credit_testing.accounts.draw import Draw
+from credit_testing.accounts.journal import Kind, Read, Unknown
+from credit_testing.accounts.rules.requests import Write
 from credit_testing.http2_client import Connection
 
 from tests.fuzz.account_callers import Callers, Way
-from tests.fuzz.account_journal import Kind, Read
-from tests.fuzz.accounts_machine import NO_ID
-from tests.fuzz.journal import Unknown
 from tests.fuzz.ledger_machine import FRESH_NUMBERS
-from tests.fuzz.rules.requests import Write
 
 CALLERS, USERS, APPS = 24, 12, 2
 _ATTEMPTS_MAX = 500
 """How often a request is sent, also while a server is away."""
 _PAUSE_SECONDS = 0.05
 _WAYS = [Way.CALL] * 6 + [Way.BATCH, Way.STREAM, Way.ATOMIC]
-_LATEST, _ABOUT_MAX = 400, 40
-"""From how many of the latest writes, and of those that fit, a request chooses one to refer to."""
-_REPORT: dict[str, Any] = {"report_id": "r", "report_name": "Report"}
+_LATEST = 400
+"""From how many of the latest writes a request chooses one to refer to."""
 _SENDINGS = ["once"] * 8 + ["twice at once", "again later"]
 
 
@@ -172,140 +155,5 @@ class Workload:
             "idempotency_key": f"key-{next(self._keys)}",
         }
         latest = self._receipts[-_LATEST:]
-        return _Draw(random, fields, latest, self.users[:-1]).request()
-
-
-class _Draw:
-    """Draws one request; each method is one call.
-
-    Attributes:
-        random: Where it draws from.
-        fields: The fields that all requests have. Any: they have several types.
-        receipts: The latest writes and the ids of their transactions.
-        users: All users that have credits.
-    """
-
-    def __init__(
-        self,
-        random: Random,
-        fields: dict[str, Any],
-        receipts: Sequence[tuple[Write, str]],
-        users: Sequence[int],
-    ) -> None:
-        self.random = random
-        self.fields = fields
-        self.receipts = receipts
-        self.users = users
-
-    def request(self) -> Write:
-        """Return a request of any call."""
-        make = self.random.choice(_MAKERS)
-        request = make(self)
-        if isinstance(request, CreditRequest | PurchaseRequest):
-            return request
-        return replace(
-            request,
-            validate_only=self.random.random() < 0.05,
-            min_available_after=10 if self.random.random() < 0.05 else None,
-        )
-
-    def add(self) -> Write:
-        return CreditRequest(**self.fields, credits=self._up_to(60))
-
-    def use(self) -> Write:
-        once = self.random.random() < 0.1
-        return PurchaseRequest(**self.fields, **_REPORT, credits=self._up_to(40), once=once)
-
-    def grant(self) -> Write:
-        ends: tuple[dict[str, Any], ...] = (
-            {},
-            {"expires_after_seconds": self._up_to(3)},
-            {"expires_at": self._soon()},
-        )
-        return GrantCreditsRequest(
-            **self.fields,
-            **self.random.choice(ends),
-            credits=self._up_to(60),
-            priority=self.random.choice((None, None, 0, 400, 900)),
-            effective_at=self._soon() if self.random.random() < 0.2 else None,
-        )
-
-    def void(self) -> Write:
-        id_, fields = self._about(GrantCreditsRequest)
-        return VoidGrantRequest(**fields, grant_id=id_)
-
-    def hold(self) -> Write:
-        return PlaceHoldRequest(
-            **self.fields,
-            credits=self._up_to(40),
-            expires_after_seconds=self._up_to(3),
-            allow_partial=self.random.random() < 0.5,
-        )
-
-    def capture(self) -> Write:
-        id_, fields = self._about(PlaceHoldRequest)
-        return CaptureHoldRequest(
-            **fields,
-            **_REPORT,
-            hold_id=id_,
-            credits=self.random.choice((None, self._up_to(20))),
-            final=self.random.random() < 0.6,
-            allow_excess=self.random.random() < 0.5,
-        )
-
-    def release(self) -> Write:
-        id_, fields = self._about(PlaceHoldRequest)
-        return ReleaseHoldRequest(**fields, hold_id=id_)
-
-    def extend(self) -> Write:
-        id_, fields = self._about(PlaceHoldRequest)
-        return ExtendHoldRequest(**fields, hold_id=id_, expires_after_seconds=self._up_to(3))
-
-    def reverse(self) -> Write:
-        id_, fields = self._about(
-            PurchaseRequest, CaptureHoldRequest, CreditRequest, GrantCreditsRequest
-        )
-        return ReverseTransactionRequest(
-            **fields,
-            transaction_id=id_,
-            credits=self.random.choice((None, self._up_to(10))),
-            restore_until=self._soon() if self.random.random() < 0.3 else None,
-        )
-
-    def transfer(self) -> Write:
-        others = [user for user in self.users if user != self.fields["user_id"]]
-        return TransferCreditsRequest(
-            **self.fields, to_user_id=self.random.choice(others), credits=self._up_to(20)
-        )
-
-    def adjust(self) -> Write:
-        delta = self.random.choice((1, -1)) * self._up_to(20)
-        return AdjustBalanceRequest(**self.fields, note="correction", delta=delta)
-
-    def cap(self) -> Write:
-        capped = self.random.random() < 0.5
-        caps = SpendingCaps(per_hour=self.random.randint(100, 900)) if capped else None
-        return SetSpendingCapRequest(**self.fields, caps=caps)
-
-    def _up_to(self, greatest: int) -> int:
-        return self.random.randint(1, greatest)
-
-    def _soon(self) -> datetime:
-        time = datetime.now(UTC) + timedelta(milliseconds=self.random.randint(-200, 2500))
-        return time.replace(microsecond=time.microsecond // 1000 * 1000)
-
-    def _about(self, *kinds: type) -> tuple[str, dict[str, Any]]:
-        """Return the id of a transaction, and the fields of a request about it."""
-        fitting = [(request, id_) for request, id_ in self.receipts if isinstance(request, kinds)]
-        if not fitting:
-            return NO_ID, self.fields
-        request, id_ = self.random.choice(fitting[-_ABOUT_MAX:])
-        return id_, {**self.fields, "user_id": request.user_id, "app_id": request.app_id}
-
-
-_MAKERS: tuple[Callable[[_Draw], Write], ...] = (
-    *(_Draw.add, _Draw.add, _Draw.use, _Draw.use, _Draw.grant, _Draw.grant, _Draw.grant),
-    *(_Draw.hold, _Draw.hold, _Draw.hold, _Draw.capture, _Draw.capture, _Draw.release),
-    *(_Draw.extend, _Draw.reverse, _Draw.reverse, _Draw.transfer, _Draw.void, _Draw.adjust),
-    _Draw.cap,
-)
+        now = partial(datetime.now, UTC)
+        return Draw(random, fields, latest, self.users[:-1], now).request()

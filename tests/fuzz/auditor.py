@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from credit_client import TransactionType, UserCredits
+from credit_testing.accounts.journal import Unforeseen, Unknown
 
 from tests.fuzz.history import History, Inexplicable, read_history
-from tests.fuzz.journal import Acknowledged, Answer, Call, Journal, Kind, Read, Unforeseen, Unknown
+from tests.fuzz.journal import Acknowledged, Answer, Call, Journal, Kind, Read
 from tests.fuzz.ledger_model import UINT32_MAX, Refused, State, Write, predict
 from tests.fuzz.windows import Windows
 

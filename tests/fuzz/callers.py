@@ -14,18 +14,9 @@ from credit_client import (
     Receipt,
     TooManyApps,
 )
+from credit_testing.accounts.journal import Unforeseen, Unknown
 
-from tests.fuzz.journal import (
-    Acknowledged,
-    Answer,
-    Call,
-    Journal,
-    Kind,
-    Read,
-    Shown,
-    Unforeseen,
-    Unknown,
-)
+from tests.fuzz.journal import Acknowledged, Answer, Call, Journal, Kind, Read, Shown
 from tests.fuzz.ledger_model import Done, Refused, Write
 
 

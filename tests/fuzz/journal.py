@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from credit_client import CreditTransaction, Purchase, UserCredits
+from credit_testing.accounts.journal import Unforeseen, Unknown
 
 from tests.fuzz.ledger_model import Done, Refused, Write
 
@@ -37,18 +38,6 @@ class Acknowledged:
     done: Done
     transaction_id: str
     purchase_id: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unknown:
-    """The call was cancelled or timed out: a write may have happened, or may still happen."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unforeseen:
-    """An error that no state of a ledger can explain."""
-
-    error: str
 
 
 Shown = UserCredits | int | Sequence[CreditTransaction] | Sequence[Purchase]

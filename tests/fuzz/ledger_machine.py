@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from credit_client import CreditClient
+from credit_testing.accounts.journal import Unknown
 from grpc_fuzz.constraint import Constraint
 from grpc_fuzz.strategies.scalars import texts
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from tests.fuzz.auditor import audit
 from tests.fuzz.callers import Callers, take_turns
-from tests.fuzz.journal import Acknowledged, Answer, Kind, Read, Unknown
+from tests.fuzz.journal import Acknowledged, Answer, Kind, Read
 from tests.fuzz.ledger_model import UINT32_MAX, Refused, Write
 from tests.fuzz.playing import play
 

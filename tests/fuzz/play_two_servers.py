@@ -16,13 +16,13 @@ from random import Random
 from signal import SIGKILL
 from typing import Any
 
+from credit_testing.accounts.auditor import audit
 from credit_testing.ledger_check import findings
 from credit_testing.mongod import running_mongod
 from credit_testing.ports import lasting_port
 from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
 from pymongo import MongoClient
 
-from tests.fuzz.account_auditor import audit
 from tests.fuzz.accounts_workload import Workload
 
 OPERATIONS, KILLED_AFTER = 960, 300

@@ -35,21 +35,21 @@ from credit_models import (
 )
 from credit_models.codec import decode, encode
 from credit_models.image import SERVICES, method_path
+from credit_testing.accounts.draw import NO_ID
+from credit_testing.accounts.model import Account, Entry
+from credit_testing.accounts.replay import as_shown
+from credit_testing.accounts.rules.decide import decide
+from credit_testing.accounts.rules.decision import Decided, Refused
+from credit_testing.accounts.rules.requests import Write, users_of
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_fuzz.model import Reply
 from grpc_fuzz.replies import error_info
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.fuzz.account_model import Account, Entry
-from tests.fuzz.account_replay import as_shown
-from tests.fuzz.rules.decide import decide
-from tests.fuzz.rules.decision import Decided, Refused
-from tests.fuzz.rules.requests import Write, users_of
 from tests.fuzz.tenant_model import Tenant
 from tests.fuzz.two_tenants import TwoTenants, apps, whose
 
-NO_ID = "0" * 24
 _PATHS = {
     method.input_type.name: method_path(method)
     for service in SERVICES

@@ -14,13 +14,13 @@ import pytest
 from credit_models import ReverseTransactionRequest, TransactionType
 from credit_models.ledger import decide
 from credit_server.store.memory import MemoryStore
+from credit_testing.accounts.journal import Call, Journal, Written
+from credit_testing.accounts.model import Account, Fact, Terms
+from credit_testing.accounts.windows import Windows
 from credit_testing.http2_client import Connection
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
 
-from tests.fuzz.account_journal import Call, Journal, Written
-from tests.fuzz.account_model import Account, Fact, Terms
-from tests.fuzz.account_windows import Windows
 from tests.fuzz.accounts_machine import Loop, explore
 from tests.server.clocks import Clocks
 from tests.server.serving import LIMITS as SERVING_LIMITS
@@ -102,7 +102,7 @@ def _limit(monkeypatch: pytest.MonkeyPatch, package: str, **limits: int) -> None
 def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the limits of 256 grants, 256 holds and 1,000 apps, which chance does not reach."""
     _limit(monkeypatch, _PACKAGE, GRANTS_MAX=LOW, HOLDS_MAX=LOW, APPS_MAX=LOW)
-    _limit(monkeypatch, "tests.fuzz", LIVE_MAX=LOW, APPS_MAX=LOW)
+    _limit(monkeypatch, "credit_testing.accounts", LIVE_MAX=LOW, APPS_MAX=LOW)
 
 
 @pytest.mark.usefixtures("low_limits")

@@ -8,10 +8,11 @@ from typing import TypeVar
 import pytest
 from credit_client import CreditTransaction, Purchase, UserCredits
 from credit_client.testing import fake_credits
+from credit_testing.accounts.journal import Unforeseen, Unknown
 
 from tests.fuzz.auditor import audit
 from tests.fuzz.callers import Callers
-from tests.fuzz.journal import Acknowledged, Answer, Call, Journal, Kind, Read, Unforeseen, Unknown
+from tests.fuzz.journal import Acknowledged, Answer, Call, Journal, Kind, Read
 from tests.fuzz.ledger_model import Refused, Write
 
 USER, OTHER, APP = 1001, 1002, 5

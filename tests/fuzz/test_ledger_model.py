@@ -7,11 +7,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 from credit_client import ClientSettings, CreditClient
+from credit_testing.accounts.journal import Unknown
 from credit_testing.server import ServerProcess
 
 from tests.fuzz.auditor import audit
 from tests.fuzz.callers import Callers
-from tests.fuzz.journal import Acknowledged, Answer, Kind, Read, Unknown
+from tests.fuzz.journal import Acknowledged, Answer, Kind, Read
 from tests.fuzz.ledger_machine import FRESH_NUMBERS, Loop, explore
 from tests.fuzz.ledger_model import APPS_MAX, UINT32_MAX, Refused, Write
 

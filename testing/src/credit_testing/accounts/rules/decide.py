@@ -22,11 +22,11 @@ from credit_models import (
     VoidGrantRequest,
 )
 
-from tests.fuzz.account_book import NameOf
-from tests.fuzz.account_model import Account, Entry
-from tests.fuzz.rules import balances, grants, holds, reversals
-from tests.fuzz.rules.decision import AppRules, Decided, Decision, Refused, Rejected
-from tests.fuzz.rules.requests import Write, differing_fields, users_of
+from credit_testing.accounts.book import NameOf
+from credit_testing.accounts.model import Account, Entry
+from credit_testing.accounts.rules import balances, grants, holds, reversals
+from credit_testing.accounts.rules.decision import AppRules, Decided, Decision, Refused, Rejected
+from credit_testing.accounts.rules.requests import Write, differing_fields, users_of
 
 
 def decide(

@@ -7,8 +7,8 @@ from typing import Any
 
 from credit_models import CaptureHoldRequest, CreditRequest, PurchaseRequest, TransactionType
 
-from tests.fuzz.account_book import Book, NameOf, shown
-from tests.fuzz.account_model import (
+from credit_testing.accounts.book import Book, NameOf, shown
+from credit_testing.accounts.model import (
     PERIODS,
     UINT32_MAX,
     Account,
@@ -20,7 +20,7 @@ from tests.fuzz.account_model import (
     period_end,
     period_start,
 )
-from tests.fuzz.rules.requests import Write, users_of
+from credit_testing.accounts.rules.requests import Write, users_of
 
 APPS_MAX = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -226,6 +226,7 @@ class Decision:
 
 
 def short(available: int, required: int) -> Rejected:
+    """Return the exception for a balance with too few credits."""
     return reject(
         "INSUFFICIENT_CREDITS",
         available=available,

@@ -6,15 +6,16 @@ from typing import Any
 
 from credit_models import TransactionType
 
-from tests.fuzz.account_book import shown
-from tests.fuzz.account_model import BASE, LIVE_MAX, Entry, OpenHold, split, total
-from tests.fuzz.rules.decision import Decision, milliseconds, reject, short
+from credit_testing.accounts.book import shown
+from credit_testing.accounts.model import BASE, LIVE_MAX, Entry, OpenHold, split, total
+from credit_testing.accounts.rules.decision import Decision, milliseconds, reject, short
 
 HOLD_DEFAULT, HOLD_MAX = timedelta(minutes=15), timedelta(days=7)
 
 
 # Any, in all rules: the request has the type of the rule.
 def place(on: Decision) -> Entry:
+    """Reserve credits."""
     request: Any = on.request
     on.revision()
     available = on.app.available
@@ -60,6 +61,7 @@ def _open_hold(on: Decision, id_: str) -> OpenHold:
 
 
 def capture(on: Decision) -> Entry:
+    """Buy with held credits."""
     request: Any = on.request
     hold = _open_hold(on, request.hold_id)
     on.revision()
@@ -102,6 +104,7 @@ def capture(on: Decision) -> Entry:
 
 
 def release(on: Decision) -> Entry:
+    """Return held credits."""
     request: Any = on.request
     hold = _open_hold(on, request.hold_id)
     on.revision()
@@ -120,6 +123,7 @@ def release(on: Decision) -> Entry:
 
 
 def extend(on: Decision) -> Entry:
+    """Give a hold a later end."""
     request: Any = on.request
     hold = _open_hold(on, request.hold_id)
     ends_at = on.now + timedelta(seconds=request.expires_after_seconds)

@@ -13,11 +13,11 @@ from credit_models import (
     UserCredits,
 )
 
-from tests.fuzz.account_journal import Call, Journal, Read
-from tests.fuzz.account_model import Account
-from tests.fuzz.account_replay import History
-from tests.fuzz.rules.holds import HOLD_MAX
-from tests.fuzz.rules.requests import Write, users_of
+from credit_testing.accounts.journal import Call, Journal, Read
+from credit_testing.accounts.model import Account
+from credit_testing.accounts.replay import History
+from credit_testing.accounts.rules.holds import HOLD_MAX
+from credit_testing.accounts.rules.requests import Write, users_of
 
 _MILLISECOND = timedelta(milliseconds=1)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -32,8 +32,21 @@ class Windows:
     times of the same entries limit the time of the decision.
     """
 
-    def __init__(self, journal: Journal, histories: Mapping[int, History]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        histories: Mapping[int, History],
+        skew: timedelta = timedelta(0),
+    ) -> None:
+        """Find out when answers have shown entries.
+
+        Args:
+            journal: All calls.
+            histories: What has happened.
+            skew: How far the clocks of two servers may differ.
+        """
         self._histories = histories
+        self._skew = skew
         # When an answer had shown an entry of a user.
         self._shown: list[tuple[int, int, int]] = []
         for call in journal.calls:
@@ -55,12 +68,12 @@ class Windows:
         return least, greatest
 
     def accounts(self, call: Call, users: Sequence[int]) -> Iterator[Mapping[int, Account]]:
-        """Yield all combinations of the users' states that a call can have seen."""
+        """Yield all combinations of the users' states that a call can have seen, latest first."""
         choices = []
         for user in users:
             least, greatest = self.bounds(call, user)
             states = self._histories[user].states[least : greatest + 1]
-            choices.append([state for state in states if state is not None])
+            choices.append([state for state in reversed(states) if state is not None])
         for chosen in itertools.product(*choices):
             yield dict(zip(users, chosen, strict=True))
 
@@ -95,7 +108,9 @@ class Windows:
             for entry, asked in zip(history.entries, history.asked, strict=True)
             if call.ended is not None and asked > call.ended
         ]
-        return max(before, default=_BEGINNING), min(after, default=_END)
+        first = max(before) - self._skew if before else _BEGINNING
+        last = min(after) + self._skew if after else _END
+        return first, last
 
 
 def _instants(request: Write, accounts: Collection[Account]) -> Iterator[datetime]:

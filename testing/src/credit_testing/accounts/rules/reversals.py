@@ -6,8 +6,8 @@ from typing import Any
 
 from credit_models import TransactionType
 
-from tests.fuzz.account_book import shown
-from tests.fuzz.account_model import (
+from credit_testing.accounts.book import shown
+from credit_testing.accounts.model import (
     BASE,
     LIVE_MAX,
     UINT32_MAX,
@@ -17,14 +17,15 @@ from tests.fuzz.account_model import (
     period_start,
     split,
 )
-from tests.fuzz.rules.decision import Decision, reject, short
-from tests.fuzz.rules.grants import PLACING
+from credit_testing.accounts.rules.decision import Decision, reject, short
+from credit_testing.accounts.rules.grants import PLACING
 
 _ADDED = (TransactionType.ADD, *PLACING)
 
 
 # Any, in all rules: the request has the type of the rule.
 def reverse(on: Decision) -> Entry:
+    """Take back an addition, or refund a purchase."""
     request: Any = on.request
     fact = on.fact(request.transaction_id, "TRANSACTION_NOT_FOUND", "transaction_id")
     if fact.type is not TransactionType.USE and fact.type not in _ADDED:

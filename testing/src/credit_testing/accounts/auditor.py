@@ -8,7 +8,7 @@ times.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from credit_models import (
@@ -26,43 +26,67 @@ from credit_models import (
     UserCredits,
 )
 
-from tests.fuzz.account_book import as_of
-from tests.fuzz.account_journal import Call, Journal, Kind, Outcome, Read, Together, Written
-from tests.fuzz.account_model import UINT32_MAX, Account, Entry
-from tests.fuzz.account_replay import History, Inexplicable, Replay, purchase_findings
-from tests.fuzz.account_windows import Windows
-from tests.fuzz.journal import Unforeseen, Unknown
-from tests.fuzz.rules.decide import decide
-from tests.fuzz.rules.decision import AppRules, Decided, Refused, milliseconds
-from tests.fuzz.rules.requests import Write, differing_fields, users_of
+from credit_testing.accounts.book import as_of
+from credit_testing.accounts.journal import (
+    Call,
+    Journal,
+    Kind,
+    NoEffect,
+    Outcome,
+    Read,
+    Together,
+    Unforeseen,
+    Unknown,
+    Written,
+)
+from credit_testing.accounts.model import UINT32_MAX, Account, Entry
+from credit_testing.accounts.replay import History, Inexplicable, Replay, purchase_findings
+from credit_testing.accounts.rules.decide import decide
+from credit_testing.accounts.rules.decision import AppRules, Decided, Refused, milliseconds
+from credit_testing.accounts.rules.requests import Write, differing_fields, users_of
+from credit_testing.accounts.windows import Windows
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
 
 
-def audit(journal: Journal, users: Sequence[int], rules: Mapping[int, AppRules]) -> list[str]:
+def audit(
+    journal: Journal,
+    users: Sequence[int],
+    rules: Mapping[int, AppRules],
+    *,
+    skew: timedelta = timedelta(0),
+) -> list[str]:
     """Find answers that no allowed order of events explains.
 
     Args:
         journal: All calls; the last ones read everything (`Callers.finish`).
         users: All users.
         rules: The policies of apps.
+        skew: How far the clocks of two servers may differ.
 
     Returns:
         One sentence for each finding; an empty list for a correct ledger.
     """
     try:
-        replay = Replay(journal, users, rules)
+        replay = Replay(journal, users, rules, clocks_differ=bool(skew))
     except Inexplicable as finding:
         return [str(finding)]
-    return _Auditor(journal, replay).findings()
+    return audit_replayed(journal, replay, skew=skew)
+
+
+def audit_replayed(
+    journal: Journal, replay: Replay, *, skew: timedelta = timedelta(0)
+) -> list[str]:
+    """Find wrong answers, like `audit`, with histories that are replayed already."""
+    return _Auditor(journal, replay, skew).findings()
 
 
 class _Auditor:
-    def __init__(self, journal: Journal, replay: Replay) -> None:
+    def __init__(self, journal: Journal, replay: Replay, skew: timedelta) -> None:
         self._journal = journal
         self._replay = replay
         self._histories = replay.histories
-        self._windows = Windows(journal, replay.histories)
+        self._windows = Windows(journal, replay.histories, skew)
 
     def findings(self) -> list[str]:
         found = [*self._effect_findings(), *purchase_findings(self._replay)]
@@ -72,25 +96,31 @@ class _Auditor:
 
     def _effect_findings(self) -> Iterator[str]:
         """Yield entries that were not acknowledged as new exactly once, unless it is uncertain."""
-        answers: dict[tuple[int, int, str], list[tuple[Write, object]]] = {}
+        answers: dict[tuple[int, int, str], list[tuple[Write, object, Call]]] = {}
         for call in self._journal.calls:
             for request, answer in call.writes():
                 assert request.user_id is not None
                 key = (request.user_id, request.app_id, request.idempotency_key)
-                answers.setdefault(key, []).append((request, answer))
+                answers.setdefault(key, []).append((request, answer, call))
         for history in self._histories.values():
             for entry in history.entries:
                 if not entry.key:
                     continue
-                same = [
-                    answer
-                    for request, answer in answers[entry.user_id, entry.app_id, entry.key]
+                sent = [
+                    (answer, call)
+                    for request, answer, call in answers[entry.user_id, entry.app_id, entry.key]
                     if self._is_request_of(request, entry)
                 ]
+                same = [answer for answer, _ in sent]
                 made = sum(
                     isinstance(one, Receipt) and not (one.replayed or one.validated) for one in same
                 )
-                uncertain = any(isinstance(one, Unknown) for one in same)
+                uncertain = any(
+                    isinstance(one, Unknown)
+                    or call.doubled
+                    or (call.repeated and isinstance(one, Receipt))
+                    for one, call in sent
+                )
                 if made > 1 or (made == 0 and not uncertain):
                     yield f"{entry} was acknowledged as new {made} times: {same}"
 
@@ -104,7 +134,7 @@ class _Auditor:
         question, answer = call.question, call.answer
         if isinstance(answer, Unforeseen):
             yield f"{question} was answered with {answer.error}"
-        elif isinstance(answer, Unknown):
+        elif isinstance(answer, Unknown | NoEffect) or call.loose:
             return
         elif isinstance(question, Read):
             yield from self._read_findings(call, question)
@@ -218,7 +248,7 @@ class _Auditor:
         if read.kind in (Kind.TRANSACTIONS, Kind.PURCHASES):
             return  # The replay is about these.
         users = list(self._histories) if read.kind is Kind.APP_TOTAL else [read.user_id]
-        allowed: dict[str, None] = {}
+        allowed: list[object] = []
         for accounts in self._windows.accounts(call, users):
             for now in self._windows.times(call, accounts.values(), ()):
                 view = self._view(read, accounts, now)
@@ -226,8 +256,8 @@ class _Auditor:
                     return
                 if [view] == call.answer:
                     return
-                allowed[str(view)] = None
-        yield f"{call} is none of the allowed {'; '.join(allowed)}"
+                allowed.append(view)
+        yield f"{call} is none of the allowed {'; '.join(dict.fromkeys(map(str, allowed)))}"
 
     def _view(self, read: Read, accounts: Mapping[int, Account], now: datetime) -> object:
         """Return what a read shows of a state at a time."""

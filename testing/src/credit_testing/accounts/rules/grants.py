@@ -6,13 +6,14 @@ from typing import Any
 
 from credit_models import TransactionType
 
-from tests.fuzz.account_book import shown
-from tests.fuzz.account_model import BASE, LIVE_MAX, Entry, Lot, Piece, Terms
-from tests.fuzz.rules.decision import Decision, milliseconds, reject
+from credit_testing.accounts.book import shown
+from credit_testing.accounts.model import BASE, LIVE_MAX, Entry, Lot, Piece, Terms
+from credit_testing.accounts.rules.decision import Decision, milliseconds, reject
 
 
 # Any, in all rules: the request has the type of the rule.
 def grant(on: Decision) -> Entry:
+    """Add a grant."""
     request: Any = on.request
     starts_at = max(request.effective_at or on.now, on.now)
     ends_at = request.expires_at
@@ -72,6 +73,7 @@ PLACING = (TransactionType.GRANT, TransactionType.SCHEDULE, TransactionType.TRAN
 
 
 def void(on: Decision) -> Entry:
+    """Take back what is left of a grant."""
     request: Any = on.request
     fact = on.fact(request.grant_id, "GRANT_NOT_FOUND", "grant_id")
     if fact.type not in PLACING:

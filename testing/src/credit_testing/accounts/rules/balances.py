@@ -5,14 +5,24 @@ from typing import Any
 
 from credit_models import SpendingCaps, TransactionType
 
-from tests.fuzz.account_book import shown
-from tests.fuzz.account_model import BASE, LIVE_MAX, UINT32_MAX, Entry, Lot, Piece, Terms, total
-from tests.fuzz.rules.decision import Decision, reject, short
-from tests.fuzz.rules.grants import home_of
+from credit_testing.accounts.book import shown
+from credit_testing.accounts.model import (
+    BASE,
+    LIVE_MAX,
+    UINT32_MAX,
+    Entry,
+    Lot,
+    Piece,
+    Terms,
+    total,
+)
+from credit_testing.accounts.rules.decision import Decision, reject, short
+from credit_testing.accounts.rules.grants import home_of
 
 
 # Any, in all rules: the request has the type of the rule.
 def add(on: Decision) -> Entry:
+    """Add credits."""
     request: Any = on.request
     on.revision()
     on.room(on.user, request.app_id, on.app, request.credits)
@@ -21,6 +31,7 @@ def add(on: Decision) -> Entry:
 
 
 def use(on: Decision) -> Entry:
+    """Buy a report."""
     request: Any = on.request
     on.revision()
     if request.once:
@@ -39,6 +50,7 @@ def use(on: Decision) -> Entry:
 
 
 def transfer(on: Decision) -> Entry:
+    """Move credits to another user or app."""
     request: Any = on.request
     to_user = request.to_user_id or request.user_id
     to_app = request.to_app_id or request.app_id
@@ -83,6 +95,7 @@ def transfer(on: Decision) -> Entry:
 
 
 def adjust(on: Decision) -> Entry:
+    """Correct a balance; it may become a debt."""
     request: Any = on.request
     on.revision()
     credits_ = abs(request.delta)
@@ -103,6 +116,7 @@ def adjust(on: Decision) -> Entry:
 
 
 def set_cap(on: Decision) -> Entry:
+    """Set or remove the caps of a user."""
     request: Any = on.request
     on.revision()
     on.new_app(on.user, request.app_id)

@@ -7,7 +7,7 @@ from typing import Any
 
 from credit_models import TransactionType
 
-from tests.fuzz.account_model import BASE, Account, App, Entry, Fact, Lot, OpenHold, Piece
+from credit_testing.accounts.model import BASE, Account, App, Entry, Fact, Lot, OpenHold, Piece
 
 NameOf = Callable[[int, int], str]
 """Returns the id of the entry of a user with a sequence."""

@@ -10,9 +10,25 @@ from enum import Enum
 import betterproto2
 from credit_models import Receipt
 
-from tests.fuzz.journal import Unforeseen, Unknown
-from tests.fuzz.rules.decision import Refused
-from tests.fuzz.rules.requests import Write
+from credit_testing.accounts.rules.decision import Refused
+from credit_testing.accounts.rules.requests import Write
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unknown:
+    """The call was cancelled or timed out: a write may have happened, or may still happen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unforeseen:
+    """An error that no state of a ledger can explain."""
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoEffect:
+    """The call failed, and the caller was told that a write of it had no effect."""
 
 
 class Kind(Enum):
@@ -56,27 +72,44 @@ class Together:
 Question = Written | Together | Read
 Outcome = Receipt | Refused
 Shown = Sequence[betterproto2.Message]
-Answer = Outcome | tuple[Outcome, ...] | Shown | Unknown | Unforeseen
+Answer = Outcome | tuple[Outcome, ...] | Shown | Unknown | NoEffect | Unforeseen
 
 
 @dataclass(kw_only=True, slots=True)
 class Call:
-    """One call from its beginning to its end, on the journal's clock."""
+    """One call from its beginning to its end, on the journal's clock.
+
+    Attributes:
+        client: Who made it.
+        question: What was asked.
+        began: When it began.
+        ended: When it ended; None: it has not.
+        answer: The answer.
+        repeated: Whether the request was sent more than once, so that a receipt can be the replay
+            of the call's own effect.
+        doubled: Whether a copy of the request has reached a server, and may have an effect after
+            the answer, whatever that was.
+        loose: Whether the answer to a read may miss entries, or show another time: right after a
+            change of primary, or with a wrong clock. It is not checked.
+    """
 
     client: int
     question: Question
     began: int
     ended: int | None = None
     answer: Answer = field(default_factory=Unknown)
+    repeated: bool = False
+    doubled: bool = False
+    loose: bool = False
 
-    def writes(self) -> Iterator[tuple[Write, Outcome | Unknown | Unforeseen]]:
+    def writes(self) -> Iterator[tuple[Write, Outcome | Unknown | NoEffect | Unforeseen]]:
         """Yield each write with its own answer."""
         question, answer = self.question, self.answer
         if isinstance(question, Written):
-            assert isinstance(answer, Receipt | Refused | Unknown | Unforeseen)
+            assert isinstance(answer, Receipt | Refused | Unknown | NoEffect | Unforeseen)
             yield question.request, answer
         elif isinstance(question, Together):
-            if isinstance(answer, Unknown | Unforeseen):
+            if isinstance(answer, Unknown | NoEffect | Unforeseen):
                 yield from ((request, answer) for request in question.requests)
             else:
                 assert isinstance(answer, tuple)
@@ -90,15 +123,19 @@ class Journal:
         self.calls: list[Call] = []
         self._clock = itertools.count(1)
 
+    def now(self) -> int:
+        """Return a time after all earlier events and before all later ones."""
+        return next(self._clock)
+
     def begin(self, client: int, question: Question) -> Call:
         """Record that a call begins."""
-        call = Call(client=client, question=question, began=next(self._clock))
+        call = Call(client=client, question=question, began=self.now())
         self.calls.append(call)
         return call
 
     def end(self, call: Call, answer: Answer) -> None:
         """Record the answer to a call."""
-        call.ended = next(self._clock)
+        call.ended = self.now()
         call.answer = answer
 
     def sent(self) -> Mapping[tuple[int, int, str], list[tuple[Call, Write]]]:

@@ -1,0 +1,173 @@
+"""Draw random requests of all writes, many of which refer to earlier ones."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+
+from credit_models import (
+    AdjustBalanceRequest,
+    CaptureHoldRequest,
+    CreditRequest,
+    ExtendHoldRequest,
+    GrantCreditsRequest,
+    PlaceHoldRequest,
+    PurchaseRequest,
+    ReleaseHoldRequest,
+    ReverseTransactionRequest,
+    SetSpendingCapRequest,
+    SpendingCaps,
+    TransferCreditsRequest,
+    VoidGrantRequest,
+)
+
+from credit_testing.accounts.rules.requests import Write
+
+NO_ID = "0" * 24
+_ABOUT_MAX = 40
+"""From how many of the latest writes that fit, a request chooses one to refer to."""
+_REPORT: dict[str, Any] = {"report_id": "r", "report_name": "Report"}
+
+
+class Draw:
+    """Draws one request; each method is one call.
+
+    Attributes:
+        random: Where it draws from.
+        fields: The fields that all requests have. Any: they have several types.
+        receipts: The latest writes and the ids of their transactions.
+        users: All users that have credits.
+        now: Returns the time.
+    """
+
+    def __init__(
+        self,
+        random: Random,
+        fields: dict[str, Any],
+        receipts: Sequence[tuple[Write, str]],
+        users: Sequence[int],
+        now: Callable[[], datetime],
+    ) -> None:
+        self.random = random
+        self.fields = fields
+        self.receipts = receipts
+        self.users = users
+        self.now = now
+
+    def request(self) -> Write:
+        """Return a request of any call."""
+        make = self.random.choice(_MAKERS)
+        request = make(self)
+        if isinstance(request, CreditRequest | PurchaseRequest):
+            return request
+        return replace(
+            request,
+            validate_only=self.random.random() < 0.05,
+            min_available_after=10 if self.random.random() < 0.05 else None,
+        )
+
+    def add(self) -> Write:
+        return CreditRequest(**self.fields, credits=self.up_to(60))
+
+    def use(self) -> Write:
+        once = self.random.random() < 0.1
+        return PurchaseRequest(**self.fields, **_REPORT, credits=self.up_to(40), once=once)
+
+    def grant(self) -> Write:
+        ends: tuple[dict[str, Any], ...] = (
+            {},
+            {"expires_after_seconds": self._seconds()},
+            {"expires_at": self._soon()},
+        )
+        return GrantCreditsRequest(
+            **self.fields,
+            **self.random.choice(ends),
+            credits=self.up_to(60),
+            priority=self.random.choice((None, None, 0, 400, 900)),
+            effective_at=self._soon() if self.random.random() < 0.2 else None,
+        )
+
+    def void(self) -> Write:
+        id_, fields = self._about(GrantCreditsRequest)
+        return VoidGrantRequest(**fields, grant_id=id_)
+
+    def hold(self) -> Write:
+        return PlaceHoldRequest(
+            **self.fields,
+            credits=self.up_to(40),
+            expires_after_seconds=self._seconds(),
+            allow_partial=self.random.random() < 0.5,
+        )
+
+    def capture(self) -> Write:
+        id_, fields = self._about(PlaceHoldRequest)
+        return CaptureHoldRequest(
+            **fields,
+            **_REPORT,
+            hold_id=id_,
+            credits=self.random.choice((None, self.up_to(20))),
+            final=self.random.random() < 0.6,
+            allow_excess=self.random.random() < 0.5,
+        )
+
+    def release(self) -> Write:
+        id_, fields = self._about(PlaceHoldRequest)
+        return ReleaseHoldRequest(**fields, hold_id=id_)
+
+    def extend(self) -> Write:
+        id_, fields = self._about(PlaceHoldRequest)
+        return ExtendHoldRequest(**fields, hold_id=id_, expires_after_seconds=self._seconds())
+
+    def reverse(self) -> Write:
+        id_, fields = self._about(
+            PurchaseRequest, CaptureHoldRequest, CreditRequest, GrantCreditsRequest
+        )
+        return ReverseTransactionRequest(
+            **fields,
+            transaction_id=id_,
+            credits=self.random.choice((None, self.up_to(10))),
+            restore_until=self._soon() if self.random.random() < 0.3 else None,
+        )
+
+    def transfer(self) -> Write:
+        others = [user for user in self.users if user != self.fields["user_id"]]
+        return TransferCreditsRequest(
+            **self.fields, to_user_id=self.random.choice(others), credits=self.up_to(20)
+        )
+
+    def adjust(self) -> Write:
+        delta = self.random.choice((1, -1)) * self.up_to(20)
+        return AdjustBalanceRequest(**self.fields, note="correction", delta=delta)
+
+    def cap(self) -> Write:
+        capped = self.random.random() < 0.5
+        caps = SpendingCaps(per_hour=self.random.randint(100, 900)) if capped else None
+        return SetSpendingCapRequest(**self.fields, caps=caps)
+
+    def up_to(self, greatest: int) -> int:
+        """Return an amount from 1."""
+        return self.random.randint(1, greatest)
+
+    def _seconds(self) -> int:
+        return self.random.randint(1, 3)
+
+    def _soon(self) -> datetime:
+        time = self.now() + timedelta(milliseconds=self.random.randint(-200, 2500))
+        return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+    def _about(self, *kinds: type) -> tuple[str, dict[str, Any]]:
+        """Return the id of a transaction, and the fields of a request about it."""
+        fitting = [(request, id_) for request, id_ in self.receipts if isinstance(request, kinds)]
+        if not fitting:
+            return NO_ID, self.fields
+        request, id_ = self.random.choice(fitting[-_ABOUT_MAX:])
+        return id_, {**self.fields, "user_id": request.user_id, "app_id": request.app_id}
+
+
+_MAKERS: tuple[Callable[[Draw], Write], ...] = (
+    *(Draw.add, Draw.add, Draw.use, Draw.use, Draw.grant, Draw.grant, Draw.grant),
+    *(Draw.hold, Draw.hold, Draw.hold, Draw.capture, Draw.capture, Draw.release),
+    *(Draw.extend, Draw.reverse, Draw.reverse, Draw.transfer, Draw.void, Draw.adjust),
+    Draw.cap,
+)

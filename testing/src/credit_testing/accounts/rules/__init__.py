@@ -1,0 +1,1 @@
+"""The rules of the writes, written from the contract alone."""
