@@ -110,7 +110,7 @@ async def open_store(
         yield OpenStore(store=store, mongod=mongod)
 
 
-async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None]) -> int:
+async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None] = lambda: None) -> int:
     """Bring the database's schema up to date and return its version.
 
     Args:

@@ -80,8 +80,9 @@ def compare(reader: LedgerReader, manifest: Manifest, advance: Advance) -> None:
     for each in _chunks(reader, manifest):
         expected = manifest.chunks[len(found)] if len(found) < len(manifest.chunks) else None
         if each != expected:
+            first = each if expected is None else expected
             raise ImportedDiffers(
-                f"The database differs from the backup, first in the documents of {each.file}:"
+                f"The database differs from the backup, first in the documents of {first.file}:"
                 " drop the database, make sure that no server uses it, and import again"
             )
         found.append(each)

@@ -9,6 +9,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from bson.errors import BSONError
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 
@@ -40,7 +41,10 @@ def from_line(line: bytes) -> Document:
     Raises:
         ValueError: The line is not one that `to_line` returns.
     """
-    document = json.loads(line, object_hook=_special, parse_int=Int64)
+    try:
+        document = json.loads(line, object_hook=_special, parse_int=Int64)
+    except BSONError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(document, dict):
         raise ValueError("the line is no JSON object")
     return document
