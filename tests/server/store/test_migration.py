@@ -118,19 +118,14 @@ async def test_a_migration_waits_for_the_lease_of_one_that_was_killed(
 
 
 async def test_a_migration_that_was_paused_for_too_long_stops_before_its_next_step(
-    bare: AsyncDatabase[Document], changes: Changes
+    bare: AsyncDatabase[Document],
 ) -> None:
-    async def take_over() -> None:
-        lease = await bare["leases"].find_one()
-        assert lease is not None
+    async with held(bare["leases"], "migration", on_wait=lambda: None) as lease:
+        await lease.extend()
         until = datetime.now(UTC) + timedelta(hours=1)
         taken = {"$set": {"owner": "another release", "until": until}}
-        await bare.client[bare.name]["leases"].update_one({}, taken)
-
-    with pytest.raises(StoreError, match="nothing is damaged; run the command again"):
-        async with held(bare["leases"], "migration", on_wait=lambda: None) as lease:
-            await lease.extend()
-            await take_over()
+        await bare["leases"].update_one({}, taken)
+        with pytest.raises(StoreError, match="nothing is damaged; run the command again"):
             await lease.extend()
     lease_after = await bare["leases"].find_one()
     assert lease_after is not None
