@@ -36,7 +36,8 @@ async def _killed(reached: Callable[[], bool], folder: Path, *arguments: str) ->
     with template().start(
         [sys.executable, "-c", PROGRAM, *arguments], folder=folder, environment=_environment()
     ) as process:
-        while process.poll() is None and not await asyncio.to_thread(reached):
+        # Files or documents of another process are polled: nothing can be awaited.
+        while process.poll() is None and not await asyncio.to_thread(reached):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         process.send_signal(SIGKILL)
         assert process.wait() == -SIGKILL, process.stderr.read()

@@ -1,7 +1,7 @@
 """Make a database by a released server, and write it into a file for the tests of migrations.
 
-    mkdir /tmp/release && git archive COMMIT packages | tar -x -C /tmp/release
-    python -m tests.server.store.released.make /tmp/release MONGODB_URI > tests/server/store/released/0.3.0.ndjson
+    mkdir release && git archive COMMIT packages | tar -x -C release
+    python -m tests.server.store.released.make release MONGODB_URI > 0.3.0.ndjson
 
 COMMIT is the release's last one: 1d65d8df for 0.1.0, 99510e33 for 0.2.0, 74b82589 for 0.3.0. The
 code of the release migrates the database and serves it; the client is that of today.
@@ -57,7 +57,9 @@ async def _kinds(credits_: CreditClient) -> None:
 
 
 async def _fill(release: Path, uri: str, database: str) -> None:
-    paths = [str(release / "packages" / name / "src") for name in ("credit-models", "credit-server")]
+    paths = [
+        str(release / "packages" / name / "src") for name in ("credit-models", "credit-server")
+    ]
     variables = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(paths),
