@@ -31,13 +31,15 @@ ENTRIES = 1500
 KILLED_AFTER = (2, 10, 40)
 
 
-async def _killed(reached: Callable[[], bool], folder: Path, *arguments: str) -> None:
-    """Start a command, and kill it when something is reached."""
+async def _killed(
+    progress: Callable[[], int], killed_at: int, folder: Path, *arguments: str
+) -> None:
+    """Start a command, and kill it when its progress has reached a number."""
     with template().start(
         [sys.executable, "-c", PROGRAM, *arguments], folder=folder, environment=_environment()
     ) as process:
         # Files or documents of another process are polled: nothing can be awaited.
-        while process.poll() is None and not await asyncio.to_thread(reached):  # noqa: ASYNC110
+        while process.poll() is None and await asyncio.to_thread(progress) < killed_at:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         process.send_signal(SIGKILL)
         assert process.wait() == -SIGKILL, process.stderr.read()
@@ -96,7 +98,7 @@ async def test_an_export_and_an_import_that_are_killed_end_with_the_same_digest(
     part = tmp_path / "part"
     export = ("export", "--folder", str(part), *options)
     for count in KILLED_AFTER:
-        await _killed(lambda n=count: len(list(part.glob("*.gz"))) >= n, tmp_path, *export)
+        await _killed(lambda: len(list(part.glob("*.gz"))), count, tmp_path, *export)
     assert (part / manifest.NAME).exists()
     await ledger.grow()  # it is not part of the moment
     assert _digest(await _completed(tmp_path, *export)) == whole
@@ -104,23 +106,22 @@ async def test_an_export_and_an_import_that_are_killed_end_with_the_same_digest(
     target = f"{database}_copy"
     client: MongoClient[dict[str, Any]]
     with MongoClient(mongod_uri) as client:
-        progress = client[target]["import_progress"]
 
         def complete() -> int:
-            found = progress.find_one()
+            found = client[target]["import_progress"].find_one()
             return 0 if found is None else int(found["chunks"])
 
-        import_ = ("import", "--folder", str(part), "--mongodb-uri", mongod_uri)
-        import_ += ("--mongodb-database", target)
+        to = ("--mongodb-uri", mongod_uri, "--mongodb-database", target)
+        import_ = ("import", "--folder", str(part), *to)
         try:
             for count in KILLED_AFTER:
-                await _killed(lambda n=count: complete() >= n, tmp_path, *import_)
-            refused = await _completed(tmp_path, "serve", *import_[3:])
+                await _killed(complete, count, tmp_path, *import_)
+            refused = await _completed(tmp_path, "serve", *to)
             assert refused.status == 1
             assert "an import into it is not complete" in refused.errors
             assert _digest(await _completed(tmp_path, *import_)) == whole
             assert findings(client[target]) == []
-            again = ("export", "--folder", "again", *import_[3:])
+            again = ("export", "--folder", "again", *to)
             assert _digest(await _completed(tmp_path, *again)) == whole
         finally:
             client.drop_database(target)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -97,8 +98,10 @@ async def test_two_migrations_at_once_do_each_step_once(
 ) -> None:
     await make_schema(1, mongod_uri, bare.name)
     steps = len(await sentences(bare))
-    waited: list[int] = []
-    migrations = (migration.migrate(bare, on_wait=lambda n=n: waited.append(n)) for n in range(3))
+    waited: list[str] = []
+    migrations = [
+        migration.migrate(bare, on_wait=partial(waited.append, name)) for name in ("a", "b", "c")
+    ]
     assert await asyncio.gather(*migrations) == [schema.SCHEMA_VERSION] * 3
     assert len(changes.names) == steps
     assert len(waited) == 2

@@ -6,6 +6,7 @@ from typing import Any
 
 from credit_server.store.extended_json import from_line
 from pymongo import IndexModel, MongoClient
+from pymongo.collection import Collection
 
 Document = dict[str, Any]  # values of BSON
 
@@ -18,7 +19,7 @@ def create(release: str, uri: str, database: str) -> None:
     lines = Path(__file__).with_name(f"{release}.ndjson").read_bytes().splitlines()
     client: MongoClient[Document]
     with MongoClient(uri) as client:
-        collection = client[database]["none"]
+        collection: Collection[Document] = client[database]["none"]
         for line in lines:
             described = json.loads(line)
             if "collection" not in described:

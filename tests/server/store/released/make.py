@@ -23,8 +23,10 @@ from credit_server.store.fields import DECODED
 from credit_testing.child import module, started
 from credit_testing.ports import HOST, lasting_port
 from pymongo import MongoClient
+from pymongo.database import Database
 
 _CREATED_BY = 9
+_STDERR = 2
 
 
 async def _plain(credits_: CreditClient) -> None:
@@ -67,7 +69,7 @@ async def _fill(release: Path, uri: str, database: str) -> None:
         "CREDIT_MONGODB_DATABASE": database,
     }
     async with started(
-        *module("credit_server.main", "migrate"), environment=variables, stdout=sys.stderr
+        *module("credit_server.main", "migrate"), environment=variables, stdout=_STDERR
     ) as migration:
         if await migration.wait() != 0:
             raise SystemExit("the database was not migrated")
@@ -76,7 +78,7 @@ async def _fill(release: Path, uri: str, database: str) -> None:
         started(
             *module("credit_server.main", "serve", "--port", str(port)),
             environment=variables,
-            stdout=sys.stderr,
+            stdout=_STDERR,
         ),
         CreditClient(f"{HOST}:{port}", wait_for_ready=True, timeout_seconds=60) as credits_,
     ):
@@ -89,7 +91,7 @@ def _lines(uri: str, database: str) -> Iterator[str]:
     """Yield a line for each collection, with its options and indexes, and one for each document."""
     client: MongoClient[dict[str, Any]]
     with MongoClient(uri) as client:
-        made = client.get_database(database, codec_options=DECODED)
+        made: Database[dict[str, Any]] = client.get_database(database, codec_options=DECODED)
         for found in sorted(made.list_collections(), key=lambda each: str(each["name"])):
             collection = made[found["name"]]
             indexes = [dict(each) for each in collection.list_indexes() if each["name"] != "_id_"]
