@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -19,36 +18,44 @@ from pymongo import MongoClient
 
 from tests.server.backup.ledgers import Ledger
 
-# `credit-server` with small chunks and batches, so that it can be killed between any two.
+# `credit-server` with small chunks and batches. It kills itself before the n-th time that it makes
+# a file durable or writes to the database; its first argument is n, or 0 for never.
 PROGRAM = """
+import os, signal, sys
 from credit_server import main
 from credit_server.backup import records
 from credit_server.store import importing
+from pymongo.collection import Collection
+
 records.RECORDS_MAX, importing._BATCH = 20, 7
+left = int(sys.argv.pop(1))
+
+def counted(function):
+    def call(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **options)
+    return call
+
+os.fsync = counted(os.fsync)
+Collection.bulk_write = counted(Collection.bulk_write)
+Collection.update_one = counted(Collection.update_one)
+Collection.drop = counted(Collection.drop)
 main.main()
 """
 ENTRIES = 1500
-KILLED_AFTER = (2, 10, 40)
+# Among the accounts, then among the histories.
+EXPORT_KILLED_AT = (3, 40, 90, 91, 92)
+# Between two batches of a chunk, and between a chunk and the note that it is complete.
+IMPORT_KILLED_AT = (1, 2, 3, 4, 5, 60, 121)
 
 
-async def _killed(
-    progress: Callable[[], int], killed_at: int, folder: Path, *arguments: str
-) -> None:
-    """Start a command, and kill it when its progress has reached a number."""
-    with template().start(
-        [sys.executable, "-c", PROGRAM, *arguments], folder=folder, environment=_environment()
-    ) as process:
-        # Files or documents of another process are polled: nothing can be awaited.
-        while process.poll() is None and await asyncio.to_thread(progress) < killed_at:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        process.send_signal(SIGKILL)
-        assert process.wait() == -SIGKILL, process.stderr.read()
-
-
-async def _completed(folder: Path, *arguments: str) -> Ended:
-    with template().start(
-        [sys.executable, "-c", PROGRAM, *arguments], folder=folder, environment=_environment()
-    ) as process:
+async def _run(killed_at: int, folder: Path, *arguments: str) -> Ended:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT")}
+    command_line = [sys.executable, "-c", PROGRAM, str(killed_at), *arguments]
+    with template().start(command_line, folder=folder, environment=variables) as process:
         output, errors = await asyncio.gather(
             asyncio.to_thread(process.stdout.read), asyncio.to_thread(process.stderr.read)
         )
@@ -56,11 +63,14 @@ async def _completed(folder: Path, *arguments: str) -> Ended:
     return Ended(status=status, output=output.decode(), errors=errors.decode())
 
 
-def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
+async def _killed(killed_at: int, folder: Path, *arguments: str) -> None:
+    ended = await _run(killed_at, folder, *arguments)
+    assert ended.status == -SIGKILL, ended.errors
 
 
-def _digest(ended: Ended) -> str:
+async def _digest(folder: Path, *arguments: str) -> str:
+    """Run a command to its end, and return the digest that it prints."""
+    ended = await _run(0, folder, *arguments)
     assert ended.status == 0, ended.errors
     found = re.search(r"^digest ([0-9a-f]{64})$", ended.output, re.MULTILINE)
     assert found is not None
@@ -92,36 +102,28 @@ async def test_an_export_and_an_import_that_are_killed_end_with_the_same_digest(
     ledger = Ledger(mongod_uri, database)
     await ledger.fill()
     await _grow(ledger)
-    whole = _digest(await _completed(tmp_path, "export", "--folder", "whole", *options))
+    whole = await _digest(tmp_path, "export", "--folder", "whole", *options)
 
-    # A second export begins at a later moment, so nothing is written before its snapshot is read.
-    part = tmp_path / "part"
-    export = ("export", "--folder", str(part), *options)
-    for count in KILLED_AFTER:
-        await _killed(lambda: len(list(part.glob("*.gz"))), count, tmp_path, *export)
-    assert (part / manifest.NAME).exists()
+    export = ("export", "--folder", "part", *options)
+    for killed_at in EXPORT_KILLED_AT:
+        await _killed(killed_at, tmp_path, *export)
+    assert (tmp_path / "part" / manifest.NAME).exists()
     await ledger.grow()  # it is not part of the moment
-    assert _digest(await _completed(tmp_path, *export)) == whole
+    assert await _digest(tmp_path, *export) == whole
 
     target = f"{database}_copy"
+    to = ("--mongodb-uri", mongod_uri, "--mongodb-database", target)
+    import_ = ("import", "--folder", "part", *to)
     client: MongoClient[dict[str, Any]]
     with MongoClient(mongod_uri) as client:
-
-        def complete() -> int:
-            found = client[target]["import_progress"].find_one()
-            return 0 if found is None else int(found["chunks"])
-
-        to = ("--mongodb-uri", mongod_uri, "--mongodb-database", target)
-        import_ = ("import", "--folder", str(part), *to)
         try:
-            for count in KILLED_AFTER:
-                await _killed(complete, count, tmp_path, *import_)
-            refused = await _completed(tmp_path, "serve", *to)
+            for killed_at in IMPORT_KILLED_AT:
+                await _killed(killed_at, tmp_path, *import_)
+            refused = await _run(0, tmp_path, "serve", *to)
             assert refused.status == 1
             assert "an import into it is not complete" in refused.errors
-            assert _digest(await _completed(tmp_path, *import_)) == whole
+            assert await _digest(tmp_path, *import_) == whole
             assert findings(client[target]) == []
-            again = ("export", "--folder", "again", *to)
-            assert _digest(await _completed(tmp_path, *again)) == whole
+            assert await _digest(tmp_path, "export", "--folder", "again", *to) == whole
         finally:
             client.drop_database(target)
