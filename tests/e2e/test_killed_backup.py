@@ -47,7 +47,7 @@ main.main()
 """
 ENTRIES = 1500
 # Among the accounts, then among the histories.
-EXPORT_KILLED_AT = (3, 40, 90, 91, 92)
+EXPORT_KILLED_AT = (3, 40, 60, 61, 62)
 # Between two batches of a chunk, and between a chunk and the note that it is complete.
 IMPORT_KILLED_AT = (1, 2, 3, 4, 5, 60, 121)
 

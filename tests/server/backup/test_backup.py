@@ -5,6 +5,7 @@ import gzip
 import itertools
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def imported(ledger: Ledger, folder: Path) -> Manifest:
 def test_an_import_has_the_documents_and_the_digest_of_the_export(
     ledger: Ledger, target: Ledger, tmp_path: Path, secrets: bool
 ) -> None:
-    digest = exported(ledger, tmp_path / "first", secrets=secrets).digest
+    made = exported(ledger, tmp_path / "first", secrets=secrets)
+    assert datetime.fromisoformat(made.header.moment).tzinfo is UTC
+    digest = made.digest
     assert imported(target, tmp_path / "first").digest == digest
     assert exported(target, tmp_path / "second", secrets=secrets).digest == digest
     expected = ledger.documents()

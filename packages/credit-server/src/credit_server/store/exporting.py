@@ -6,7 +6,7 @@ is part of the backup if its sequence is at most the revision that its user has 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from bson.int64 import Int64
@@ -137,7 +137,7 @@ class LedgerReader:
         """Return the time of the primary."""
         answer: dict[str, Any] = self._client.admin.command("hello")
         found: datetime = answer["localTime"]
-        return found
+        return found.replace(tzinfo=UTC)
 
     def estimated_documents(self, collections: Sequence[str]) -> int:
         """Return about how many documents there are."""
