@@ -1,4 +1,4 @@
-"""The command `credit-server`: serve, migrate, doctor, verify, repair, checkpoint and token.
+"""The command `credit-server`: serve, migrate, doctor, verify, repair, export, import and more.
 
 Each command imports what it runs. The import of MongoDB's driver, the telemetry and the doctor's
 checks takes a third of the start time, and `--help`, `--version` and `token` use none of them.
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from credit_server import development, log
 from credit_server.access import FileUnusable
+from credit_server.backup.errors import BackupError
 from credit_server.cpus import usable_cpus
 from credit_server.errors import EmbeddedError, PartFailed, StartError, WorkerFailed
 from credit_server.settings import (
@@ -115,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
     except WorkerFailed as failure:
         # A worker that failed by itself has printed the reason.
         return failure.status if failure.status > 0 else _complain(str(failure), EXIT_FAILED)
-    except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable) as error:
+    except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable, BackupError) as error:
         return _complain(str(error), EXIT_FAILED)
     return code or 0
 
@@ -162,13 +163,30 @@ def serve(given: Given) -> None:
 
 @cli.command(cls=GroupedCommand, short_help="Make or update the database's schema.")
 @with_settings(StoreSettings)
-def migrate(given: Given) -> None:
-    """Make the database's collections, validators and indexes, or bring them up to date."""
+def migrate(
+    given: Given,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the steps, and change nothing.")
+    ] = False,
+) -> None:
+    """Make the database's collections, validators and indexes, or bring them up to date.
+
+    One migration of a database runs at a time. An interrupted one continues when it is repeated.
+    """
     from credit_server import app  # noqa: PLC0415 - see the top of the file
 
     settings = _load(StoreSettings, given)
-    number = _run(app.migrate(settings))
-    typer.echo(f"the database '{settings.mongodb_database}' has schema version {number}")
+    database = f"the database '{settings.mongodb_database}'"
+    if dry_run:
+        steps = _run(app.planned_migration(settings))
+        typer.echo("\n".join(steps) if steps else f"{database} is up to date")
+        return
+
+    def on_wait() -> None:
+        typer.echo("waiting for another migration of the database", err=True)
+
+    number = _run(app.migrate(settings, on_wait=on_wait))
+    typer.echo(f"{database} has schema version {number}")
 
 
 @cli.command(
@@ -317,6 +335,59 @@ def repair_ledger(
     as_json = output is Output.JSON
     typer.echo(command.repair_json(corrections) if as_json else command.repair_text(corrections))
     raise typer.Exit(command.repair_exit_code(corrections))
+
+
+_Backup = Annotated[Path, typer.Option("--folder", help="Folder of the backup.")]
+
+
+@cli.command(name="export", cls=GroupedCommand, short_help="Write a portable backup of the ledger.")
+@with_settings(StoreSettings)
+def export_ledger(
+    given: Given,
+    folder: _Backup,
+    secrets: Annotated[
+        bool,
+        typer.Option(
+            "--secrets",
+            help="Include webhooks, with their secrets, and what is to be sent to them.",
+        ),
+    ] = False,
+) -> None:
+    """Write a backup of the ledger as it is at one moment. Servers may run meanwhile.
+
+    Repeat an interrupted export to continue it.
+    """
+    from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+
+    manifest = command.run_export(_load(StoreSettings, given), folder, secrets=secrets)
+    typer.echo(f"exported {manifest.records} documents, as of {manifest.header.moment}")
+    if not secrets:
+        typer.echo("webhooks are not included; --secrets includes them")
+    typer.echo(f"digest {manifest.digest}")
+
+
+@cli.command(
+    name="import", cls=GroupedCommand, short_help="Import a backup into an empty database."
+)
+@with_settings(StoreSettings)
+def import_ledger(
+    given: Given,
+    folder: _Backup,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the files of the backup, and write nothing.")
+    ] = False,
+) -> None:
+    """Check a backup, import it, and compare the database with it. No server may run meanwhile.
+
+    Repeat an interrupted import to continue it. No server starts on the database before its end.
+    """
+    from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+
+    settings = _load(StoreSettings, given)
+    manifest = command.run_check(folder) if check else command.run_import(settings, folder)
+    done = "the backup is complete:" if check else "imported"
+    typer.echo(f"{done} {manifest.records} documents, as of {manifest.header.moment}")
+    typer.echo(f"digest {manifest.digest}")
 
 
 def _load(model: type[_Settings], given: Given) -> _Settings:
