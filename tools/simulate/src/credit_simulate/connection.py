@@ -40,6 +40,7 @@ from credit_server.store.port import (
     DirectoryUser,
     DueAccount,
     ExternalId,
+    Head,
     HoldRow,
     Interrupted,
     LogPage,
@@ -187,6 +188,10 @@ class Connection:
         """Return accounts in which something is due: see the port."""
         return await self.read(lambda node: node.due_accounts(before, after=after, limit=limit))
 
+    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
+        """Return the heads of the users in an app: see the port."""
+        return await self.read(lambda node: node.heads(app_id, after_user=after_user, limit=limit))
+
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease: see the port."""
         return await self.write(lambda node: node.lease(name, owner, seconds))
@@ -315,6 +320,11 @@ class _Events:
             lambda node: node.alert_events.page(
                 app_id, user_id, after_position=after_position, limit=limit
             )
+        )
+
+    async def remove_before(self, time: datetime, limit: int) -> int:
+        return await self._connection.write(
+            lambda node: node.alert_events.remove_before(time, limit)
         )
 
 
