@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from signal import SIGKILL
 
-from credit_client import ClientSettings, CreditClient, WatchEvent
+from credit_client import CreditClient, WatchEvent
 from credit_testing.mongod import running_mongod
 from credit_testing.ports import lasting_port
 from credit_testing.server import migrated
 
 from tests.conftest import StartServer
+from tests.e2e.watchers import PATIENT
 
 USERS, WRITES, APP = range(1, 5), 100, 3
-PATIENT = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_budget_tokens=1000)
 
 # The user and the sequence of each transaction.
 Record = list[tuple[int, int]]

@@ -21,6 +21,7 @@ class ChildFailed(Exception):
 @asynccontextmanager
 async def started(
     *command: str | Path,
+    stdin: int = DEVNULL,
     stdout: int | IO[bytes] | None = None,
     stderr: int | IO[bytes] | None = None,
     folder: Path | None = None,
@@ -30,6 +31,7 @@ async def started(
 
     Args:
         command: The program and its arguments.
+        stdin: A pipe for its input; by default it has none.
         stdout: A file or a pipe for its output; by default it shares ours.
         stderr: The same for its errors.
         folder: Its working directory.
@@ -37,7 +39,7 @@ async def started(
     """
     process = await asyncio.create_subprocess_exec(
         *command,
-        stdin=DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         cwd=folder,

@@ -1,4 +1,4 @@
-"""Run a real mongod as a child process, and kill that of a server."""
+"""Run real mongods as child processes, alone or as a replica set of three, and kill them."""
 
 import asyncio
 import os
@@ -6,16 +6,25 @@ import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from credit_server.embedded import find_mongod
 from credit_server.store.connection import REPLICA_SET, ensure_primary
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
 
 from credit_testing.child import gone
 from credit_testing.ports import HOST, lasting_port
 
 _START_TIMEOUT_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+# A replica set of three. The default of an election is 10 s, which tests would wait for.
+_NODES = 3
+_ELECTION_MILLISECONDS = 2000
+_STEP_DOWN_SECONDS = 10
+_SELECT_MILLISECONDS = 30_000
 
 
 class MongodProcess:
@@ -45,7 +54,7 @@ class MongodProcess:
 
     async def start(self) -> None:
         """Start it and wait until it accepts writes."""
-        self._launch()
+        self.launch()
         if not self._standalone:
             await ensure_primary(
                 HOST,
@@ -72,8 +81,9 @@ class MongodProcess:
         """Remove its data, which take 300 MB, after its end; the log stays."""
         shutil.rmtree(self._database, ignore_errors=True)
 
-    def _launch(self) -> None:
-        self._database.mkdir(exist_ok=True)
+    def launch(self) -> None:
+        """Start it, and return at once."""
+        self._database.mkdir(parents=True, exist_ok=True)
         set_name = () if self._standalone else ("--replSet", REPLICA_SET, "--oplogSize", "64")
         self._process = subprocess.Popen(
             [
@@ -105,6 +115,80 @@ async def running_mongod(
     finally:
         await mongod.end()
         mongod.remove_data()
+
+
+class ReplicaSet:
+    """Three mongods on free loopback ports. Any two of them elect a primary."""
+
+    def __init__(self, folder: Path) -> None:
+        """Describe a replica set.
+
+        Args:
+            folder: An empty folder, for the data and the logs.
+        """
+        self._nodes = [MongodProcess(folder / str(number)) for number in range(_NODES)]
+
+    @property
+    def uri(self) -> str:
+        """Return the connection string."""
+        hosts = ",".join(f"{HOST}:{node.port}" for node in self._nodes)
+        return f"mongodb://{hosts}/?replicaSet={REPLICA_SET}"
+
+    async def start(self) -> None:
+        """Start all nodes, and wait until there is a primary."""
+        for node in self._nodes:
+            node.launch()
+        for node in self._nodes:
+            async with _direct(node) as client:
+                await client.admin.command("ping")
+        members = [
+            {"_id": number, "host": f"{HOST}:{node.port}"}
+            for number, node in enumerate(self._nodes)
+        ]
+        settings = {"electionTimeoutMillis": _ELECTION_MILLISECONDS}
+        configuration = {"_id": REPLICA_SET, "members": members, "settings": settings}
+        async with _direct(self._nodes[0]) as client:
+            await client.admin.command("replSetInitiate", configuration)
+        await self.primary()
+
+    async def primary(self) -> MongodProcess:
+        """Wait until there is a primary that a majority has elected, and return it."""
+        while True:
+            for node in self._nodes:
+                with suppress(PyMongoError):
+                    async with _direct(node) as client:
+                        hello = await client.admin.command("hello")
+                        if hello["isWritablePrimary"]:
+                            return node
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def step_down(self) -> None:
+        """Let the primary step down, so that the others elect another one."""
+        async with _direct(await self.primary()) as client:
+            await client.admin.command("replSetStepDown", _STEP_DOWN_SECONDS)
+
+    async def end(self) -> None:
+        """Kill all nodes, and remove their data."""
+        for node in self._nodes:
+            await node.end(signal.SIGKILL)
+            node.remove_data()
+
+
+def _direct(node: MongodProcess) -> "AsyncMongoClient[dict[str, object]]":
+    return AsyncMongoClient(
+        HOST, node.port, directConnection=True, serverSelectionTimeoutMS=_SELECT_MILLISECONDS
+    )
+
+
+@asynccontextmanager
+async def running_replica_set(folder: Path) -> AsyncIterator[ReplicaSet]:
+    """Run a replica set for as long as the context lasts, and remove its data."""
+    nodes = ReplicaSet(folder)
+    try:
+        await nodes.start()
+        yield nodes
+    finally:
+        await nodes.end()
 
 
 def embedded_mongod_pid(data_dir: Path) -> int:
