@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,28 @@ from typing import Any
 import pytest
 from credit_bench.audit import Audit, audit
 from credit_bench.contract import contract
-from credit_bench.generator.requests import Request, Requests
+from credit_bench.generator.requests import FIRST_AT, Request, Requests
 from credit_bench.inserts import Inserts
 from credit_bench.prefill import account, fill, history
 from credit_bench.sample import Sample
-from credit_bench.systems import Variants, migrate, replica_set, serving
+from credit_bench.systems import Server, Variants, migrate, replica_set, serving
+from credit_bench.watchers import watching
 from credit_bench.workloads import Ledger, Operation, System, Users
-from credit_testing.child import module, output
+from credit_server.store.documents import PurchaseDocument, TransactionDocument
+from credit_testing.child import ChildFailed, module, output
 from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
+EMPTY = Sample(
+    operations_per_second=0,
+    warm_up_operations_per_second=0,
+    p50_ms=None,
+    p99_ms=None,
+    acknowledged=0,
+    errors={},
+    cpu_ms={},
+)
 GOOD_AUDIT = Audit(transactions=30, purchases=10, findings=(), acknowledged=30, failed=0)
 
 
@@ -67,7 +80,16 @@ def test_all_systems_get_the_same_requests_with_new_keys() -> None:
     assert all(1 <= request.message.user_id <= 100 for request in first)
 
 
-@pytest.mark.parametrize("operation", [Operation.READ, Operation.LIST, Operation.BALANCE])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        Operation.READ,
+        Operation.LIST,
+        Operation.BALANCE,
+        Operation.LATEST,
+        Operation.STATEMENT,
+    ],
+)
 def test_reads_of_one_hot_user_are_all_of_this_user(operation: Operation) -> None:
     requests = some(operation, 20, Users.HOT)
     assert {request.message.user_id for request in requests} == {1}
@@ -91,6 +113,17 @@ def test_a_prefilled_history_ends_at_the_balance_of_its_account() -> None:
         assert [purchase is not None for _, purchase in entries] == [
             entry["type"] == "use" for entry, _ in entries
         ]
+
+
+def test_a_prefilled_transaction_has_the_fields_and_types_that_the_store_writes() -> None:
+    for document, purchase in history(7, 5):
+        entry = TransactionDocument.model_validate(document).to_transaction()
+        assert TransactionDocument.from_transaction(entry).to_bson() == document
+        assert entry.created_at == FIRST_AT + timedelta(seconds=entry.sequence - 1)
+        if purchase is not None:
+            bought = PurchaseDocument.model_validate(purchase).to_purchase()
+            assert PurchaseDocument.from_purchase(bought).to_bson() == purchase
+            assert (bought.id, bought.report_id) == (entry.purchase_id, entry.report_id)
 
 
 def test_a_second_process_inserts_other_documents() -> None:
@@ -117,7 +150,7 @@ class Peer:
 
     stub: Any
     uri: str
-    database: str
+    server: Server
 
     async def add(self, **fields: object) -> Any:
         return await self._write(self.stub.AddCredits, contract().messages.CreditRequest, fields)
@@ -146,7 +179,7 @@ async def peer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Peer]:
         aio.insecure_channel(server.target) as channel,
     ):
         stub = contract().services.CreditServiceStub(channel)
-        yield Peer(stub=stub, uri=mongod.uri, database=server.database)
+        yield Peer(stub=stub, uri=mongod.uri, server=server)
 
 
 async def rejected(answer: Any) -> str:
@@ -199,6 +232,23 @@ async def test_the_peer_lists_a_history_and_returns_an_account(peer: Peer) -> No
     assert [row.sequence async for row in peer.stub.ListUserTransactions(question)] == [2]
 
 
+async def test_watchers_that_cannot_begin_end_the_run(peer: Peer) -> None:
+    with pytest.raises(ChildFailed, match="the watchers could not begin"):
+        async with watching(peer.server, 1, users=1):
+            pass
+
+
+async def test_what_watchers_miss_is_an_error_of_the_sample(
+    mongod_uri: str, database: str, tmp_path: Path
+) -> None:
+    await migrate(mongod_uri, database, tmp_path)
+    async with AsyncExitStack() as stack:
+        async with serving(System.OURS, mongod_uri, database, tmp_path) as server:
+            watchers = await stack.enter_async_context(watching(server, 3, users=3))
+        sample = await watchers.checked(replace(EMPTY, acknowledged=5))
+    assert sample.errors == {"EVENT_MISSING": 5, "WATCH_ENDED": 3}
+
+
 async def test_several_processes_of_the_peer_share_a_port(
     mongod_uri: str, database: str, tmp_path: Path
 ) -> None:
@@ -229,12 +279,12 @@ async def test_the_audit_notices_what_was_changed_behind_the_ledger(peer: Peer) 
     await peer.use(user_id=600, credits=2)
     client: AsyncMongoClient[dict[str, Any]]
     async with AsyncMongoClient(peer.uri) as client:
-        store: AsyncDatabase[dict[str, Any]] = client[peer.database]
+        store: AsyncDatabase[dict[str, Any]] = client[peer.server.database]
         written = await store["credit_transactions"].count_documents({})
 
         async def audited() -> Audit:
             return await audit(
-                peer.uri, peer.database, totals=False, acknowledged=written, failed=0
+                peer.uri, peer.server.database, totals=False, acknowledged=written, failed=0
             )
 
         assert (await audited()).passed

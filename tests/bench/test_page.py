@@ -211,6 +211,22 @@ def test_bars_are_reached_by_the_median() -> None:
     assert not bar.reached(Spread(median=bar.goal + 0.1, least=0, greatest=9))
 
 
+def test_a_statement_may_take_50_ms_and_the_time_of_a_list_for_its_rows() -> None:
+    (bar,) = (bar for bar in BARS if bar.against is Measure.STATEMENT_LIMIT)
+    (statement, ours), (listed, _) = bar.ours, bar.other
+    given = [
+        Measurement(workload=workload.name, system=ours, repetition=1, sample=found)
+        for workload, found in (
+            (statement, sample(1, p50_ms=80.0)),
+            (listed, sample(20_000)),  # 1,000 rows in 50 ms
+        )
+    ]
+    ratio = bar.ratio(Summary(given))
+    assert ratio is not None
+    assert ratio.median == 0.8
+    assert bar.reached(ratio)
+
+
 def test_the_workloads_have_unique_names() -> None:
     assert len({workload.name for workload in WORKLOADS}) == len(WORKLOADS)
     with pytest.raises(ValueError, match="too many"):
@@ -264,5 +280,7 @@ def test_the_page_keeps_the_text_between_the_figures() -> None:
         "<!-- figures: runs --><!-- end -->".replace("--><", "-->\n<"), {"writes": result()}, Path()
     )
     assert "| writes | 2026-01-01T00:00+00:00 | abc | 2 | 0.5 to 1.5 | python 3.11 |" in runs
-    with pytest.raises(UnknownFigures, match="reads"):
-        filled("<!-- figures: reads -->\n<!-- end -->", {"writes": result()}, Path())
+    absent = filled("<!-- figures: reads -->\n<!-- end -->", {"writes": result()}, Path())
+    assert absent == "<!-- figures: reads -->\n\nNot measured.\n\n<!-- end -->"
+    with pytest.raises(UnknownFigures, match="reeds"):
+        filled("<!-- figures: reeds -->\n<!-- end -->", {}, Path())

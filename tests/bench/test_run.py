@@ -16,6 +16,7 @@ from credit_bench.systems import Unavailable, Variants
 from credit_bench.workloads import (
     GROUPS,
     OVERLOAD,
+    STATEMENT_ROWS,
     WORKLOADS,
     Ledger,
     Operation,
@@ -80,6 +81,20 @@ async def test_a_short_run_of_each_kind_of_call_is_clean(mongod_uri: str) -> Non
         assert set(entry.sample.cpu_ms) <= {"server", "load"}, "the run did not start mongod"
     assert len(result.audits) == len(services) + len(libraries.systems) + 1
     assert not any(audit.only_counted for audit in result.audits.values())
+
+
+async def test_a_short_run_of_the_history_and_of_watchers_is_clean(mongod_uri: str) -> None:
+    ledger = Ledger(users=1, history=2 * STATEMENT_ROWS)
+    write = Workload(group="short", systems=(System.OURS_UNINDEXED,), callers=2, ledger=ledger)
+    workloads = [
+        replace(write, watchers=1),
+        replace(write, operation=Operation.LATEST),
+        replace(write, operation=Operation.STATEMENT),
+        replace(write, operation=Operation.EVENT, systems=(System.SDK,)),
+    ]
+    result = await one(chosen(mongod_uri, "short", *System), *workloads)
+    assert [entry.workload for entry in result.measurements] == [each.name for each in workloads]
+    assert len(result.audits) == 2
 
 
 async def test_a_short_run_of_the_trivial_calls_is_clean(mongod_uri: str) -> None:

@@ -241,7 +241,7 @@ async def test_a_standalone_fails_by_its_topology(tmp_path: Path, database: str)
 
 async def test_a_set_that_was_never_initiated_is_reported(tmp_path: Path) -> None:
     mongod = MongodProcess(tmp_path)
-    mongod._launch()
+    mongod.launch()
     uri = f"mongodb://127.0.0.1:{mongod.port}"
     try:
         asked = (await _examine(_settings(f"{uri}/?directConnection=true", "credit")))["topology"]

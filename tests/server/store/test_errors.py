@@ -36,7 +36,7 @@ async def _refused(uri: str) -> str:
 
 async def test_a_set_that_was_never_initiated_is_reported(tmp_path: Path) -> None:
     mongod = MongodProcess(tmp_path)
-    mongod._launch()
+    mongod.launch()
     uri = f"mongodb://127.0.0.1:{mongod.port}"
     try:
         # The driver waits until mongod listens.

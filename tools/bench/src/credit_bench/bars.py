@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from credit_models.ledger import GRANTS_MAX
 
 from credit_bench.summary import Cell, Measure, Spread, Summary
-from credit_bench.workloads import Operation, System, Users, Workload, counted, find
+from credit_bench.workloads import (
+    STATEMENT_ROWS,
+    Operation,
+    System,
+    Users,
+    Workload,
+    counted,
+    find,
+)
 
 _OURS, _PEER = System.OURS, System.PEER
 
@@ -18,8 +26,9 @@ class Bar:
         text: What is compared.
         ours: The workload and the system of the numerator.
         other: Those of the denominator.
-        goal: The lowest ratio that passes; of CPU times, the highest.
+        goal: The lowest ratio that passes; of CPU times and latencies, the highest.
         measure: The figure that is compared.
+        against: The figure of the denominator; None: the same.
     """
 
     text: str
@@ -27,6 +36,7 @@ class Bar:
     other: Cell
     goal: float
     measure: Measure = Measure.RATE
+    against: Measure | None = None
 
     @property
     def condition(self) -> str:
@@ -35,7 +45,7 @@ class Bar:
 
     def ratio(self, summary: Summary) -> Spread | None:
         """Return the ratio; None if a part was not measured."""
-        return summary.ratio(self.ours, self.other, self.measure)
+        return summary.ratio(self.ours, self.other, self.measure, self.against)
 
     def by_cpu(self, summary: Summary) -> Spread | None:
         """Return the ratio of op/s that follows from the CPU times alone; None for other bars.
@@ -58,6 +68,10 @@ def _against_peer(text: str, workload: Workload, goal: float) -> Bar:
     return Bar(text=text, ours=(workload, _OURS), other=(workload, _PEER), goal=goal)
 
 
+def _watched(users: int, watchers: int) -> Workload:
+    return find(group="watch", callers=128, user_count=users, watchers=watchers)
+
+
 _ONE = find(group="writes", callers=1, users=Users.RANDOM)
 _MANY = find(group="writes", callers=128, users=Users.RANDOM)
 _HOT = find(group="writes", callers=128, users=Users.HOT)
@@ -65,6 +79,8 @@ _BATCH = find(group="batches", batch=1000)
 _H2 = find(group="engines", callers=128)
 _CALL = find(group="calls", callers=64)
 _CLIENTS = find(group="clients", callers=128)
+_LATEST = find(group="history", operation=Operation.LATEST, history=1_000_000)
+_WATCHERS = 1_000
 
 BARS: tuple[Bar, ...] = (
     _against_peer("writes, one caller, random users: ours / peer", _ONE, 1.0),
@@ -159,6 +175,49 @@ BARS: tuple[Bar, ...] = (
             goal=0.8,
         )
         for operation in (Operation.WRITE, Operation.READ)
+    ),
+    Bar(
+        text="median latency: the last 20 of 1,000,000 transactions / the user's balance",
+        ours=(_LATEST, _OURS),
+        other=(find(group="history", operation=Operation.BALANCE, history=1_000_000), _OURS),
+        goal=2,
+        measure=Measure.P50,
+    ),
+    Bar(
+        text="median latency: the last 20 of 1,000,000 transactions / of 100",
+        ours=(_LATEST, _OURS),
+        other=(find(group="history", operation=Operation.LATEST, history=100), _OURS),
+        goal=1.2,
+        measure=Measure.P50,
+    ),
+    Bar(
+        text=f"median latency: a statement of {STATEMENT_ROWS:,} of 1,000,000 transactions / 50 ms"
+        " and the time of a list for as many rows",
+        ours=(find(group="history", operation=Operation.STATEMENT, history=1_000_000), _OURS),
+        other=(find(group="history", operation=Operation.LIST, history=1_000_000), _OURS),
+        goal=1,
+        measure=Measure.P50,
+        against=Measure.STATEMENT_LIMIT,
+    ),
+    *(
+        Bar(
+            text=f"99th percentile, {counted(callers, 'caller')}: write to event / write",
+            ours=(find(group="watch", operation=Operation.EVENT, callers=callers), System.SDK),
+            other=(find(group="watch", operation=Operation.WRITE, callers=callers), System.SDK),
+            goal=3,
+            measure=Measure.P99,
+        )
+        for callers in (1, 16)
+    ),
+    *(
+        Bar(
+            text=f"writes, 128 callers: with {counted(_WATCHERS, 'watcher')} of"
+            f" {counted(users, 'user')} / without",
+            ours=(_watched(users, _WATCHERS), _OURS),
+            other=(_watched(users, 0), _OURS),
+            goal=0.9,
+        )
+        for users in (10_000, 1_000)
     ),
 )
 

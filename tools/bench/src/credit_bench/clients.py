@@ -8,8 +8,9 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -22,7 +23,7 @@ from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 from credit_bench.contract import contract
 from credit_bench.cpu import CpuMeter, watched
 from credit_bench.generator.requests import APP_ID, Requests
-from credit_bench.sample import Sample
+from credit_bench.sample import EVENT_MISSING, Sample
 from credit_bench.window import Window
 from credit_bench.workloads import Operation, System, Users
 
@@ -41,6 +42,11 @@ LIBRARIES = {
     System.SDK_SYNC: Library.SYNC,
     System.PEER_CLIENT: Library.GRPCIO,
 }
+
+
+# How long an event is awaited after the last write.
+_EVENT_SECONDS_MAX = 60.0
+_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,49 @@ async def _sdk(arguments: argparse.Namespace) -> Sample:
         return await _concurrently(arguments, send, CreditError)
 
 
+async def _events(arguments: argparse.Namespace) -> Sample:
+    """Measure the time from the beginning of a write until a watcher of its app has the event.
+
+    The callers do not wait for the events, so the writes have the pace of those without a watcher.
+    """
+    remaining = calls(Operation.WRITE, arguments.users, arguments.seed)
+    begun: dict[str, float] = {}
+    async with (
+        CreditClient(arguments.target) as client,
+        aclosing(client.watch(app_id=APP_ID, progress=True)) as events,
+        asyncio.TaskGroup() as group,
+    ):
+        await anext(events)  # from here on, no transaction is missed
+        window = Window(arguments.warm_up_seconds, arguments.seconds)
+
+        async def receive() -> None:
+            async for event in events:
+                if event.transaction is not None:
+                    started = begun.pop(event.transaction.idempotency_key, None)
+                    if started is not None:
+                        window.succeeded(started)
+
+        async def send(started: float) -> None:
+            call, key = next(remaining), client.new_key()
+            begun[key] = started
+            try:
+                await getattr(client, call.method)(**call.arguments, idempotency_key=key)
+            except CreditError as error:
+                del begun[key]
+                window.failed(type(error).__name__)
+
+        receiving = group.create_task(receive())
+        cpu_ms = await _call(arguments, window, send)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_EVENT_SECONDS_MAX):
+                while begun:  # noqa: ASYNC110 - a poll
+                    await asyncio.sleep(_POLL_SECONDS)
+        receiving.cancel()
+    for _ in begun:
+        window.failed(EVENT_MISSING)
+    return window.sample(cpu_ms)
+
+
 async def _grpcio(arguments: argparse.Namespace) -> Sample:
     requests = Requests(contract(), Users.RANDOM, arguments.users, arguments.seed)
     remaining = requests.of(arguments.operation)
@@ -100,17 +149,37 @@ async def _grpcio(arguments: argparse.Namespace) -> Sample:
 async def _concurrently(
     arguments: argparse.Namespace, send: Callable[[], Awaitable[None]], expected: type[Exception]
 ) -> Sample:
-    """Measure callers that are tasks; each sends its next call when the last one has ended."""
+    """Measure callers that are tasks, by the end of each call."""
     window = Window(arguments.warm_up_seconds, arguments.seconds)
+
+    async def counted(started: float) -> None:
+        try:
+            await send()
+        except expected as error:
+            window.failed(type(error).__name__)
+        else:
+            window.succeeded(started)
+
+    return window.sample(await _call(arguments, window, counted))
+
+
+async def _call(
+    arguments: argparse.Namespace, window: Window, send: Callable[[float], Awaitable[None]]
+) -> Mapping[str, float]:
+    """Run callers until the window ends; each sends its next call when the last one has ended.
+
+    Args:
+        arguments: The command line.
+        window: The window.
+        send: Makes a call. Its argument is the time at which the call begins.
+
+    Returns:
+        The CPU time in milliseconds per operation of the window, by process.
+    """
 
     async def caller() -> None:
         while (started := time.perf_counter()) < window.end:
-            try:
-                await send()
-            except expected as error:
-                window.failed(type(error).__name__)
-            else:
-                window.succeeded(started)
+            await send(started)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(arguments.callers):
@@ -118,8 +187,7 @@ async def _concurrently(
         await asyncio.sleep(window.begin - time.perf_counter())
         meter = CpuMeter(watched(arguments.watch))
         await asyncio.sleep(window.end - time.perf_counter())
-        cpu_ms = meter.milliseconds_per(window.operations)
-    return window.sample(cpu_ms)
+        return meter.milliseconds_per(window.operations)
 
 
 def _threads(arguments: argparse.Namespace) -> Sample:
@@ -157,7 +225,9 @@ def main() -> None:
     parser.add_argument("--library", type=Library, required=True, help="the client library")
     parser.add_argument("--target", required=True, help="host:port of the server")
     parser.add_argument("--users", type=int, required=True, help="the number of users")
-    parser.add_argument("--operation", type=Operation, required=True, help="write or read")
+    parser.add_argument(
+        "--operation", type=Operation, required=True, help="write, read, or write to event"
+    )
     parser.add_argument("--callers", type=int, required=True, help="concurrent callers")
     parser.add_argument("--seconds", type=float, required=True, help="the length of the window")
     parser.add_argument("--warm-up-seconds", type=float, required=True, help="before the window")
@@ -165,7 +235,9 @@ def main() -> None:
     parser.add_argument("--watch", action="append", default=[], help="NAME=PID,…")
     arguments = parser.parse_args()
     measure: dict[Library, Callable[[], Sample]] = {
-        Library.SDK: lambda: asyncio.run(_sdk(arguments)),
+        Library.SDK: lambda: asyncio.run(
+            _events(arguments) if arguments.operation is Operation.EVENT else _sdk(arguments)
+        ),
         Library.SYNC: lambda: _threads(arguments),
         Library.GRPCIO: lambda: asyncio.run(_grpcio(arguments)),
     }

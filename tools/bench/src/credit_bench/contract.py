@@ -32,11 +32,13 @@ class Contract:
             therefore untyped.
         services: The module with the service's base class and the stub.
         ledger: The module with the messages of `LedgerService`.
+        history: The module with the messages of `HistoryService`.
     """
 
     messages: ModuleType
     services: ModuleType
     ledger: ModuleType
+    history: ModuleType
 
 
 @cache
@@ -67,6 +69,7 @@ def contract() -> Contract:
                 messages=importlib.import_module("credit.v1.credit_pb2"),
                 services=importlib.import_module("credit.v1.credit_pb2_grpc"),
                 ledger=importlib.import_module("credit.v1.ledger_pb2"),
+                history=importlib.import_module("credit.v1.history_pb2"),
             )
         finally:
             sys.path.remove(folder)

@@ -13,7 +13,7 @@ from credit_bench.chart import Series, bar_chart, line_chart
 from credit_bench.overload import Overload, kept_median
 from credit_bench.results import Result
 from credit_bench.summary import Measure, Spread, Summary
-from credit_bench.workloads import OVERLOAD, WORKLOADS, System, Workload, counted
+from credit_bench.workloads import GROUPS, OVERLOAD, WORKLOADS, System, Workload, counted
 
 _BLOCK = re.compile(r"(?<=<!-- figures: )(\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 _ABSENT = "-"
@@ -27,6 +27,7 @@ _AXES: Mapping[str, str] = {
     "users": "users",
     "histories": "transactions of the user",
 }
+# The groups with a chart.
 _TITLES: Mapping[str, str] = {
     "writes": "Writes",
     "reads": "Reads",
@@ -42,7 +43,7 @@ _TITLES: Mapping[str, str] = {
 
 
 class UnknownFigures(Exception):
-    """A marker of the page names figures that do not exist."""
+    """A marker of the page names figures that the benchmark does not have."""
 
 
 def filled(page: str, results: Mapping[str, Result], charts: Path) -> str:
@@ -54,7 +55,7 @@ def filled(page: str, results: Mapping[str, Result], charts: Path) -> str:
         charts: The folder of the charts, relative to the page.
 
     Raises:
-        UnknownFigures: A marker names an unknown group, or a group without results.
+        UnknownFigures: A marker names no group.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -65,8 +66,10 @@ def filled(page: str, results: Mapping[str, Result], charts: Path) -> str:
             text = runs(results.values())
         elif name in results:
             text = figures(results[name], charts)
+        elif name in (*GROUPS, OVERLOAD):
+            text = "Not measured.\n"
         else:
-            raise UnknownFigures(f"there are no results for the marker 'figures: {name}'")
+            raise UnknownFigures(f"there are no figures for the marker 'figures: {name}'")
         return f"{name}{match.group(2)}\n{text}\n"
 
     return _BLOCK.sub(block, page)
@@ -75,7 +78,7 @@ def filled(page: str, results: Mapping[str, Result], charts: Path) -> str:
 def figures(result: Result, charts: Path) -> str:
     """Return the table of a group, its chart, and notes on what was not measured."""
     parts = [overload_table(result.overloads) if result.group == OVERLOAD else table(result)]
-    if result.group != OVERLOAD:
+    if result.group in _TITLES:
         parts.insert(0, f"![{_TITLES[result.group]}]({(charts / result.group).as_posix()}.svg)\n")
     notes = [f"Not measured: {system} ({reason})." for system, reason in _missing(result)]
     notes += [
@@ -206,7 +209,9 @@ def runs(results: Iterable[Result]) -> str:
 
 
 def chart(result: Result) -> str | None:
-    """Return the chart of a group as SVG; None without figures."""
+    """Return the chart of a group as SVG; None without figures, or if the group has no chart."""
+    if result.group not in _TITLES:
+        return None
     summary = Summary(result.measurements)
     if result.group not in _AXES:
         shown = [

@@ -6,7 +6,7 @@ validators. The ledger check passes on the result.
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from bson import ObjectId
@@ -30,11 +30,10 @@ from credit_server.store.documents import (
 from pymongo import MongoClient, WriteConcern
 from pymongo.database import Database
 
-from credit_bench.generator.requests import APP_ID, OPENING_CREDITS
+from credit_bench.generator.requests import APP_ID, FIRST_AT, OPENING_CREDITS
 from credit_bench.workloads import Ledger
 
 _CREATED_BY = 1
-_FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 _FIRST_END = datetime(2100, 1, 1, tzinfo=UTC)
 # About 1,800 uses take all credits of a grant, which then leaves the account.
 _GRANT_CREDITS = 10_000
@@ -127,7 +126,7 @@ def placing(user_id: int, length: int, placed: Sequence[Grant]) -> Iterator[dict
             credits=grant.credits,
             balance_after=balance_after(length) + number * _GRANT_CREDITS,
             sequence=grant.sequence,
-            created_at=_FIRST + timedelta(seconds=grant.sequence - 1),
+            created_at=FIRST_AT + timedelta(seconds=grant.sequence - 1),
             created_by=grant.created_by,
             key=f"prefill-{grant.sequence}",
             details=Details(allocations=(of_grant(grant, grant.credits),), ends_at=grant.ends_at),
@@ -144,8 +143,8 @@ def account(user_id: int, length: int, placed: Sequence[Grant] = ()) -> dict[str
             balances={APP_ID: balance_after(length) + len(placed) * _GRANT_CREDITS},
             apps={APP_ID: AppAccount.of(grants=tuple(placed))} if placed else {},
             revision=revision,
-            created_at=_FIRST,
-            updated_at=_FIRST + timedelta(seconds=revision - 1),
+            created_at=FIRST_AT,
+            updated_at=FIRST_AT + timedelta(seconds=revision - 1),
             created_by=_CREATED_BY,
             updated_by=_CREATED_BY,
         )
@@ -156,28 +155,38 @@ def account(user_id: int, length: int, placed: Sequence[Grant] = ()) -> dict[str
 def history(user_id: int, length: int) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     """Yield the documents of a user's transactions, and of the purchases that they paid for."""
     for sequence in range(1, length + 1):
-        transaction, purchase = _template(sequence)
-        own = {"_id": ObjectId(), "user_id": Int64(user_id)}
+        # An opening, then USE and ADD in turn.
+        transaction, purchase = _template(min(sequence, 2 + sequence % 2))
+        own = {
+            "_id": ObjectId(),
+            "user_id": Int64(user_id),
+            "sequence": Int64(sequence),
+            "created_at": FIRST_AT + timedelta(seconds=sequence - 1),
+        }
+        paid = {**transaction, **own, "idempotency_key": f"prefill-{sequence}"}
         if purchase is None:
-            yield {**transaction, **own}, None
+            yield paid, None
             continue
-        bought = {"_id": ObjectId(), "user_id": own["user_id"], "transaction_id": own["_id"]}
-        yield {**transaction, **own, "purchase_id": bought["_id"]}, {**purchase, **bought}
+        report = {"report_id": f"report-{sequence}"}
+        bought = {**purchase, **own, **report, "_id": ObjectId(), "transaction_id": own["_id"]}
+        paid["purchase_id"] = bought["_id"]
+        paid["fingerprint"] = {**transaction["fingerprint"], **report}
+        yield paid, bought
 
 
-@lru_cache(maxsize=100)
+@cache
 def _template(sequence: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the documents of user 1 at a sequence.
 
-    The documents of other users differ only in their ids, so they are copies. The models take 35 us
-    for a transaction, a copy 4 us.
+    Those of other users and later sequences are copies, in which ids, times and numbers differ. The
+    models take 35 us for a transaction, a copy 4 us.
     """
     uses = sequence % 2 == 0
     common: dict[str, Any] = {  # fields of two models
         "user_id": 1,
         "app_id": APP_ID,
         "credits": 1 if sequence > 1 else OPENING_CREDITS,
-        "created_at": _FIRST + timedelta(seconds=sequence - 1),
+        "created_at": FIRST_AT + timedelta(seconds=sequence - 1),
         "created_by": _CREATED_BY,
         "sequence": sequence,
     }

@@ -28,15 +28,17 @@ from credit_bench.systems import (
     Mongod,
     Server,
     Unavailable,
+    drop_index_by_time,
     migrate,
     replica_set,
     serving,
 )
+from credit_bench.watchers import watching
 from credit_bench.workloads import OVERLOAD, WORKLOADS, Ledger, Operation, System, Workload
 
 Progress = Callable[[str], None]
 
-_WRITES = (Operation.WRITE, Operation.BATCH)
+_WRITES = (Operation.WRITE, Operation.BATCH, Operation.EVENT)
 # These systems depend on more than this repository, so a run continues without them.
 _OPTIONAL = (System.OURS_WORKERS, System.EARLIER, System.MEDICI)
 
@@ -186,11 +188,13 @@ class _Group:
         if system in SERVICES:
             self._progress(f"{system}: write {ledger.transactions:,} transactions")
             await asyncio.to_thread(fill, uri, database, ledger, totals=system not in PEERS)
+        if system is System.OURS_UNINDEXED:
+            await drop_index_by_time(uri, database)
         load = [f"--target={server.target}", f"--users={ledger.users}"]
         if system in LIBRARIES:
             command = module("credit_bench.clients", f"--library={LIBRARIES[system]}", *load)
         else:
-            command = module("credit_bench.generator", *load)
+            command = module("credit_bench.generator", *load, f"--history={ledger.history}")
         return Subject(system=system, ledger=ledger, command=command, server=server)
 
     async def _measure(self) -> AsyncIterator[Measurement]:
@@ -202,7 +206,10 @@ class _Group:
                     if subject is None:
                         continue
                     arguments = self._arguments(workload, system, repetition)
-                    sample = await subject.sample(arguments, self._mongod)
+                    users = workload.ledger.users
+                    async with watching(subject.server, workload.watchers, users=users) as watchers:
+                        sample = await subject.sample(arguments, self._mongod)
+                        sample = await watchers.checked(sample)
                     if workload.operation in _WRITES:
                         subject.writes.append(sample)
                     self._progress(

@@ -8,6 +8,9 @@ from typing import Self
 
 from credit_bench.cpu import LOAD
 
+# The error of a write whose event no watcher received in time.
+EVENT_MISSING = "EVENT_MISSING"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:

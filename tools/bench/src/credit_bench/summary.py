@@ -9,11 +9,14 @@ from typing import Self
 from credit_bench.cpu import LOAD
 from credit_bench.results import Measurement
 from credit_bench.sample import Sample
-from credit_bench.workloads import System, Workload
+from credit_bench.workloads import STATEMENT_ROWS, System, Workload
 
 # The name of the measured server in the CPU times of a sample.
 SERVER = "server"
 MONGOD = "mongod"
+
+# What a statement may take in addition to the time of a list for its rows.
+_STATEMENT_MS = 50.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,7 @@ class Measure(StrEnum):
     CPU = "CPU of the server and mongod per operation, ms"
     P50 = "median latency, ms"
     P99 = "99th percentile of the latency, ms"
+    STATEMENT_LIMIT = "50 ms and the time of a list for the rows of a statement, ms"
 
     def of(self, sample: Sample) -> float | None:
         """Return the figure; None if the sample does not have it."""
@@ -54,6 +58,7 @@ class Measure(StrEnum):
             Measure.CPU: lambda: _cpu(sample),
             Measure.P50: lambda: sample.p50_ms,
             Measure.P99: lambda: sample.p99_ms,
+            Measure.STATEMENT_LIMIT: lambda: _statement_limit_ms(sample),
         }
         return figures[self]()
 
@@ -63,6 +68,13 @@ def _cpu(sample: Sample) -> float | None:
     if MONGOD not in sample.cpu_ms:
         return None
     return sample.cpu_ms[MONGOD] + sample.cpu_ms.get(SERVER, sample.cpu_ms[LOAD])
+
+
+def _statement_limit_ms(listed: Sample) -> float | None:
+    """Return how long a statement may take, from the sample of a list, whose rows are counted."""
+    if not listed.operations_per_second:
+        return None
+    return _STATEMENT_MS + 1000 * STATEMENT_ROWS / listed.operations_per_second
 
 
 Cell = tuple[Workload, System]
@@ -85,16 +97,25 @@ class Summary:
         """Return the number of failed operations."""
         return sum(sample.failed for sample in self._of(cell).values())
 
-    def ratio(self, ours: Cell, other: Cell, measure: Measure) -> Spread | None:
+    def ratio(
+        self, ours: Cell, other: Cell, measure: Measure, against: Measure | None = None
+    ) -> Spread | None:
         """Return the ratio of two cells, computed within each repetition.
 
         In a repetition, the systems run in direct succession, so a disturbance affects both.
+
+        Args:
+            ours: The numerator.
+            other: The denominator.
+            measure: The figure that is compared.
+            against: The figure of the denominator; None: the same.
         """
         others = self._of(other)
         ratios = []
         for repetition, sample in self._of(ours).items():
             if repetition in others:
-                value, base = measure.of(sample), measure.of(others[repetition])
+                value = measure.of(sample)
+                base = (against or measure).of(others[repetition])
                 ratios.append(value / base if value is not None and base else None)
         return Spread.of(ratios)
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from credit_server.embedded import EmbeddedMongod
+from credit_server.store import schema
 from credit_testing.child import ChildFailed, complete, module, running, tail
 from credit_testing.ports import lasting_port
 from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
+from pymongo import AsyncMongoClient
 
 from credit_bench.contract import contract
 from credit_bench.workloads import System
@@ -23,6 +25,7 @@ SERVICES = (
     System.OURS,
     System.OURS_H2,
     System.OURS_WORKERS,
+    System.OURS_UNINDEXED,
     System.EARLIER,
     System.PEER,
     System.PEER_WORKERS,
@@ -117,6 +120,14 @@ async def migrate(uri: str, database: str, folder: Path, program: Path | None = 
     """Create the collections of our server in a database."""
     arguments = [str(program or _our_program()), "migrate"]
     await complete(arguments, folder / "migrate.log", variables=_store(uri, database))
+
+
+async def drop_index_by_time(uri: str, database: str) -> None:
+    """Drop the index of an app's entries by time. A server checks its indexes only at its start."""
+    client: AsyncMongoClient[dict[str, object]]  # reads no documents
+    async with AsyncMongoClient(uri) as client:
+        for collection in (schema.CREDIT_TRANSACTIONS, schema.PURCHASES):
+            await client[database][collection].drop_index(schema.BY_APP_AND_TIME)
 
 
 @asynccontextmanager

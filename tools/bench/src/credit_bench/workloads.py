@@ -12,6 +12,7 @@ class System(StrEnum):
     OURS = "ours"
     OURS_H2 = "ours on h2"
     OURS_WORKERS = "ours, workers"
+    OURS_UNINDEXED = "ours without the index by time"
     EARLIER = "earlier release"
     PEER = "peer"
     PEER_WORKERS = "peer, processes"
@@ -43,6 +44,9 @@ class Operation(StrEnum):
     READ = "read"
     LIST = "list"
     BALANCE = "balance"
+    LATEST = "last 20"
+    STATEMENT = "statement"
+    EVENT = "write to event"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +81,7 @@ class Workload:
         users: The users that the calls concern.
         batch: The number of operations of a call.
         ledger: What the database holds before.
+        watchers: The number of watchers in a process of their own. Each watches one user.
     """
 
     group: str
@@ -86,6 +91,7 @@ class Workload:
     users: Users = Users.RANDOM
     batch: int = 1
     ledger: Ledger = Ledger()
+    watchers: int = 0
 
     @property
     def title(self) -> str:
@@ -102,6 +108,8 @@ class Workload:
                 f" {counted(self.ledger.history, 'transaction')}"
                 + (f" and {counted(self.ledger.grants, 'grant')}" if self.ledger.grants else "")
             )
+        if self.watchers:
+            parts.append(counted(self.watchers, "watcher"))
         return ", ".join(parts)
 
     @property
@@ -124,6 +132,8 @@ _CALLS = (
     System.GRPCLIB,
     System.GRPCIO,
 )
+# The transactions of a statement, in the middle of a history.
+STATEMENT_ROWS = 1000
 USERS_MANY = Ledger(users=1_000_000, history=10)
 USERS_FEW = Ledger(users=1_000, history=10)
 
@@ -211,6 +221,44 @@ WORKLOADS: tuple[Workload, ...] = (
         for operation, callers in ((Operation.WRITE, 16), (Operation.LIST, 1))
         for history in (100, 10_000, 1_000_000)
     ),
+    *(
+        Workload(
+            group="history",
+            systems=(System.OURS,),
+            callers=1,
+            operation=operation,
+            users=Users.HOT,
+            ledger=Ledger(users=1, history=history),
+        )
+        for history in (100, 10_000, 1_000_000)
+        for operation in (
+            Operation.BALANCE,
+            Operation.LATEST,
+            *((Operation.LIST, Operation.STATEMENT) if history >= STATEMENT_ROWS else ()),
+        )
+    ),
+    Workload(
+        group="history",
+        systems=(System.OURS, System.OURS_UNINDEXED),
+        callers=128,
+        ledger=USERS_FEW,
+    ),
+    *(
+        Workload(group="watch", systems=(System.SDK,), callers=callers, operation=operation)
+        for callers in (1, 16)
+        for operation in (Operation.WRITE, Operation.EVENT)
+    ),
+    *(
+        Workload(
+            group="watch",
+            systems=(System.OURS,),
+            callers=128,
+            ledger=ledger,
+            watchers=watchers,
+        )
+        for ledger in (USERS_FEW, Ledger())
+        for watchers in (0, USERS_FEW.users)
+    ),
 )  # fmt: skip
 
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(workload.group for workload in WORKLOADS))
@@ -228,13 +276,14 @@ def find(
     user_count: int | None = None,
     history: int | None = None,
     grants: int | None = None,
+    watchers: int | None = None,
 ) -> Workload:
     """Return the one workload that the arguments describe; None matches any value.
 
     Raises:
         ValueError: None matches, or more than one does.
     """
-    asked = (group, operation, users, callers, batch, user_count, history, grants)
+    asked = (group, operation, users, callers, batch, user_count, history, grants, watchers)
     (found,) = (
         workload
         for workload in WORKLOADS
@@ -256,4 +305,5 @@ def _properties(workload: Workload) -> tuple[object, ...]:
         workload.ledger.users,
         workload.ledger.history,
         workload.ledger.grants,
+        workload.watchers,
     )

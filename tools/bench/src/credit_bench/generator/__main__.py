@@ -30,7 +30,13 @@ async def _run(arguments: argparse.Namespace) -> Sample:
             _, connection = await loop.create_connection(CallConnection, host, int(port))
             connections.append(connection)
             await connection.ready.wait()
-        requests = Requests(contract(), arguments.user_set, arguments.users, arguments.seed)
+        requests = Requests(
+            contract(),
+            arguments.user_set,
+            arguments.users,
+            arguments.seed,
+            history=arguments.history,
+        )
         load = Load(
             connections,
             requests.opening()
@@ -56,6 +62,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m credit_bench.generator", description=__doc__)
     parser.add_argument("--target", required=True, help="host:port of the server")
     parser.add_argument("--users", type=int, required=True, help="the number of users")
+    parser.add_argument(
+        "--history", type=int, default=1, help="the transactions of each user before"
+    )
     parser.add_argument(
         "--open-accounts", action="store_true", help="only add credits for every user"
     )

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 from uuid import uuid4
 
 from credit_bench.contract import Contract
-from credit_bench.workloads import Operation, Users
+from credit_bench.workloads import STATEMENT_ROWS, Operation, Users
 
 APP_ID = 1
 HOT_USER_ID = 1
@@ -15,10 +16,14 @@ HOT_USER_ID = 1
 # hundred million calls for one user to reach a bound by chance. So no call is rejected, and all
 # servers do the same work.
 OPENING_CREDITS = 1_000_000_000
+# The time of the first transaction of a prefilled history. One follows each second.
+FIRST_AT = datetime(2026, 1, 1, tzinfo=UTC)
 _CREDITS_MAX = 10
+_LATEST_ROWS = 20
 
 _CREDIT_SERVICE = "/credit.v1.CreditService/"
 _BATCH_WRITE = "/credit.v1.LedgerService/BatchWrite"
+_QUERY = "/credit.v1.HistoryService/QueryTransactions"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,11 +53,16 @@ class Requests:
         user_count: The ids of random users are 1 to this number.
         seed: The same seed yields the same requests, except for the keys: a repeated key would
             make the call a replay.
+        history: The number of transactions of each user before, for statements.
     """
 
-    def __init__(self, contract: Contract, users: Users, user_count: int, seed: str) -> None:
+    def __init__(
+        self, contract: Contract, users: Users, user_count: int, seed: str, *, history: int = 1
+    ) -> None:
         self._messages = contract.messages
         self._ledger = contract.ledger
+        self._history = contract.history
+        self._history_length = history
         self._users = users
         self._user_count = user_count
         self._random = Random(seed)  # noqa: S311 - a load, not a secret
@@ -67,6 +77,8 @@ class Requests:
             Operation.READ: self._read,
             Operation.LIST: self._list,
             Operation.BALANCE: self._balance,
+            Operation.LATEST: self._latest,
+            Operation.STATEMENT: self._statement,
         }[operation]
         while True:
             yield make()
@@ -140,3 +152,30 @@ class Requests:
     def _balance(self) -> Request:
         message = self._messages.AppId(app_id=APP_ID, user_id=self._user_id())
         return Request(path=f"{_CREDIT_SERVICE}GetAppBalance", message=message)
+
+    def _latest(self) -> Request:
+        message = self._history.QueryTransactionsRequest(
+            user_id=self._user_id(), page_size=_LATEST_ROWS
+        )
+        return Request(
+            path=_QUERY,
+            message=message,
+            succeeded=lambda response: self._rows(response) // _LATEST_ROWS,
+        )
+
+    def _statement(self) -> Request:
+        """Return a query for the transactions of a period in the middle of a history, as a page."""
+        begin = FIRST_AT + timedelta(seconds=self._history_length // 2)
+        message = self._history.QueryTransactionsRequest(
+            user_id=self._user_id(),
+            created_from=begin,
+            created_until=begin + timedelta(seconds=STATEMENT_ROWS),
+            oldest_first=True,
+            page_size=STATEMENT_ROWS,
+        )
+        return Request(
+            path=_QUERY, message=message, operations=STATEMENT_ROWS, succeeded=self._rows
+        )
+
+    def _rows(self, response: bytes) -> int:
+        return len(self._history.QueryTransactionsResponse.FromString(response).transactions)
