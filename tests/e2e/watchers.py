@@ -33,6 +33,10 @@ class Watcher:
         """Return the transactions of a user."""
         return [entry for entry in self.entries if entry.user_id == user]
 
+    def latest(self, user: int) -> int:
+        """Return the greatest `sequence` of a user; 0: there is no transaction."""
+        return max((entry.sequence for entry in self.of(user)), default=0)
+
     async def read(self, events: AsyncGenerator[WatchEvent, None]) -> None:
         """Receive transactions until this is cancelled."""
         async for event in events:
@@ -111,9 +115,10 @@ class Watched:
         wanted = {user: len(receipts) + writes for user, receipts in self.receipts.items()}
         while any(len(self.receipts[user]) < number for user, number in wanted.items()):  # noqa: ASYNC110 - a poll
             await asyncio.sleep(_POLL_SECONDS)
+        # By the sequence: a lost event then fails the check, and not this wait.
         for watcher in self.watchers:
             for user, number in wanted.items():
-                while watcher.user in (None, user) and len(watcher.of(user)) < number:  # noqa: ASYNC110
+                while watcher.user in (None, user) and watcher.latest(user) < number:  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_SECONDS)
 
     async def _watch(
