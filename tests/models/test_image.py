@@ -66,7 +66,7 @@ def test_options_are_read_from_fields_methods_services_and_enum_values() -> None
     user_id = POOL.FindMessageTypeByName("credit.v1.UserId").fields_by_name["user_id"]
     assert option(user_id, "credit.options.v1.constraint").maximum == 2**32 - 1
     method = POOL.FindMethodByName("credit.v1.CreditService.GetUserCredits")
-    assert list(option(method, "credit.v1.errors")) == [1, 60, 6, 7]
+    assert list(option(method, "credit.v1.errors")) == [1, 60, 6, 7, 66]
     assert [service.name for service in SERVICES] == [
         "AlertService",
         "CreditService",

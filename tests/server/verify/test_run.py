@@ -166,6 +166,14 @@ def test_a_database_that_cannot_be_read_is_not_reported_as_sound(
     assert "not completed" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_database_is_not_reported_as_sound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verify", "--data-dir", str(tmp_path / "none")]) == 2
+    assert "there is no database in" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_command_corrects_only_with_apply_and_writes_an_audit_line(
     command: Command, documents: Database[Document], tmp_path: Path
 ) -> None:

@@ -275,7 +275,7 @@ def verify_ledger(
         found = command.run_verify(
             settings, jobs=jobs or usable_cpus(), users=user or [], progress_path=progress
         )
-    except (StoreError, EmbeddedError, ProgressUnusable) as error:
+    except (StartError, StoreError, EmbeddedError, ProgressUnusable) as error:
         raise typer.Exit(_complain(f"not checked: {error}", report.EXIT_UNCHECKED)) from None
     except KeyboardInterrupt:
         kept = "" if progress is None else "; repeat the command to continue"
