@@ -41,6 +41,7 @@ from credit_server.store.port import AppPolicy, CommitUnknown, Conflict, Store
 from credit_testing.ledger_check import findings
 from pymongo import MongoClient
 
+from tests.server.clocks import Clocks
 from tests.server.commit.auditing import audit
 from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, rows, use
 
@@ -492,6 +493,19 @@ async def test_a_write_is_decided_with_the_policy_of_its_app(
     await done(committer, add(store, 10))
     await done(committer, use(store, 4))
     assert isinstance(await committer.submit(use(store, 1)), CapExceeded)
+
+
+async def test_the_policies_of_a_committer_age_by_its_clock() -> None:
+    store, clocks = MemoryStore(), Clocks()
+    async with Committer(store, clock=clocks.clock()) as committer:
+        await done(committer, add(store, 10))
+        policy = Policy(caps=Caps(hour=4))
+        await store.set_policy(
+            AppPolicy(app_id=1, policy=policy, revision=1, updated_at=NOW, updated_by=1)
+        )
+        await done(committer, use(store, 5))
+        clocks.advance(5)
+        assert isinstance(await committer.submit(use(store, 5)), CapExceeded)
 
 
 async def test_all_kinds_are_committed_to_mongodb(mongod_uri: str, database: str) -> None:

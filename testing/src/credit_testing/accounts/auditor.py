@@ -68,7 +68,7 @@ def audit(
         One sentence for each finding; an empty list for a correct ledger.
     """
     try:
-        replay = Replay(journal, users, rules)
+        replay = Replay(journal, users, rules, clocks_differ=bool(skew))
     except Inexplicable as finding:
         return [str(finding)]
     return audit_replayed(journal, replay, skew=skew)
@@ -96,19 +96,19 @@ class _Auditor:
 
     def _effect_findings(self) -> Iterator[str]:
         """Yield entries that were not acknowledged as new exactly once, unless it is uncertain."""
-        answers: dict[tuple[int, int, str], list[tuple[Write, object, bool]]] = {}
+        answers: dict[tuple[int, int, str], list[tuple[Write, object, Call]]] = {}
         for call in self._journal.calls:
             for request, answer in call.writes():
                 assert request.user_id is not None
                 key = (request.user_id, request.app_id, request.idempotency_key)
-                answers.setdefault(key, []).append((request, answer, call.repeated))
+                answers.setdefault(key, []).append((request, answer, call))
         for history in self._histories.values():
             for entry in history.entries:
                 if not entry.key:
                     continue
                 sent = [
-                    (answer, repeated)
-                    for request, answer, repeated in answers[entry.user_id, entry.app_id, entry.key]
+                    (answer, call)
+                    for request, answer, call in answers[entry.user_id, entry.app_id, entry.key]
                     if self._is_request_of(request, entry)
                 ]
                 same = [answer for answer, _ in sent]
@@ -116,8 +116,10 @@ class _Auditor:
                     isinstance(one, Receipt) and not (one.replayed or one.validated) for one in same
                 )
                 uncertain = any(
-                    isinstance(one, Unknown) or (repeated and isinstance(one, Receipt))
-                    for one, repeated in sent
+                    isinstance(one, Unknown)
+                    or call.doubled
+                    or (call.repeated and isinstance(one, Receipt))
+                    for one, call in sent
                 )
                 if made > 1 or (made == 0 and not uncertain):
                     yield f"{entry} was acknowledged as new {made} times: {same}"
@@ -246,7 +248,7 @@ class _Auditor:
         if read.kind in (Kind.TRANSACTIONS, Kind.PURCHASES):
             return  # The replay is about these.
         users = list(self._histories) if read.kind is Kind.APP_TOTAL else [read.user_id]
-        allowed: dict[str, None] = {}
+        allowed: list[object] = []
         for accounts in self._windows.accounts(call, users):
             for now in self._windows.times(call, accounts.values(), ()):
                 view = self._view(read, accounts, now)
@@ -254,8 +256,8 @@ class _Auditor:
                     return
                 if [view] == call.answer:
                     return
-                allowed[str(view)] = None
-        yield f"{call} is none of the allowed {'; '.join(allowed)}"
+                allowed.append(view)
+        yield f"{call} is none of the allowed {'; '.join(dict.fromkeys(map(str, allowed)))}"
 
     def _view(self, read: Read, accounts: Mapping[int, Account], now: datetime) -> object:
         """Return what a read shows of a state at a time."""

@@ -77,7 +77,7 @@ class Draw:
     def grant(self) -> Write:
         ends: tuple[dict[str, Any], ...] = (
             {},
-            {"expires_after_seconds": self.up_to(3)},
+            {"expires_after_seconds": self._seconds()},
             {"expires_at": self._soon()},
         )
         return GrantCreditsRequest(
@@ -96,7 +96,7 @@ class Draw:
         return PlaceHoldRequest(
             **self.fields,
             credits=self.up_to(40),
-            expires_after_seconds=self.up_to(3),
+            expires_after_seconds=self._seconds(),
             allow_partial=self.random.random() < 0.5,
         )
 
@@ -117,7 +117,7 @@ class Draw:
 
     def extend(self) -> Write:
         id_, fields = self._about(PlaceHoldRequest)
-        return ExtendHoldRequest(**fields, hold_id=id_, expires_after_seconds=self.up_to(3))
+        return ExtendHoldRequest(**fields, hold_id=id_, expires_after_seconds=self._seconds())
 
     def reverse(self) -> Write:
         id_, fields = self._about(
@@ -148,6 +148,9 @@ class Draw:
     def up_to(self, greatest: int) -> int:
         """Return an amount from 1."""
         return self.random.randint(1, greatest)
+
+    def _seconds(self) -> int:
+        return self.random.randint(1, 3)
 
     def _soon(self) -> datetime:
         time = self.now() + timedelta(milliseconds=self.random.randint(-200, 2500))

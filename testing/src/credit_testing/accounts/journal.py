@@ -85,8 +85,10 @@ class Call:
         began: When it began.
         ended: When it ended; None: it has not.
         answer: The answer.
-        repeated: Whether the request may have reached servers more than once. The answer to a write
-            can then be the replay of its own effect.
+        repeated: Whether the request was sent more than once, so that a receipt can be the replay
+            of the call's own effect.
+        doubled: Whether a copy of the request has reached a server, and may have an effect after
+            the answer, whatever that was.
         loose: Whether the answer to a read may miss entries, or show another time: right after a
             change of primary, or with a wrong clock. It is not checked.
     """
@@ -97,6 +99,7 @@ class Call:
     ended: int | None = None
     answer: Answer = field(default_factory=Unknown)
     repeated: bool = False
+    doubled: bool = False
     loose: bool = False
 
     def writes(self) -> Iterator[tuple[Write, Outcome | Unknown | NoEffect | Unforeseen]]:

@@ -49,14 +49,27 @@ class Replay:
     """
 
     def __init__(
-        self, journal: Journal, users: Sequence[int], rules: Mapping[int, AppRules]
+        self,
+        journal: Journal,
+        users: Sequence[int],
+        rules: Mapping[int, AppRules],
+        *,
+        clocks_differ: bool = False,
     ) -> None:
         """Replay all histories.
+
+        Args:
+            journal: All calls; the last ones read everything.
+            users: All users.
+            rules: The policies of apps.
+            clocks_differ: Whether entries of one time may have been written apart. A server whose
+                clock is behind gives its entries the time of the latest entry.
 
         Raises:
             Inexplicable: The requests and time cannot explain them.
         """
         self.rules = rules
+        self._clocks_differ = clocks_differ
         self.histories = {
             user: History(
                 shown=_last(journal, Kind.TRANSACTIONS, user),
@@ -110,8 +123,24 @@ class Replay:
             return False
         calls = self._sent[own.user_id, own.app_id, own.idempotency_key]
         asked = min(call.began for call, sent in calls if not differing_fields(sent, request))
+        first = self._accounts[own.user_id].sequence
+        due = self._due_before(request, own) if self._clocks_differ else None
         self._take(predicted, asked)
+        if due is not None:
+            history = self.histories[own.user_id]
+            history.states[due.sequence] = due
+            history.asked[first : due.sequence] = [0] * (due.sequence - first)
         return True
+
+    def _due_before(self, request: Write, own: CreditTransaction) -> Account | None:
+        """Return the state after what was due at the time of a request's entries, if anything was.
+
+        A sweeper may have written it before the request was decided.
+        """
+        assert own.created_at is not None
+        book = Book({own.user_id: self._accounts[own.user_id]}, own.created_at, self.name)
+        book.settle(own.user_id, request.app_id)
+        return book.accounts[own.user_id] if book.entries[own.user_id] else None
 
     def _is_due(self, user: int, first: CreditTransaction, predictions: list[object]) -> bool:
         """Explain entries that a sweeper wrote, or that came before a request's own ones."""

@@ -68,12 +68,12 @@ class Windows:
         return least, greatest
 
     def accounts(self, call: Call, users: Sequence[int]) -> Iterator[Mapping[int, Account]]:
-        """Yield all combinations of the users' states that a call can have seen."""
+        """Yield all combinations of the users' states that a call can have seen, latest first."""
         choices = []
         for user in users:
             least, greatest = self.bounds(call, user)
             states = self._histories[user].states[least : greatest + 1]
-            choices.append([state for state in states if state is not None])
+            choices.append([state for state in reversed(states) if state is not None])
         for chosen in itertools.product(*choices):
             yield dict(zip(users, chosen, strict=True))
 

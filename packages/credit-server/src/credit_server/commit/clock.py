@@ -38,7 +38,11 @@ class Moment:
 
 
 class Clock:
-    """This machine's clock, compared with the store's."""
+    """This machine's clock, compared with the store's.
+
+    Attributes:
+        monotonic: Returns seconds that never jump.
+    """
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class Clock:
         self._skew_seconds_max = skew_seconds_max
         self._store_seconds_max = store_seconds_max
         self._wall = wall
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         self._reading: ClockReading | None = None
 
     def compare(self, reading: ClockReading) -> None:
@@ -79,11 +83,11 @@ class Clock:
         Raises:
             ClockSkewed: The clocks differ by more than is allowed, whatever the round trip was.
         """
-        before = self._monotonic()
+        before = self.monotonic()
         wall = self._wall()
         store_latest = wall
         if self._reading is not None:
-            after = self._monotonic()
+            after = self.monotonic()
             skew = self._reading.offset(wall, before, after).certain_seconds
             if abs(skew) > self._skew_seconds_max:
                 raise ClockSkewed(skew_seconds=abs(skew), limit_seconds=self._skew_seconds_max)
@@ -103,7 +107,7 @@ class Clock:
         `store_seconds_max` before the transaction began in the store, even if this process was
         suspended in between.
         """
-        return self._monotonic() - moment.read_at <= self._store_seconds_max
+        return self.monotonic() - moment.read_at <= self._store_seconds_max
 
     @property
     def settling_seconds(self) -> float:

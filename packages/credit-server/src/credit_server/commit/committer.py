@@ -108,7 +108,7 @@ class Committer:
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
         turns = turns or [nullcontext()] * self._limits.shards
-        policies = PolicyCache(store)
+        policies = PolicyCache(store, monotonic=self._clock.monotonic)
         self._shards = [self._shard(store, policies, random, turn) for turn in turns]
         self._tasks: list[asyncio.Task[None]] = []
         self._start = start

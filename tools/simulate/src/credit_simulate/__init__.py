@@ -1,0 +1,1 @@
+"""Simulate servers, their store, their network and their callers from a seed."""

@@ -1,0 +1,104 @@
+"""One call as a server serves it: what its services use of `credit_server.grpc.call.Call`."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import betterproto2
+from credit_models import BatchWriteRequest
+from credit_models.codec import encode
+from credit_server.access.identity import Caller
+from credit_server.api.contract import WithMisfits
+from credit_server.grpc.call import Call
+from credit_server.grpc.ports import UNOBSERVED
+from grpclib.exceptions import GRPCError
+
+_CALLER = Caller(name="simulated", identity_name=None, identity=None, counted=False)
+
+
+class Head:
+    """The headers of a request."""
+
+    def __init__(self, path: str, request_id: str) -> None:
+        """Take what a service reads of them."""
+        self.path = path
+        self.request_id = request_id
+        self.fields: Mapping[str, str] = {}
+
+
+class Deadline:
+    """When the caller stops waiting, in the time of the simulation."""
+
+    def __init__(self, at: float, time: Callable[[], float]) -> None:
+        """Take the time."""
+        self._at = at
+        self._time = time
+
+    def time_remaining(self) -> float:
+        """Return the seconds until then."""
+        return max(0.0, self._at - self._time())
+
+
+class ServedCall:
+    """A call without a connection.
+
+    Attributes:
+        request: The headers of the request.
+        deadline: When the caller stops waiting; None: never.
+        trailers: Metadata to be sent with the status.
+        answers: The messages of the answer; the last item is None, or why the call has failed.
+        caller: Every caller is the same.
+        observation: Nothing is observed.
+    """
+
+    caller: ClassVar[Caller] = _CALLER
+    caller_name: ClassVar[str] = _CALLER.name
+    observation: ClassVar[object] = UNOBSERVED
+    framed = staticmethod(Call.framed)
+
+    def __init__(
+        self, head: Head, message: betterproto2.Message, deadline: Deadline | None
+    ) -> None:
+        """Take the request."""
+        self.request = head
+        self.deadline = deadline
+        self.trailers: dict[str, str | bytes] = {}
+        self.answers: asyncio.Queue[bytes | GRPCError | Exception | None] = asyncio.Queue()
+        self._message = message
+        self._send_initial_metadata_done = False
+
+    async def recv_request(self) -> Any:
+        """Return the request. Any: as the codec of the server decodes it."""
+        if isinstance(self._message, BatchWriteRequest):
+            return WithMisfits(self._message, {})
+        return self._message
+
+    # Any: a message of betterproto2, or of protobuf, whose classes are made at run time.
+    async def send_answer(self, message: Any) -> None:
+        """Send the only message of the answer."""
+        own = isinstance(message, betterproto2.Message)
+        await self.send_encoded_answer(encode(message) if own else message.SerializeToString())
+
+    async def send_encoded_answer(self, message: bytes) -> None:
+        """Send the only message of the answer, which is serialized."""
+        self.answers.put_nowait(message)
+
+    async def send_framed(self, data: bytes, *, count: int) -> None:
+        """Send several serialized messages."""
+        place = 0
+        for _ in range(count):
+            end = place + 5 + int.from_bytes(data[place + 1 : place + 5], "big")
+            self.answers.put_nowait(data[place + 5 : end])
+            place = end
+
+    async def send_initial_metadata(self) -> None:
+        """Send the headers, which a simulation has not."""
+
+    def on_drain(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
+        """Never call the function: servers that stop crash, or end their calls."""
+        return nullcontext()
+
+    def list_slot(self) -> AbstractAsyncContextManager[None]:
+        """Wait for nothing."""
+        return nullcontext()

@@ -1,0 +1,67 @@
+"""Decide from a seed where a fault strikes, and how long everything takes."""
+
+from collections.abc import Collection
+from random import Random
+
+RATES = {
+    # A request, or its answer, of a server to its store.
+    "store request lost": 0.006,
+    "store answer lost": 0.006,
+    "store conflict": 0.01,
+    "commit request lost": 0.01,
+    "commit answer lost": 0.03,
+    "commit late": 0.02,
+    "transaction left open": 0.01,
+    "log broken": 0.02,
+    # A request, or its answer, of a caller to a server.
+    "request lost": 0.015,
+    "request repeated": 0.03,
+    "answer lost": 0.03,
+    "stream broken": 0.03,
+    "slow": 0.02,
+}
+"""How often a fault strikes where it can, from 0 to 1."""
+
+_USUAL_SECONDS = 0.002
+_SLOW_SECONDS = 1.0
+
+
+class Faults:
+    """Strikes, or holds back, at each place where a fault can strike.
+
+    Attributes:
+        struck: The faults so far: the number of the place, and the fault.
+        active: Whether faults strike at all.
+    """
+
+    def __init__(
+        self, random: Random, *, withheld: Collection[int] = (), rate: float = 1.0
+    ) -> None:
+        """Strike nothing yet.
+
+        Args:
+            random: Decides.
+            withheld: The places where no fault strikes although it would.
+            rate: The factor of all rates.
+        """
+        self._random = random
+        self._withheld = withheld
+        self._rate = rate
+        self._places = 0
+        self.struck: list[tuple[int, str]] = []
+        self.active = True
+
+    def strike(self, fault: str) -> bool:
+        """Return whether a fault strikes here."""
+        self._places += 1
+        strikes = self._random.random() < RATES[fault] * self._rate
+        if not strikes or not self.active or self._places in self._withheld:
+            return False
+        self.struck.append((self._places, fault))
+        return True
+
+    def seconds(self) -> float:
+        """Return how long a message travels."""
+        if self.strike("slow"):
+            return self._random.uniform(0, _SLOW_SECONDS)
+        return self._random.expovariate(1 / _USUAL_SECONDS)

@@ -1,0 +1,320 @@
+"""The bugs that prove that the simulation can fail. Each is a change of published code."""
+
+from credit_client.call import Caller
+from credit_client.effect import WriteEffect
+from credit_client.outcome import _of_status as outcome_of_status
+from credit_models.ledger.alerts import _crossings as crossings
+from credit_models.ledger.caps import cap_exceeded
+from credit_models.ledger.holds import capture_hold
+from credit_models.ledger.requests import _differences as differences
+from credit_models.ledger.reversals import _refund as refund
+from credit_models.ledger.reversals import _reversed_before as reversed_before
+from credit_models.ledger.settle import _end_hold as end_hold
+from credit_models.ledger.settle import _expire as expire
+from credit_models.ledger.transfers import transfer
+from credit_models.ledger.uses import no_room, use
+from credit_server.api.reads import Reads
+from credit_server.api.watch import _AppSource as AppSource
+from credit_server.api.watch import _UserSource as UserSource
+from credit_server.commit import batch
+from credit_server.commit.batch import BatchWriter, Plan
+from credit_server.commit.clock import Clock
+from credit_server.store.alert_events import MemoryAlertEvents
+from credit_server.store.memory import _MemoryTransaction as MemoryTransaction
+
+from credit_simulate.mutation import Edit, Mutation
+
+# ruff: noqa: SLF001 - bugs are planted where the code is
+
+MUTATIONS = (
+    Mutation(
+        "a write is answered before its commit",
+        (
+            Edit(
+                BatchWriter.commit,
+                {
+                    "await transaction.commit(check)": (
+                        "asyncio.ensure_future(transaction.commit(check)).add_done_callback("
+                        "lambda done: done.cancelled() or done.exception())"
+                    )
+                },
+            ),
+        ),
+    ),
+    Mutation(
+        "an unknown commit is taken for a success",
+        (
+            Edit(
+                BatchWriter.commit,
+                {
+                    "self._forget(commands, error)": (
+                        "self._forget(commands, error)\n"
+                        "        if isinstance(error, CommitUnknown): return batch.outcomes"
+                    )
+                },
+            ),
+        ),
+        seed=3,
+    ),
+    Mutation(
+        "an answer that rests on reads has no commit",
+        (
+            Edit(
+                BatchWriter.commit,
+                {
+                    "if verify_first or batch.transactions or batch.depends_on_reads:": (
+                        "if batch.transactions:"
+                    )
+                },
+            ),
+        ),
+        seed=26,
+    ),
+    Mutation(
+        "a rejection is decided on a cached balance",
+        (
+            Edit(
+                BatchWriter.commit,
+                {"if batch.depends_on_reads and not verify_first:": "if False:"},
+            ),
+        ),
+    ),
+    Mutation(
+        "keys are cached before their commit",
+        (
+            Edit(
+                BatchWriter.commit,
+                {"committing = True": "committing = True; self._cache(batch)"},
+            ),
+        ),
+    ),
+    Mutation(
+        "a write compares nothing with what is stored",
+        (
+            Edit(
+                MemoryTransaction._check,
+                {
+                    "if (0 if current is None else current.revision) != before.revision:": (
+                        "if False:"
+                    ),
+                    "current is None or current.apps == before.apps,": "True,",
+                    "or (entry.user_id, entry.sequence) in tables.sequences": "",
+                },
+            ),
+        ),
+    ),
+    Mutation(
+        "a key can be stored twice",
+        (
+            Edit(
+                MemoryTransaction._check,
+                {
+                    "(entry.key and (entry.user_id, entry.app_id, entry.key) in tables.keys)": (
+                        "False"
+                    )
+                },
+            ),
+        ),
+        seed=3,
+    ),
+    Mutation(
+        "a command does not see the one before it in its batch",
+        (
+            Edit(
+                batch.plan,
+                {
+                    "account = result.accounts.get(command.user_id) or accounts": (
+                        "account = accounts"
+                    )
+                },
+            ),
+        ),
+    ),
+    Mutation(
+        "a key replays any request",
+        (Edit(differences, {"call = type(command)": "return ()"}),),
+    ),
+    Mutation(
+        "part of an atomic batch takes effect",
+        (Edit(batch._aborted, {"if first is None:": "if True:"}),),
+    ),
+    Mutation(
+        "the totals of apps only grow",
+        (Edit(BatchWriter._changes, {"if delta}": "if delta > 0}"}),),
+    ),
+    Mutation(
+        "a purchase is not recorded",
+        (Edit(Plan.add, {"if accepted.purchase is not None:": "if False:"}),),
+    ),
+    Mutation(
+        "a refund is not noted in its purchase",
+        (Edit(BatchWriter._changes, {"list(batch.refunded.values())": "[]"}),),
+        seed=34,
+    ),
+    Mutation(
+        "a transfer takes credits and gives none",
+        (Edit(Plan.add, {"in accepted.accounts:": "in accepted.accounts[:1]:"}),),
+    ),
+    Mutation(
+        "the end of a grant is written again and again",
+        (Edit(expire, {"app.reduce(grant, grant.left)": "pass"}),),
+    ),
+    Mutation(
+        "the end of a hold returns its credits twice",
+        (
+            Edit(
+                end_hold,
+                {
+                    "given = app.give_back(parts, at=effective_at, created_by=hold.created_by)": (
+                        "app.give_back(parts, at=effective_at, created_by=hold.created_by); "
+                        "given = app.give_back("
+                        "parts, at=effective_at, created_by=hold.created_by)"
+                    )
+                },
+            ),
+        ),
+    ),
+    Mutation(
+        "a refund goes to other grants than those that paid",
+        (
+            Edit(
+                refund,
+                {
+                    "_, unpaid = split(parts_of(used.details.allocations, used.credits), before)": (
+                        "unpaid = parts_of((), reversible)"
+                    )
+                },
+            ),
+        ),
+        seed=57,
+    ),
+    Mutation(
+        "credits are refunded twice",
+        (Edit(reversed_before, {"0 if latest is None else": "0 if True else"}),),
+        seed=16,
+    ),
+    Mutation(
+        "a capture takes more than its hold has",
+        (
+            Edit(
+                capture_hold,
+                {"if excess and not command.allow_excess:": "if False:"},
+            ),
+        ),
+        seed=13,
+    ),
+    Mutation(
+        "a cap forgets what is held",
+        (Edit(cap_exceeded, {"status.spent + status.held + required": "status.spent + required"}),),
+        seed=11,
+    ),
+    Mutation(
+        "a balance falls below zero",
+        (Edit(transfer, {"if app.available < command.credits:": "if False:"}),),
+        seed=1,
+    ),
+    Mutation(
+        "a balance passes its greatest value",
+        (Edit(no_room, {"if total + credits_ > UINT32_MAX:": "if False:"}),),
+    ),
+    Mutation(
+        "a report is bought twice",
+        (Edit(use, {"lookup.owned_purchase is not None": "False"}),),
+        seed=13,
+    ),
+    Mutation(
+        "an event of an alert is lost",
+        (Edit(BatchWriter._changes, {"events=batch.events": "events=batch.events[1:]"}),),
+    ),
+    Mutation(
+        "an alert has an event for each change below its limit",
+        (
+            Edit(
+                crossings, {"before = max(0, first.balance_after - first.effect)": "before = 2**32"}
+            ),
+        ),
+    ),
+    Mutation(
+        "an event of an alert is ordered twice",
+        (
+            Edit(
+                MemoryAlertEvents.order,
+                {
+                    "self._ordered += [self._unordered.pop(event.id) for event in found]": (
+                        "self._ordered += [*found, *found]; self._unordered.clear()"
+                    )
+                },
+            ),
+        ),
+    ),
+    Mutation(
+        "a read does not wait for the revision that it requires",
+        (Edit(Reads.reached, {"if account.revision >= required:": "if True:"}),),
+    ),
+    Mutation(
+        "a watch of a user skips an entry when it catches up",
+        (
+            Edit(
+                UserSource.catch_up,
+                {"max(self._last, self._sent),": "max(self._last, self._sent) + 1,"},
+            ),
+        ),
+        seed=2,
+    ),
+    Mutation(
+        "a watch of a user returns an entry twice",
+        (
+            Edit(
+                UserSource.accept,
+                {"shared.row.sequence <= self._last": "shared.row.sequence < self._last"},
+            ),
+        ),
+        seed=2,
+    ),
+    Mutation(
+        "a watch of an app skips what was committed while it was away",
+        (Edit(AppSource.catch_up, {"while True:": "while False:"}),),
+        seed=3,
+    ),
+    Mutation(
+        "a watch of an app returns an entry twice",
+        (Edit(AppSource.accept, {"token <= self._last": "False"}),),
+        seed=14,
+    ),
+    Mutation(
+        "a server trusts its own clock",
+        (Edit(Clock.now, {"if abs(skew) > self._skew_seconds_max:": "if False:"}),),
+        seed=1,
+    ),
+    Mutation(
+        "a retry has another key",
+        (
+            Edit(
+                Caller._answer,
+                {
+                    "await self._failed(call, failure)": (
+                        "await self._failed(call, failure)\n"
+                        "            if hasattr(request, 'idempotency_key'):"
+                        " request.idempotency_key += 'x'"
+                    )
+                },
+            ),
+        ),
+    ),
+    Mutation(
+        "a write whose answer was lost is reported as no change",
+        (Edit(outcome_of_status, {"return Outcome.UNKNOWN": "return Outcome.NO_CHANGE"}),),
+        seed=9,
+    ),
+    Mutation(
+        "an earlier attempt is forgotten",
+        (
+            Edit(
+                WriteEffect.begin_attempt,
+                {"self.earlier_unknown |= self.outcome is Outcome.UNKNOWN": "pass"},
+            ),
+        ),
+        seed=103,
+    ),
+)
+"""The bugs, each of which some seed meets."""

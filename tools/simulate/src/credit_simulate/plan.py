@@ -1,0 +1,76 @@
+"""Plan a simulation from its seed: when callers do what, and when something breaks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+
+
+class Act(Enum):
+    """What a step does; the values are their names in a trace."""
+
+    WRITE = "write"
+    AGAIN = "send a request again"
+    REUSE = "use a key for another request"
+    BATCH = "batch"
+    ATOMIC = "atomic batch"
+    GIVE_UP = "give up a write"
+    READ = "read"
+    READ_BACK = "read with min_revision"
+    CRASH = "crash a server"
+    STOP = "stop a server"
+    START = "start a server"
+    FAIL_OVER = "failover"
+    SET_CLOCK = "set a clock"
+    BREAK_CLOCK = "set a clock too far"
+
+
+_WEIGHTS = {
+    Act.WRITE: 52,
+    Act.AGAIN: 8,
+    Act.REUSE: 3,
+    Act.BATCH: 8,
+    Act.ATOMIC: 7,
+    Act.GIVE_UP: 4,
+    Act.READ: 10,
+    Act.READ_BACK: 5,
+    Act.CRASH: 2,
+    Act.STOP: 1,
+    Act.START: 3,
+    Act.FAIL_OVER: 3,
+    Act.SET_CLOCK: 2,
+    Act.BREAK_CLOCK: 0.5,
+}
+_GAPS = ((0.0, 0.35), (0.003, 0.4), (0.05, 0.15), (1.5, 0.1))
+"""The mean time between two steps in seconds, and how often it is this one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One step.
+
+    Attributes:
+        number: Its number; with the seed of the simulation it decides everything about the step.
+        at: When it begins, in seconds.
+        act: What it does.
+    """
+
+    number: int
+    at: float
+    act: Act
+
+
+def plan(seed: int, steps: int) -> Sequence[Step]:
+    """Return the steps of a seed, by time."""
+    random = Random(f"plan-{seed}")
+    acts = list(_WEIGHTS)
+    weights = list(_WEIGHTS.values())
+    means, shares = zip(*_GAPS, strict=True)
+    planned: list[Step] = []
+    at = 0.5
+    for number in range(steps):
+        (mean,) = random.choices(means, shares)
+        at += random.expovariate(1 / mean) if mean else 0.0
+        (act,) = random.choices(acts, weights)
+        planned.append(Step(number=number, at=at, act=act))
+    return planned

@@ -1,0 +1,131 @@
+"""Run a seed and audit what has happened."""
+
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+import structlog
+from credit_testing.accounts.auditor import audit_replayed
+from credit_testing.accounts.replay import Inexplicable, Replay
+from structlog.types import EventDict
+
+from credit_simulate.alerts import event_findings
+from credit_simulate.loop import VirtualLoop
+from credit_simulate.plan import Step, plan
+from credit_simulate.simulation import EVERYONE, LIMITS, RULES, Played, Simulation
+from credit_simulate.trace import Trace
+
+STEPS = 40
+_TURNS_MAX, _TURNS_OF_STEP_MAX = 20_000, 500
+"""Several times what the loop takes: 2,900 turns for 40 steps, and 15,000 for 200."""
+_SKEW = timedelta(seconds=4)
+"""How far the clocks of two servers may differ."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a seed has shown.
+
+    Attributes:
+        seed: The seed.
+        steps: The steps that were taken.
+        findings: What no correct ledger does; none if all is well.
+        struck: The faults that struck: the number of the place, and the fault.
+        trace: What has happened.
+        calls: How many calls were made.
+    """
+
+    seed: int
+    steps: Sequence[Step]
+    findings: Sequence[str]
+    struck: Sequence[tuple[int, str]]
+    trace: Trace
+    calls: int
+
+
+def run(
+    seed: int,
+    steps: int | Sequence[Step] = STEPS,
+    *,
+    withheld: Collection[int] = (),
+) -> Run:
+    """Simulate and audit.
+
+    Args:
+        seed: Decides everything.
+        steps: How many steps are planned, or the steps themselves.
+        withheld: The places where no fault strikes.
+    """
+    planned = plan(seed, steps) if isinstance(steps, int) else steps
+    random = Random(f"order-{seed}")
+    loop = VirtualLoop(
+        random,
+        reorders=random.random() < 0.5,
+        turns_max=_TURNS_MAX + _TURNS_OF_STEP_MAX * len(planned),
+    )
+    findings: list[str] = []
+    simulations: list[Simulation] = []
+
+    async def play() -> Played:
+        simulations.append(Simulation(seed, planned, withheld))
+        return await simulations[0].run()
+
+    try:
+        played = loop.run_until_complete(play())
+        findings += audit(played)
+    except Exception as error:  # noqa: BLE001 - whatever ends a simulation is a finding
+        findings.append(f"the simulation has ended: {error!r}")
+    finally:
+        _close(loop)
+    world = simulations[0].world
+    return Run(
+        seed=seed,
+        steps=planned,
+        findings=[*world.bugs, *loop.faults, *findings],
+        struck=world.faults.struck,
+        trace=world.trace,
+        calls=len(simulations[0].callers.journal.calls),
+    )
+
+
+def audit(played: Played) -> list[str]:
+    """Return what no correct ledger does."""
+    journal = played.callers.journal
+    found = list(played.callers.behind)
+    try:
+        replay = Replay(journal, EVERYONE, RULES, clocks_differ=True)
+    except Inexplicable as finding:
+        return [*found, str(finding)]
+    found += audit_replayed(journal, replay, skew=_SKEW)
+    found += event_findings(played.events, replay.histories, LIMITS)
+    for watcher in played.watchers:
+        found += watcher.findings(replay.histories)
+    return found
+
+
+def _close(loop: VirtualLoop) -> None:
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop the logs of the servers, which simulations make by the thousands."""
+    configured = structlog.get_config()
+    structlog.configure(processors=[_drop])
+    try:
+        yield
+    finally:
+        structlog.configure(**configured)
+
+
+def _drop(*_: object) -> EventDict:
+    raise structlog.DropEvent

@@ -1,0 +1,95 @@
+"""Watch a user or an app with the SDK, and compare what came with the history."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing
+
+from credit_client.call import Caller
+from credit_client.errors import CreditError
+from credit_models import CreditTransaction
+from credit_testing.accounts.journal import Journal
+from credit_testing.accounts.replay import History
+
+from credit_simulate.trace import Trace
+
+
+class Watcher:
+    """One watch, from its first event to the end of the simulation.
+
+    Attributes:
+        begun: When the first event came, on the journal's clock; None: none has come.
+    """
+
+    def __init__(self, caller: Caller, journal: Journal, trace: Trace, **scope: int) -> None:
+        """Prepare to watch.
+
+        Args:
+            caller: Makes the call.
+            journal: Has the clock.
+            trace: Gets a line for each event.
+            scope: `user_id` or `app_id`.
+        """
+        self.begun: int | None = None
+        self._caller = caller
+        self._journal = journal
+        self._trace = trace
+        self._scope = scope
+        self._revision = 0
+        self._came: list[CreditTransaction] = []
+        self._failure: CreditError | None = None
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while self._failure is None:
+            try:
+                await self._follow()
+            except CreditError as error:
+                if self.begun is not None:  # before that, an app tries again
+                    self._failure = error
+
+    async def _follow(self) -> None:
+        name = " ".join(f"{key} {value}" for key, value in self._scope.items())
+        async with aclosing(self._caller.watch(dict(self._scope), progress=True)) as events:
+            async for event in events:
+                if event.snapshot is not None:
+                    self._revision = event.snapshot.revision
+                if event.transaction is not None:
+                    self._came.append(event.transaction)
+                    entry = event.transaction
+                    self._trace("watcher", f"{name}: {entry.user_id}.{entry.sequence}")
+                if self.begun is None:
+                    self.begun = self._journal.now()
+
+    def findings(self, histories: Mapping[int, History]) -> Iterator[str]:
+        """Yield what came twice, in a wrong order or not at all."""
+        watch = f"the watch of {self._scope}"
+        if self._failure is not None:
+            yield f"{watch} has ended: {self._failure!r}"
+        if self.begun is None:
+            return
+        for user, history in histories.items():
+            if self._scope.get("user_id", user) == user:
+                yield from self._gaps(watch, user, history, self.begun)
+
+    def _gaps(self, watch: str, user: int, history: History, begun: int) -> Iterator[str]:
+        app_id = self._scope.get("app_id")
+        came = [entry for entry in self._came if entry.user_id == user]
+        wanted = [entry for entry in history.shown if app_id in (None, entry.app_id)]
+        if app_id is None:
+            expected = wanted[self._revision :]
+        else:
+            # Which entries were committed before the first event is not known.
+            expected = wanted[len(wanted) - len(came) :]
+            asked = {
+                entry.sequence
+                for entry, asked in zip(history.shown, history.asked, strict=True)
+                if asked > begun
+            }
+            missed = asked - {entry.sequence for entry in came}
+            if missed & {entry.sequence for entry in wanted}:
+                yield f"{watch} has missed {sorted(missed)} of user {user}"
+        if came != expected:
+            yield f"{watch} has {_places(came)} of user {user}, not {_places(expected)}"
+
+
+def _places(entries: list[CreditTransaction]) -> list[int]:
+    return [entry.sequence for entry in entries]
