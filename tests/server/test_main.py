@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -73,6 +73,8 @@ def test_help_shows_all_commands(option: str, capsys: Captured) -> None:
     shown = capsys.readouterr().out
     assert "serve" in shown
     assert "migrate" in shown
+    assert "export" in shown
+    assert "import" in shown
     assert "doctor" in shown
     assert "token" in shown
 
@@ -89,7 +91,7 @@ def test_an_unknown_command_is_named(capsys: Captured) -> None:
     assert "See credit-server --help." in complaint
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "export", "import"])
 def test_a_commands_help_shows_its_options_with_defaults(command: str, capsys: Captured) -> None:
     assert main.run([command, "--help"]) == 0
     shown = capsys.readouterr().out
@@ -232,17 +234,38 @@ def test_a_fault_of_its_own_is_not_hidden(monkeypatch: Patch) -> None:
 
 
 def test_migrate_prints_the_schemas_version(capsys: Captured, monkeypatch: Patch) -> None:
-    async def migrate(settings: StoreSettings) -> int:
+    async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None]) -> int:
+        on_wait()
         assert settings.mongodb_database == "ledger"
         return 12
 
     monkeypatch.setattr(app, "migrate", migrate)
     assert main.run(["migrate", "--mongodb-database", "ledger"]) == 0
-    assert capsys.readouterr().out == "the database 'ledger' has schema version 12\n"
+    shown = capsys.readouterr()
+    assert shown.out == "the database 'ledger' has schema version 12\n"
+    assert shown.err == "waiting for another migration of the database\n"
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown"),
+    [
+        (["create the collection a", "build indexes of a: b"], None),
+        ([], "the database 'credit' is up to date"),
+    ],
+)
+def test_a_dry_run_of_a_migration_prints_its_steps(
+    steps: list[str], shown: str | None, capsys: Captured, monkeypatch: Patch
+) -> None:
+    async def planned_migration(_: StoreSettings) -> list[str]:
+        return steps
+
+    monkeypatch.setattr(app, "planned_migration", planned_migration)
+    assert main.run(["migrate", "--dry-run"]) == 0
+    assert capsys.readouterr().out == (shown or "\n".join(steps)) + "\n"
 
 
 def test_a_migration_that_fails_prints_why(capsys: Captured, monkeypatch: Patch) -> None:
-    async def migrate(settings: StoreSettings) -> int:
+    async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None]) -> int:
         raise StoreError("say why")
 
     monkeypatch.setattr(app, "migrate", migrate)

@@ -35,6 +35,7 @@ IMPORTS = (
     "credit_client.cli.commands",
     "credit_client.sync",
     "credit_server.app",
+    "credit_server.backup.command",
     "credit_server.development",
     "credit_server.doctor",
     "credit_server.multiprocess",

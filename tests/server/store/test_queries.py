@@ -377,6 +377,6 @@ async def test_a_transaction_is_read_by_one_key_of_an_index(
 
 
 def test_queries_use_indexes_of_the_schema() -> None:
-    names = {index.document["name"] for index in schema._INDEXES[schema.CREDIT_TRANSACTIONS]}
+    names = {index.document["name"] for index in schema.INDEXES[schema.CREDIT_TRANSACTIONS]}
     used = {schema.BY_KEY, schema.BY_RELATED_ID, schema.BY_SEQUENCE, schema.BY_APP_AND_SEQUENCE}
     assert used | {schema.BY_APP_AND_TIME} <= names

@@ -7,7 +7,7 @@ import pytest
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 from credit_models.ledger import Grant, Kind
-from credit_server.store import schema
+from credit_server.store import migration, schema
 from credit_server.store.app_documents import GrantDocument
 from credit_server.store.documents import AccountDocument, BalanceDocument, TransactionDocument
 from credit_server.store.driver import Database
@@ -25,7 +25,7 @@ async def db(mongod_uri: str, database: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def migrated(db: Database) -> Database:
-    await schema.migrate(db)
+    await migration.migrate(db)
     return db
 
 
@@ -38,7 +38,7 @@ async def test_a_migrated_database_has_no_drift(migrated: Database) -> None:
 
 
 async def test_migrating_again_changes_nothing(migrated: Database) -> None:
-    assert await schema.migrate(migrated) == schema.SCHEMA_VERSION
+    assert await migration.migrate(migrated) == schema.SCHEMA_VERSION
     assert await schema.verify(migrated) == []
 
 
@@ -47,7 +47,7 @@ async def test_a_later_schema_is_not_changed(migrated: Database) -> None:
     assert await schema.verify(migrated) == ["the schema has version 99, this server needs 4"]
     # `credit-server` reports a StoreError in one sentence.
     with pytest.raises(StoreError, match="run a later release"):
-        await schema.migrate(migrated)
+        await migration.migrate(migrated)
 
 
 async def test_a_missing_collection_is_drift(migrated: Database) -> None:
@@ -58,7 +58,7 @@ async def test_a_missing_collection_is_drift(migrated: Database) -> None:
 async def test_a_missing_index_is_drift_that_migrate_fixes(migrated: Database) -> None:
     await migrated[schema.USER_CREDITS].drop_index("user_id")
     assert await schema.verify(migrated) == ["the index user_id of user_credits is missing"]
-    await schema.migrate(migrated)
+    await migration.migrate(migrated)
     assert await schema.verify(migrated) == []
 
 
@@ -75,7 +75,7 @@ async def test_a_loosened_validator_is_drift_that_migrate_fixes(migrated: Databa
         "the validator of purchases differs",
         "the validator of app_totals does not reject bad documents",
     ]
-    await schema.migrate(migrated)
+    await migration.migrate(migrated)
     assert await schema.verify(migrated) == []
 
 

@@ -68,10 +68,16 @@ class OpenStore:
 
 
 @asynccontextmanager
-async def open_store(settings: StoreSettings) -> AsyncIterator[OpenStore]:
+async def open_store(
+    settings: StoreSettings, *, migrate_embedded: bool = True
+) -> AsyncIterator[OpenStore]:
     """Open the store that the settings name, or an embedded one.
 
-    The collections of an embedded one are made here. Another database must have been migrated.
+    Another database than an embedded one must have been migrated.
+
+    Args:
+        settings: Where the store is.
+        migrate_embedded: Whether to make the collections of an embedded one.
 
     Raises:
         StartError: The database cannot be reached.
@@ -99,15 +105,26 @@ async def open_store(settings: StoreSettings) -> AsyncIterator[OpenStore]:
             raise StartError(
                 f"{which} cannot be reached. {error}. Run credit-server doctor for details."
             ) from error
-        if mongod is not None:
+        if mongod is not None and migrate_embedded:
             await store.migrate()
         yield OpenStore(store=store, mongod=mongod)
 
 
-async def migrate(settings: StoreSettings) -> int:
-    """Bring the database's schema up to date and return its version."""
-    async with open_store(settings) as opened:
-        return await opened.store.migrate()
+async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None] = lambda: None) -> int:
+    """Bring the database's schema up to date and return its version.
+
+    Args:
+        settings: Where the store is.
+        on_wait: Called once if another process migrates the database. This one waits.
+    """
+    async with open_store(settings, migrate_embedded=False) as opened:
+        return await opened.store.migrate(on_wait=on_wait)
+
+
+async def planned_migration(settings: StoreSettings) -> list[str]:
+    """Return what `migrate` would do, one sentence for each step. Nothing is changed."""
+    async with open_store(settings, migrate_embedded=False) as opened:
+        return await opened.store.planned_migration()
 
 
 async def serve(settings: ServerSettings, assignment: Assignment | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The command `credit-server`: serve, migrate, doctor and token.
+"""The command `credit-server`: serve, migrate, doctor, export, import and token.
 
 Each command imports what it runs. The import of MongoDB's driver, the telemetry and the doctor's
 checks takes a third of the start time, and `--help`, `--version` and `token` use none of them.
@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 
 from credit_server import development, log
 from credit_server.access import FileUnusable
+from credit_server.backup.errors import BackupError
 from credit_server.errors import EmbeddedError, PartFailed, StartError, WorkerFailed
 from credit_server.settings import (
     ServerSettings,
@@ -57,8 +59,8 @@ cli = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Serve a credit ledger over gRPC, and look after its database.",
-    epilog="Each option of serve, migrate and doctor is also an environment variable: --port is"
-    " CREDIT_PORT. An option outranks its variable.",
+    epilog="Each setting is also an environment variable: --port is CREDIT_PORT. An option outranks"
+    " its variable.",
 )
 cli.add_typer(development.cli, name="token")
 
@@ -83,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
     except WorkerFailed as failure:
         # A worker that failed by itself has printed the reason.
         return failure.status if failure.status > 0 else _complain(str(failure), EXIT_FAILED)
-    except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable) as error:
+    except (StartError, PartFailed, StoreError, EmbeddedError, FileUnusable, BackupError) as error:
         return _complain(str(error), EXIT_FAILED)
     return code or 0
 
@@ -130,13 +132,30 @@ def serve(given: Given) -> None:
 
 @cli.command(cls=GroupedCommand, short_help="Make or update the database's schema.")
 @with_settings(StoreSettings)
-def migrate(given: Given) -> None:
-    """Make the database's collections, validators and indexes, or bring them up to date."""
+def migrate(
+    given: Given,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the steps, and change nothing.")
+    ] = False,
+) -> None:
+    """Make the database's collections, validators and indexes, or bring them up to date.
+
+    One migration of a database runs at a time. An interrupted one continues when it is repeated.
+    """
     from credit_server import app  # noqa: PLC0415 - see the top of the file
 
     settings = _load(StoreSettings, given)
-    number = _run(app.migrate(settings))
-    typer.echo(f"the database '{settings.mongodb_database}' has schema version {number}")
+    database = f"the database '{settings.mongodb_database}'"
+    if dry_run:
+        steps = _run(app.planned_migration(settings))
+        typer.echo("\n".join(steps) if steps else f"{database} is up to date")
+        return
+
+    def on_wait() -> None:
+        typer.echo("waiting for another migration of the database", err=True)
+
+    number = _run(app.migrate(settings, on_wait=on_wait))
+    typer.echo(f"{database} has schema version {number}")
 
 
 @cli.command(
@@ -163,6 +182,59 @@ def examine(
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     typer.echo(doctor.as_json(findings) if as_json else doctor.as_text(findings, width=width))
     raise typer.Exit(doctor.exit_code(findings))
+
+
+_Backup = Annotated[Path, typer.Option("--folder", help="Folder of the backup.")]
+
+
+@cli.command(name="export", cls=GroupedCommand, short_help="Write a portable backup of the ledger.")
+@with_settings(StoreSettings)
+def export_ledger(
+    given: Given,
+    folder: _Backup,
+    secrets: Annotated[
+        bool,
+        typer.Option(
+            "--secrets",
+            help="Include webhooks, with their secrets, and what is to be sent to them.",
+        ),
+    ] = False,
+) -> None:
+    """Write a backup of the ledger as it is at one moment. Servers may run meanwhile.
+
+    Repeat an interrupted export to continue it.
+    """
+    from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+
+    manifest = command.run_export(_load(StoreSettings, given), folder, secrets=secrets)
+    typer.echo(f"exported {manifest.records} documents, as of {manifest.header.moment}")
+    if not secrets:
+        typer.echo("webhooks are not included; --secrets includes them")
+    typer.echo(f"digest {manifest.digest}")
+
+
+@cli.command(
+    name="import", cls=GroupedCommand, short_help="Import a backup into an empty database."
+)
+@with_settings(StoreSettings)
+def import_ledger(
+    given: Given,
+    folder: _Backup,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the files of the backup, and write nothing.")
+    ] = False,
+) -> None:
+    """Check a backup, import it, and compare the database with it. No server may run meanwhile.
+
+    Repeat an interrupted import to continue it. No server starts on the database before its end.
+    """
+    from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+
+    settings = _load(StoreSettings, given)
+    manifest = command.run_check(folder) if check else command.run_import(settings, folder)
+    done = "the backup is complete:" if check else "imported"
+    typer.echo(f"{done} {manifest.records} documents, as of {manifest.header.moment}")
+    typer.echo(f"digest {manifest.digest}")
 
 
 def _load(model: type[_Settings], given: Given) -> _Settings:

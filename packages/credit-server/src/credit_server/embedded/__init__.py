@@ -9,7 +9,7 @@ from credit_server.embedded.errors import (
     MongodFailed,
     MongodNotFound,
 )
-from credit_server.embedded.mongod import EmbeddedMongod
+from credit_server.embedded.mongod import EmbeddedMongod, open_uri
 from credit_server.embedded.process import find_mongod
 from credit_server.embedded.running import has_database, running_uri
 from credit_server.errors import EmbeddedError
@@ -22,5 +22,6 @@ __all__ = [
     "MongodNotFound",
     "find_mongod",
     "has_database",
+    "open_uri",
     "running_uri",
 ]

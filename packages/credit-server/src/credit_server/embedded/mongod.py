@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +12,7 @@ from typing import Self
 from credit_server.embedded.data_directory import DataDirectory, DirectoryLock
 from credit_server.embedded.errors import Cause, Diagnosis, MongodFailed
 from credit_server.embedded.process import HOST, LaunchSettings, MongodProcess, find_mongod
-from credit_server.embedded.running import end_orphan
+from credit_server.embedded.running import end_orphan, running_uri
 from credit_server.store.connection import REPLICA_SET, ensure_primary
 
 _ATTEMPTS = 5
@@ -288,3 +288,18 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()
+
+
+@contextlib.asynccontextmanager
+async def open_uri(data_dir: Path) -> AsyncIterator[str]:
+    """Yield the URI of the `mongod` of a running server, or of one that runs for the context.
+
+    Raises:
+        EmbeddedError: It cannot be started.
+    """
+    uri = running_uri(data_dir)
+    if uri is not None:
+        yield uri
+        return
+    async with EmbeddedMongod(data_dir=data_dir) as mongod:
+        yield mongod.uri

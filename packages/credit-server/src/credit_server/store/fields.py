@@ -5,9 +5,17 @@ Integers are stored as int64 (`long`), because uint32 does not fit MongoDB's int
 
 from typing import Annotated, Any, ClassVar
 
+from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.int64 import Int64
 from credit_models.ledger import UINT32_MAX, Pairs
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+# How documents are decoded. A date that Python cannot hold must not end the read of other
+# documents: it is decoded as another type, which the models reject.
+# Any: documents hold values of many types.
+DECODED: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
 
 Long = Annotated[int, PlainSerializer(Int64)]
 # An id or a number of credits.

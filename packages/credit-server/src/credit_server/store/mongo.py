@@ -21,7 +21,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
-from credit_server.store import schema, sources
+from credit_server.store import migration, schema, sources
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.connection import open_clients
 from credit_server.store.documents import CounterDocument, DirectoryDocument, TransactionDocument
@@ -38,6 +38,7 @@ from credit_server.store.history import (
     TransactionQuery,
     TransactionRow,
 )
+from credit_server.store.leases import take_lease
 from credit_server.store.log import MongoLog
 from credit_server.store.mongo_alert_events import MongoAlertEvents
 from credit_server.store.mongo_webhooks import MongoWebhooks
@@ -155,8 +156,12 @@ class MongoStore:
                 " --replSet NAME and run rs.initiate() once; one node is enough."
             )
 
-    async def migrate(self) -> int:
-        """Create or update the collections; return the schema's version. Safe to repeat."""
+    async def migrate(self, *, on_wait: Callable[[], None] = lambda: None) -> int:
+        """Create or update the collections; return the schema's version. Safe to repeat.
+
+        Args:
+            on_wait: Called once if another process migrates the database. This one waits.
+        """
         clients = open_clients(
             self._uri,
             name="credit-server migrate",
@@ -165,9 +170,16 @@ class MongoStore:
         )
         try:
             with translated():
-                return await schema.migrate(_database(clients.reading, self._database.name))
+                return await migration.migrate(
+                    _database(clients.reading, self._database.name), on_wait=on_wait
+                )
         finally:
             await clients.close()
+
+    async def planned_migration(self) -> list[str]:
+        """Return what `migrate` would do, one sentence for each step. Nothing is changed."""
+        with translated():
+            return [step.sentence for step in await migration.plan(self._database)]
 
     async def verify_schema(self) -> None:
         """Check that the collections are what the server relies on.
@@ -364,22 +376,8 @@ class MongoStore:
 
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease, or extend it: see the port."""
-        # A lease that was never taken has ended.
-        ended = {"$lte": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}
-        free = {"$or": [{"$eq": ["$owner", {"$literal": owner}]}, ended]}
-        until = {"$add": ["$$NOW", Int64(seconds * 1000)]}
-        taken = {
-            "owner": {"$cond": [free, {"$literal": owner}, "$owner"]},
-            "until": {"$cond": [free, until, "$until"]},
-        }
         async with self._deadline():
-            lease = await self._leases.find_one_and_update(
-                {"_id": name},
-                [{"$set": taken}],
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-            )
-        return lease is not None and bool(lease["owner"] == owner)
+            return await take_lease(self._leases, name, owner, seconds)
 
     def list_transactions(
         self,

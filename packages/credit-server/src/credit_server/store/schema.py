@@ -1,7 +1,8 @@
-"""The collections with validators and indexes: `migrate` creates them, `verify` checks them."""
+"""The collections with validators and indexes: `migration` creates them, `verify` checks them."""
 
 import types
 import typing
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -9,7 +10,6 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from bson.objectid import ObjectId
 from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
-from pymongo.errors import OperationFailure
 
 from credit_server.store.alert_documents import AlertEventDocument
 from credit_server.store.app_documents import AppPolicyDocument
@@ -64,7 +64,7 @@ BY_DUE_DELIVERY = "app_id_webhook_id_due_at"
 BY_PENDING_AGE = "created_at"
 BY_DEAD_LETTER = "app_id_id"
 
-_DOCUMENTS: dict[str, type[Document]] = {
+DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,
     CREDIT_TRANSACTIONS: TransactionDocument,
     PURCHASES: PurchaseDocument,
@@ -91,7 +91,7 @@ _LIST_INDEXES = [
     ),
 ]
 
-_INDEXES: dict[str, list[IndexModel]] = {
+INDEXES: dict[str, list[IndexModel]] = {
     USER_CREDITS: [
         IndexModel([("user_id", ASCENDING)], name="user_id", unique=True),
         IndexModel(
@@ -195,15 +195,12 @@ _INDEXES: dict[str, list[IndexModel]] = {
     VERSION: [],
 }
 
-_OBSOLETE_INDEXES = {
+OBSOLETE_INDEXES = {
     # Until 0.1.0. It would reject a key that the user has used in another app.
     CREDIT_TRANSACTIONS: ["user_id_idempotency_key"],
 }
 
-_VALIDATION = {"validationLevel": "strict", "validationAction": "error"}
-
-_INDEX_NOT_FOUND = 27
-_NAMESPACE_EXISTS = 48
+VALIDATION = {"validationLevel": "strict", "validationAction": "error"}
 
 _BSON_TYPES = {
     bool: "bool",
@@ -214,46 +211,20 @@ _BSON_TYPES = {
 }
 
 
-async def migrate(database: Database) -> int:
-    """Create or update everything that `verify` checks. Safe to repeat.
+IMPORT_PROGRESS = "import_progress"
+"""The collection of an import that is not complete."""
 
-    Every step can be repeated, and the version is written last, so an interrupted migration
-    continues where it stopped. An obsolete index is dropped after the indexes that replace it are
-    built, so that keys are unique at every moment, also while servers of the previous release
-    write. Building an index does not block writes.
+IMPORT_INCOMPLETE = (
+    "An import into the database is not complete. Repeat credit-server import to continue it, or"
+    " drop the database."
+)
 
-    Args:
-        database: The database. Its client must not limit the time of an answer: building an index
-            on a large collection takes minutes.
 
-    Returns:
-        The version of the database after the migration.
-
-    Raises:
-        SchemaTooNew: A later release has migrated the database.
-    """
-    version = await stored_version(database)
-    if version > SCHEMA_VERSION:
-        raise SchemaTooNew(database.name, version)
-    for name, document in _DOCUMENTS.items():
-        options = {"validator": validator_of(document), **_VALIDATION}
-        try:
-            await database.command({"create": name, **options})
-        except OperationFailure as error:
-            if error.code != _NAMESPACE_EXISTS:
-                raise
-            await database.command({"collMod": name, **options})
-        if _INDEXES[name]:
-            await database[name].create_indexes(_INDEXES[name])
-        for obsolete in _OBSOLETE_INDEXES.get(name, []):
-            try:
-                await database[name].drop_index(obsolete)
-            except OperationFailure as error:
-                if error.code != _INDEX_NOT_FOUND:
-                    raise
-    stored = SchemaVersionDocument(version=SCHEMA_VERSION).to_bson()
-    await database[VERSION].replace_one({"_id": stored["_id"]}, stored, upsert=True)
-    return SCHEMA_VERSION
+# Any: the driver's descriptions of collections.
+async def collection_options(database: Database) -> dict[str, Mapping[str, Any]]:
+    """Return the collections with their options."""
+    cursor = await database.list_collections()
+    return {entry["name"]: entry.get("options", {}) async for entry in cursor}
 
 
 async def verify(database: Database) -> list[str]:
@@ -262,43 +233,52 @@ async def verify(database: Database) -> list[str]:
     Returns:
         One sentence for each difference; empty if there is none.
     """
+    if await database[IMPORT_PROGRESS].find_one() is not None:
+        return ["an import into it is not complete"]
     version = await stored_version(database)
     if version == 0:
         return ["the database has no schema yet"]
     drift = []
     if version != SCHEMA_VERSION:
         drift.append(f"the schema has version {version}, this server needs {SCHEMA_VERSION}")
-    cursor = await database.list_collections()
-    found = {entry["name"]: entry.get("options", {}) async for entry in cursor}
-    for name, document in _DOCUMENTS.items():
+    found = await collection_options(database)
+    for name, document in DOCUMENTS.items():
         if name not in found:
             drift.append(f"the collection {name} is missing")
             continue
         if found[name].get("validator") != validator_of(document):
             drift.append(f"the validator of {name} differs")
-        if any(found[name].get(option, value) != value for option, value in _VALIDATION.items()):
+        if any(found[name].get(option, value) != value for option, value in VALIDATION.items()):
             drift.append(f"the validator of {name} does not reject bad documents")
         drift.extend(await _index_drift(database, name))
     return drift
 
 
+# Any: the driver's descriptions of indexes.
+def differs(present: Mapping[str, Any], index: IndexModel) -> bool:
+    """Return whether an index is missing or has another definition."""
+    wanted = index.document
+    have = present.get(wanted["name"])
+    return (
+        have is None
+        or dict(have["key"]) != dict(wanted["key"])
+        or have.get("unique", False) != wanted.get("unique", False)
+        or have.get("partialFilterExpression") != wanted.get("partialFilterExpression")
+    )
+
+
 async def _index_drift(database: Database, name: str) -> list[str]:
     present = await database[name].index_information()
     drift = []
-    for index in _INDEXES[name]:
-        wanted = index.document
-        have = present.get(wanted["name"])
-        if have is None:
-            drift.append(f"the index {wanted['name']} of {name} is missing")
-        elif (
-            dict(have["key"]) != dict(wanted["key"])
-            or have.get("unique", False) != wanted.get("unique", False)
-            or have.get("partialFilterExpression") != wanted.get("partialFilterExpression")
-        ):
-            drift.append(f"the index {wanted['name']} of {name} differs")
+    for index in INDEXES[name]:
+        index_name = index.document["name"]
+        if index_name not in present:
+            drift.append(f"the index {index_name} of {name} is missing")
+        elif differs(present, index):
+            drift.append(f"the index {index_name} of {name} differs")
     drift.extend(
         f"the index {obsolete} of {name} is obsolete"
-        for obsolete in _OBSOLETE_INDEXES.get(name, [])
+        for obsolete in OBSOLETE_INDEXES.get(name, [])
         if obsolete in present
     )
     return drift

@@ -1,0 +1,109 @@
+"""The commands `credit-server export` and `credit-server import`."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+
+from credit_server.backup.export import Advance, export
+from credit_server.backup.manifest import Manifest, load
+from credit_server.backup.records import changing
+from credit_server.backup.restoring import check, compare, import_
+from credit_server.embedded import open_uri, running_uri
+from credit_server.settings import StoreSettings
+from credit_server.store.exporting import HISTORY, LedgerReader, open_reader
+from credit_server.store.importing import open_writer
+from credit_server.store.port import StoreMisconfigured
+
+
+def run_export(settings: StoreSettings, folder: Path, *, secrets: bool) -> Manifest:
+    """Export the database that the settings name.
+
+    Raises:
+        BackupError: The folder cannot be used, or the ledger does not add up.
+        StoreError: The store cannot be read.
+        EmbeddedError: The embedded mongod cannot be started.
+    """
+    with _uri(settings) as uri, _reader(settings, uri) as reader:
+        total = reader.estimated_documents([*changing(secrets), *HISTORY])
+        with _progress("export", total) as advance:
+            return export(reader, folder, secrets=secrets, advance=advance)
+
+
+def run_check(folder: Path) -> Manifest:
+    """Check the files of a backup.
+
+    Raises:
+        BackupError: It is incomplete or damaged.
+    """
+    manifest = load(folder)
+    with _progress("check", manifest.records) as advance:
+        check(manifest, advance)
+    return manifest
+
+
+def run_import(settings: StoreSettings, folder: Path) -> Manifest:
+    """Check a backup and import it into the empty database that the settings name.
+
+    Raises:
+        BackupError: The backup is incomplete or damaged, or the database differs from it.
+        StoreError: The database is not empty, or cannot be written.
+        EmbeddedError: The embedded mongod cannot be started.
+    """
+    if settings.mongodb_uri is None and running_uri(settings.data_dir) is not None:
+        raise StoreMisconfigured(
+            f"A server uses {settings.data_dir}: stop it, or name another folder with --data-dir."
+        )
+    manifest = run_check(folder)
+    with _uri(settings) as uri:
+        opened = partial(
+            open_writer,
+            uri,
+            database=settings.mongodb_database,
+            timeout_seconds=settings.store_timeout_seconds,
+        )
+        with opened() as writer, _progress("import", manifest.records) as advance:
+            import_(writer, manifest, advance)
+        with (
+            _reader(settings, uri) as reader,
+            _progress("compare", manifest.records) as advance,
+        ):
+            compare(reader, manifest, advance)
+        with opened() as writer:
+            writer.finish()
+    return manifest
+
+
+@contextmanager
+def _uri(settings: StoreSettings) -> Iterator[str]:
+    """Yield the connection string of the settings, or of the embedded mongod.
+
+    The mongod of a running server is used; without one, it runs for as long as the context lasts.
+    """
+    if settings.mongodb_uri is not None:
+        yield settings.mongodb_uri.get_secret_value()
+        return
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        uri = runner.run(stack.enter_async_context(open_uri(settings.data_dir)))
+        try:
+            yield uri
+        finally:
+            runner.run(stack.aclose())
+
+
+def _reader(settings: StoreSettings, uri: str) -> AbstractContextManager[LedgerReader]:
+    return open_reader(
+        uri, database=settings.mongodb_database, timeout_seconds=settings.store_timeout_seconds
+    )
+
+
+def _progress(work: str, documents: int) -> AbstractContextManager[Advance]:
+    """Return a bar at a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return nullcontext(lambda _: None)
+    from credit_server.backup.progress import bar  # noqa: PLC0415 - see its first lines
+
+    return bar(work, documents)

@@ -1,0 +1,98 @@
+"""Write a backup: what changes at one snapshot, then the history up to it."""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from credit_server.backup import chunk
+from credit_server.backup.manifest import Header, Manifest, unfinished
+from credit_server.backup.records import changing, chunks, history
+from credit_server.store.exporting import BEGINNING, HISTORY, AccountState, LedgerReader, Position
+from credit_server.store.extended_json import from_line
+from credit_server.store.port import StoreMisconfigured
+from credit_server.store.schema import USER_CREDITS
+
+Advance = Callable[[int], None]
+"""Receives the number of documents that were processed."""
+
+
+def export(reader: LedgerReader, folder: Path, *, secrets: bool, advance: Advance) -> Manifest:
+    """Write a backup, or continue one that was interrupted.
+
+    An interrupted export continues with the histories: they lead to the same state whenever they
+    are read. If it was interrupted before, it begins again at a new snapshot.
+
+    Args:
+        reader: The ledger.
+        folder: The folder of the backup.
+        secrets: Whether webhooks, which have secrets, are part of the backup.
+        advance: Receives the progress.
+
+    Raises:
+        BackupUnusable: The folder cannot be used, or has a backup of another database.
+        LedgerDamaged: The ledger does not add up.
+        StoreError: The store cannot be read.
+    """
+    schema = reader.schema_version()
+    manifest = unfinished(folder)
+    if manifest is None:
+        manifest = _begin(reader, folder, schema=schema, secrets=secrets, advance=advance)
+    elif (manifest.header.database, manifest.header.secrets) != (reader.name, secrets):
+        raise StoreMisconfigured(
+            f"{folder} has an interrupted export of the database '{manifest.header.database}'"
+            f" {'with' if manifest.header.secrets else 'without'} --secrets: continue it as it"
+            " began, or name another folder"
+        )
+    else:
+        advance(manifest.records)
+    for collection in HISTORY:
+        _add_history(reader, manifest, collection, advance)
+    manifest.complete()
+    return manifest
+
+
+def _begin(
+    reader: LedgerReader, folder: Path, *, schema: int, secrets: bool, advance: Advance
+) -> Manifest:
+    """Write what changes, and then the manifest: without it, all of this begins again."""
+    header = Header(
+        database=reader.name,
+        release=version("credit-server"),
+        schema=schema,
+        moment=reader.time().isoformat(timespec="milliseconds"),
+        secrets=secrets,
+    )
+    manifest = Manifest(folder=folder, header=header)
+    with reader.snapshot() as snapshot:
+        for collection in changing(secrets):
+            for each in chunks(
+                collection, snapshot.ordered(collection), _writer(folder), placed=False
+            ):
+                manifest.chunks.append(each)
+                advance(each.records)
+    manifest.create()
+    return manifest
+
+
+def _add_history(
+    reader: LedgerReader, manifest: Manifest, collection: str, advance: Advance
+) -> None:
+    complete = manifest.of(collection)
+    after = Position(*complete[-1].last) if complete else BEGINNING
+    found = history(reader, collection, accounts(manifest), after)
+    for each in chunks(
+        collection, found, _writer(manifest.folder), first=len(complete) + 1, placed=True
+    ):
+        manifest.add(each)
+        advance(each.records)
+
+
+def accounts(manifest: Manifest) -> Iterator[AccountState]:
+    """Iterate over the accounts of a backup."""
+    for each in manifest.of(USER_CREDITS):
+        for line in chunk.read_lines(manifest.folder, each):
+            yield AccountState.of(from_line(line))
+
+
+def _writer(folder: Path) -> Callable[[str, Iterator[bytes]], None]:
+    return lambda file, lines: chunk.write_file(folder, file, lines)

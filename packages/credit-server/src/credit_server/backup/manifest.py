@@ -1,0 +1,164 @@
+"""The manifest of a backup: a header, a line for each chunk, and a last line with the digest."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from credit_server.backup.chunk import Chunk, remove_files, sync_folder, writing
+from credit_server.backup.errors import BackupUnusable
+
+NAME = "manifest.ndjson"
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """The first line of a manifest.
+
+    Attributes:
+        database: The name of the database.
+        release: The release of credit-server that exported it.
+        schema: The version of the database's schema.
+        moment: The time of the primary just before the snapshot. The backup has every write that
+            was acknowledged before.
+        secrets: Whether the webhooks are part of the backup.
+    """
+
+    database: str
+    release: str
+    schema: int
+    moment: str
+    secrets: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class Manifest:
+    """A manifest, and the file that holds it.
+
+    Attributes:
+        folder: The folder of the backup.
+        header: The first line.
+        chunks: The chunks that are complete, in the order of the export.
+        digest: The digest of the whole backup; empty while it is incomplete.
+    """
+
+    folder: Path
+    header: Header
+    chunks: list[Chunk] = field(default_factory=list)
+    digest: str = ""
+
+    @property
+    def records(self) -> int:
+        """The number of documents in all chunks."""
+        return sum(chunk.records for chunk in self.chunks)
+
+    def of(self, collection: str) -> list[Chunk]:
+        """Return the chunks of a collection."""
+        return [chunk for chunk in self.chunks if chunk.collection == collection]
+
+    def create(self) -> None:
+        """Write the file, with what is complete so far, as a whole or not at all."""
+        lines = [{"credit_backup": _FORMAT, **asdict(self.header)}]
+        lines += [chunk._asdict() for chunk in self.chunks]
+        part = self.folder / (NAME + ".part")
+        with writing(self.folder):
+            with part.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.folder / NAME)
+            sync_folder(self.folder)
+
+    def add(self, chunk: Chunk) -> None:
+        """Append a chunk, whose file is complete."""
+        self.chunks.append(chunk)
+        self._append(chunk._asdict())
+
+    def complete(self) -> None:
+        """Append the digest: the backup is complete."""
+        self.digest = digest_of(self.chunks)
+        self._append({"records": self.records, "digest": self.digest})
+
+    # Any: the values of JSON.
+    def _append(self, line: dict[str, Any]) -> None:
+        with writing(self.folder), (self.folder / NAME).open("r+b") as file:
+            content = file.read()
+            # The line of a process that was killed may be cut off.
+            file.truncate(content.rfind(b"\n") + 1)
+            file.seek(0, os.SEEK_END)
+            file.write(json.dumps(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def digest_of(chunks: Iterable[Chunk]) -> str:
+    """Return the digest of documents: SHA-256 of the collections and digests of their chunks."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(f"{chunk.collection} {chunk.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def unfinished(folder: Path) -> Manifest | None:
+    """Return the manifest of an export that was interrupted; None: it must begin.
+
+    Args:
+        folder: The folder of the backup; created, with mode 0700, if it is missing.
+
+    Raises:
+        BackupUnusable: The folder has a complete backup or other files, or cannot be used.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / NAME).exists():
+            found = _read(folder)
+            if found.digest:
+                raise BackupUnusable(f"{folder} has a complete backup: name another folder")
+            return found
+        remove_files(folder)
+        (folder / (NAME + ".part")).unlink(missing_ok=True)
+        if any(folder.iterdir()):
+            raise BackupUnusable(f"{folder} has other files: name a new folder")
+    except OSError as error:
+        raise BackupUnusable(f"{folder} cannot be used: {error}") from error
+    return None
+
+
+def load(folder: Path) -> Manifest:
+    """Return the manifest of a complete backup.
+
+    Raises:
+        BackupUnusable: The folder is no backup, or the backup is incomplete or damaged.
+    """
+    try:
+        found = _read(folder)
+    except OSError as error:
+        raise BackupUnusable(f"{folder} is no backup: {error}") from error
+    if not found.digest:
+        raise BackupUnusable(f"{folder} is incomplete: repeat the export to continue it")
+    if found.digest != digest_of(found.chunks):
+        raise BackupUnusable(f"{folder / NAME} is damaged: its digest is not that of its chunks")
+    return found
+
+
+def _read(folder: Path) -> Manifest:
+    """Read a manifest; a last line that is cut off is ignored."""
+    text = (folder / NAME).read_bytes()
+    try:
+        head, *lines = [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+        if head.pop("credit_backup") != _FORMAT:
+            raise BackupUnusable(f"{folder} was exported by a later release: import it with that")
+        manifest = Manifest(folder=folder, header=Header(**head))
+        for line in lines:
+            if "digest" in line:
+                manifest.digest = line["digest"]
+            else:
+                manifest.chunks.append(Chunk(**{**line, "last": tuple(line["last"])}))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BackupUnusable(f"{folder / NAME} is damaged: {error}") from error
+    return manifest
