@@ -150,6 +150,16 @@ def test_every_alert_is_explained_to_the_operator() -> None:
     assert all(f"`{rule['alert']}`" in page for rule in _rules())
 
 
+def test_every_alert_has_a_section_of_the_runbook() -> None:
+    page = (DEPLOY.parent / "docs" / "runbook.md").read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    for rule in _rules():
+        section = sections.pop(rule["alert"])
+        assert "**At risk:**" in section
+        assert "\n1. " in section, "the first check"
+    assert not sections, "sections of alerts that do not exist"
+
+
 def test_every_metric_is_explained_to_the_operator(shown: Mapping[str, Labels]) -> None:
     page = (DEPLOY.parent / "docs" / "operations.md").read_text()
     ours = {
