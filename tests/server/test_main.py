@@ -13,6 +13,8 @@ import pytest
 import structlog
 from credit_server import app, doctor, main
 from credit_server.access import FileUnusable
+from credit_server.backup import command
+from credit_server.backup.errors import BackupUnusable
 from credit_server.doctor import Finding, Verdict
 from credit_server.embedded import EmbeddedError
 from credit_server.errors import StartError
@@ -262,6 +264,26 @@ def test_a_dry_run_of_a_migration_prints_its_steps(
     monkeypatch.setattr(app, "planned_migration", planned_migration)
     assert main.run(["migrate", "--dry-run"]) == 0
     assert capsys.readouterr().out == (shown or "\n".join(steps)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (KeyboardInterrupt(), "interrupted; repeat the command to continue"),
+        (BackupUnusable("say why"), "say why"),
+        (StoreError("say why"), "say why"),
+    ],
+)
+@pytest.mark.parametrize("name", ["export", "import"])
+def test_a_backup_that_fails_prints_why(
+    name: str, error: BaseException, message: str, capsys: Captured, monkeypatch: Patch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command, f"run_{name}", fail)
+    assert main.run([name, "--folder", "backup"]) == 1
+    assert capsys.readouterr().err == f"credit-server: {message}\n"
 
 
 def test_a_migration_that_fails_prints_why(capsys: Captured, monkeypatch: Patch) -> None:

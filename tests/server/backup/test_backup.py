@@ -17,6 +17,8 @@ from credit_server.backup.errors import BackupError, BackupUnusable, LedgerDamag
 from credit_server.backup.export import Advance, export
 from credit_server.backup.manifest import Manifest
 from credit_server.backup.restoring import ImportedDiffers, import_
+from credit_server.embedded import DataDirectoryInUse
+from credit_server.embedded.data_directory import DataDirectory
 from credit_server.settings import StoreSettings
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreError, StoreMisconfigured
@@ -395,3 +397,17 @@ def test_a_database_of_an_earlier_release_is_exported_and_imported_into_this_one
 def test_a_database_without_a_ledger_is_not_exported(target: Ledger, tmp_path: Path) -> None:
     with pytest.raises(StoreMisconfigured, match="has no ledger"):
         exported(target, tmp_path)
+
+
+def test_an_import_does_not_write_to_the_database_of_a_running_server(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    exported(ledger, tmp_path / "backup")
+    directory = DataDirectory.at(tmp_path / "data")
+    directory.create()
+    lock = directory.lock()
+    try:
+        with pytest.raises(DataDirectoryInUse):
+            command.run_import(StoreSettings(data_dir=tmp_path / "data"), tmp_path / "backup")
+    finally:
+        lock.release()

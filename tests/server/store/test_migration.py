@@ -108,15 +108,18 @@ async def test_two_migrations_at_once_do_each_step_once(
     assert await schema.verify(bare) == []
 
 
-async def test_a_migration_waits_for_the_lease_of_one_that_was_killed(
-    bare: AsyncDatabase[Document],
+async def test_a_migration_waits_until_the_lease_of_one_that_was_killed_ends(
+    bare: AsyncDatabase[Document], changes: Changes
 ) -> None:
-    until = datetime.now(UTC) + timedelta(seconds=1)
-    await bare["leases"].insert_one({"_id": "migration", "owner": "killed", "until": until})
-    waited = asyncio.Event()
-    await migration.migrate(bare, on_wait=waited.set)
-    assert waited.is_set()
-    assert datetime.now(UTC) >= until
+    lease = {"_id": "migration", "owner": "killed", "until": datetime.now(UTC) + timedelta(hours=1)}
+    await bare["leases"].insert_one(lease)
+    changes.names.clear()
+    waits = asyncio.Event()
+    migrating = asyncio.create_task(migration.migrate(bare, on_wait=waits.set))
+    await waits.wait()
+    assert not changes.names
+    await bare["leases"].update_one({}, {"$set": {"until": datetime.now(UTC)}})
+    await migrating
     assert await schema.verify(bare) == []
 
 

@@ -9,7 +9,8 @@ import gc
 import os
 import shutil
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
@@ -359,7 +360,9 @@ def export_ledger(
     """
     from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
 
-    manifest = command.run_export(_load(StoreSettings, given), folder, secrets=secrets)
+    settings = _load(StoreSettings, given)
+    with _repeatable():
+        manifest = command.run_export(settings, folder, secrets=secrets)
     typer.echo(f"exported {manifest.records} documents, as of {manifest.header.moment}")
     if not secrets:
         typer.echo("webhooks are not included; --secrets includes them")
@@ -384,10 +387,21 @@ def import_ledger(
     from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
 
     settings = _load(StoreSettings, given)
-    manifest = command.run_check(folder) if check else command.run_import(settings, folder)
+    with _repeatable():
+        manifest = command.run_check(folder) if check else command.run_import(settings, folder)
     done = "the backup is complete:" if check else "imported"
     typer.echo(f"{done} {manifest.records} documents, as of {manifest.header.moment}")
     typer.echo(f"digest {manifest.digest}")
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """End a command that continues where it was interrupted, if Ctrl-C interrupts it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        message = "interrupted; repeat the command to continue"
+        raise typer.Exit(_complain(message, EXIT_FAILED)) from None
 
 
 def _load(model: type[_Settings], given: Given) -> _Settings:

@@ -11,11 +11,10 @@ from credit_server.backup.export import Advance, export
 from credit_server.backup.manifest import Manifest, load
 from credit_server.backup.records import changing
 from credit_server.backup.restoring import check, compare, import_
-from credit_server.embedded import open_uri, running_uri
+from credit_server.embedded import EmbeddedMongod, open_uri
 from credit_server.settings import StoreSettings
 from credit_server.store.exporting import HISTORY, LedgerReader, open_reader
 from credit_server.store.importing import open_writer
-from credit_server.store.port import StoreMisconfigured
 
 
 def run_export(settings: StoreSettings, folder: Path, *, secrets: bool) -> Manifest:
@@ -50,14 +49,10 @@ def run_import(settings: StoreSettings, folder: Path) -> Manifest:
     Raises:
         BackupError: The backup is incomplete or damaged, or the database differs from it.
         StoreError: The database is not empty, or cannot be written.
-        EmbeddedError: The embedded mongod cannot be started.
+        EmbeddedError: The embedded mongod cannot be started, or a server uses its data.
     """
-    if settings.mongodb_uri is None and running_uri(settings.data_dir) is not None:
-        raise StoreMisconfigured(
-            f"A server uses {settings.data_dir}: stop it, or name another folder with --data-dir."
-        )
     manifest = run_check(folder)
-    with _uri(settings) as uri:
+    with _uri(settings, shared=False) as uri:
         opened = partial(
             open_writer,
             uri,
@@ -77,17 +72,25 @@ def run_import(settings: StoreSettings, folder: Path) -> Manifest:
 
 
 @contextmanager
-def _uri(settings: StoreSettings) -> Iterator[str]:
+def _uri(settings: StoreSettings, *, shared: bool = True) -> Iterator[str]:
     """Yield the connection string of the settings, or of the embedded mongod.
 
-    The mongod of a running server is used; without one, it runs for as long as the context lasts.
+    Without a running mongod, one runs for as long as the context lasts.
+
+    Args:
+        settings: Where the database is.
+        shared: Whether to use the embedded mongod of a running server.
     """
     if settings.mongodb_uri is not None:
         yield settings.mongodb_uri.get_secret_value()
         return
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        uri = runner.run(stack.enter_async_context(open_uri(settings.data_dir)))
+        if shared:
+            uri = runner.run(stack.enter_async_context(open_uri(settings.data_dir)))
+        else:
+            mongod = EmbeddedMongod(data_dir=settings.data_dir)
+            uri = runner.run(stack.enter_async_context(mongod)).uri
         try:
             yield uri
         finally:
