@@ -9,6 +9,7 @@ from pathlib import Path
 from random import SystemRandom
 
 import pytest
+from credit_testing.databases import MigratedDatabases
 from credit_testing.mongod import running_mongod
 from credit_testing.ports import lasting_port
 from credit_testing.server import ServerProcess, running_server
@@ -46,6 +47,19 @@ async def database(mongod_uri: str) -> AsyncIterator[str]:
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:
         await client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_databases(mongod_uri: str) -> MigratedDatabases:
+    """Return the migrated databases that the tests of a worker use one after the other."""
+    return MigratedDatabases(mongod_uri)
+
+
+@pytest.fixture
+async def migrated_database(migrated_databases: MigratedDatabases) -> AsyncIterator[str]:
+    """Return the name of a migrated database without documents."""
+    async with migrated_databases.lend() as name:
+        yield name
 
 
 @pytest.fixture
