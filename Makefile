@@ -45,8 +45,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.tom
 	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@
 
-# For the tests of clients in TypeScript. Node.js and npm are in a wheel. No package may run a script. After a change of
-# package.json, `npm install --package-lock-only --omit-lockfile-registry-resolved` writes the lock without host names.
+# For the tests of clients in TypeScript, and of grpc-fuzz on grpc-js. Node.js and npm are in a wheel. No package may run
+# a script. After a change of package.json, `npm install --package-lock-only --omit-lockfile-registry-resolved` writes the
+# lock without the registry's name; remove the `funding` entries, which name other hosts.
 $(VENV)/typescript/.installed: $(VENV)/.installed tests/typescript/package-lock.json
 	@echo "Installing the npm packages that tests/typescript/package-lock.json names" >&2
 	@mkdir -p $(@D) && cp tests/typescript/package.json tests/typescript/package-lock.json $(@D)

@@ -175,10 +175,23 @@ def test_every_reason_is_provoked() -> None:
 
 
 @pytest.mark.parametrize(("call", "reason"), CASES)
-async def test_a_documented_error_arrives_with_its_status_and_details(
+async def test_a_documented_error_arrives_as_defined_and_becomes_the_sdks_exception(
     call: str, reason: str
 ) -> None:
     failure = await _failure(call, reason)
+    _check_form(failure, reason)
+    error = error_of(failure, request_id="r")
+    # "INSUFFICIENT_CREDITS" is raised as `InsufficientCredits`.
+    assert type(error).__name__ == "".join(word.capitalize() for word in reason.split("_"))
+    assert isinstance(error, getattr(credit_client, type(error).__name__))
+    assert error.reason is not None
+    assert reason_name(error.reason) == reason
+    assert error.status is RULES[error.reason].status
+    assert error.message
+
+
+def _check_form(failure: AttemptFailed, reason: str) -> None:
+    """Check the status and the details of an error against the image."""
     value = TODAY.enums["credit.v1.ErrorReason"].values_by_name[PREFIX + reason]
     rule = TODAY.option(value, "credit.options.v1.error")
     assert failure.status is Status(rule.status)
@@ -190,18 +203,6 @@ async def test_a_documented_error_arrives_with_its_status_and_details(
     assert [type(detail).__name__ for detail in others] == list(rule.details)
     assert all(detail.field_violations for detail in others if isinstance(detail, BadRequest))
     assert (retry_after_seconds(failure) > 0) is rule.retryable
-
-
-@pytest.mark.parametrize(("call", "reason"), CASES)
-async def test_a_documented_error_becomes_the_sdks_exception(call: str, reason: str) -> None:
-    error = error_of(await _failure(call, reason), request_id="r")
-    # "INSUFFICIENT_CREDITS" is raised as `InsufficientCredits`.
-    assert type(error).__name__ == "".join(word.capitalize() for word in reason.split("_"))
-    assert isinstance(error, getattr(credit_client, type(error).__name__))
-    assert error.reason is not None
-    assert reason_name(error.reason) == reason
-    assert error.status is RULES[error.reason].status
-    assert error.message
 
 
 def test_each_reason_has_an_exception_of_its_own() -> None:

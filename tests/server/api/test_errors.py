@@ -84,7 +84,9 @@ def test_every_reason_of_the_contract_is_provoked_here() -> None:
 
 
 @pytest.mark.parametrize(("call", "reason"), EVERY_CASE)
-async def test_a_reason_travels_as_the_contract_defines(call: str, reason: ErrorReason) -> None:
+async def test_a_refusal_is_as_the_contract_defines_and_has_no_receipt(
+    call: str, reason: ErrorReason
+) -> None:
     answer = await _provoked(reason, call)
     rule = RULES[reason]
     info = _info(answer)
@@ -93,11 +95,6 @@ async def test_a_reason_travels_as_the_contract_defines(call: str, reason: Error
     assert set(info.metadata) == set(rule.metadata)
     names = [detail.DESCRIPTOR.full_name for detail in answer.details]
     assert names == ["google.rpc.ErrorInfo", *(f"google.rpc.{name}" for name in rule.details)]
-
-
-@pytest.mark.parametrize(("call", "reason"), EVERY_CASE)
-async def test_a_refusal_has_a_sentence_and_no_receipt(call: str, reason: ErrorReason) -> None:
-    answer = await _provoked(reason, call)
     assert answer.sentence
     assert "secret" not in str(answer.metadata)
     assert "credit-receipt-bin" not in answer.metadata

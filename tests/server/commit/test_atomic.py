@@ -47,13 +47,12 @@ def store() -> ScriptedStore:
 
 @pytest.fixture(params=["memory", "mongo"])
 async def any_store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    mongo = MongoStore(mongod_uri, database=database)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database)
     yield mongo
     await mongo.close()
 

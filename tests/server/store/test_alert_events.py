@@ -27,13 +27,12 @@ OTHER = Alert(credits=2**32 - 1, direction=Direction.RISES_TO)
 
 @pytest.fixture(params=["memory", Driver.MOTOR])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    async with mongo(mongod_uri, database, request.param) as opened:
-        await opened.migrate()
+    async with mongo(mongod_uri, migrated_database, request.param) as opened:
         yield opened
 
 
@@ -254,10 +253,12 @@ async def test_alerts_are_kept_with_the_account_and_the_policy(store: Store) -> 
 
 
 async def test_concurrent_processes_leave_no_gap_between_positions(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
-    async with mongo(mongod_uri, database) as one, mongo(mongod_uri, database) as other:
-        await one.migrate()
+    async with (
+        mongo(mongod_uri, migrated_database) as one,
+        mongo(mongod_uri, migrated_database) as other,
+    ):
         waiting = [event(number) for number in range(60)]
 
         async def write_all() -> None:
@@ -449,9 +450,10 @@ class Failing:
         return fail
 
 
-async def test_a_removal_that_fails_can_be_repeated(mongod_uri: str, database: str) -> None:
-    async with mongo(mongod_uri, database) as store:
-        await store.migrate()
+async def test_a_removal_that_fails_can_be_repeated(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
         webhooks = store.webhooks
         await webhooks.set(webhook())
         await write(store, event(1))
@@ -468,10 +470,9 @@ async def test_a_removal_that_fails_can_be_repeated(mongod_uri: str, database: s
 
 
 async def test_a_page_of_dead_letters_is_full_although_others_have_no_webhook(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
-    async with mongo(mongod_uri, database) as store:
-        await store.migrate()
+    async with mongo(mongod_uri, migrated_database) as store:
         webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
         await webhooks.set(webhook())
         await webhooks.set(webhook(3))
@@ -488,26 +489,24 @@ async def test_a_page_of_dead_letters_is_full_although_others_have_no_webhook(
 
 
 async def test_events_that_another_process_has_just_ordered_are_no_error(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
     class Stale(Failing):
         async def find_one(self, query: Any, *_: Any, **options: Any) -> Any:
             unordered = query == {"unordered": True}
             return {"_id": 1} if unordered else await self._collection.find_one(query, **options)
 
-    async with mongo(mongod_uri, database) as store:
-        await store.migrate()
+    async with mongo(mongod_uri, migrated_database) as store:
         stale: Any = Stale(store.alert_events._events)
         store.alert_events._events = stale
         assert await store.alert_events.order(10) == 0
 
 
-async def test_an_unconfirmed_write_is_no_success(mongod_uri: str, database: str) -> None:
+async def test_an_unconfirmed_write_is_no_success(mongod_uri: str, migrated_database: str) -> None:
     unconfirmed = BulkWriteError(
         {"writeErrors": [], "writeConcernErrors": [{"code": 64, "errmsg": "waiting timed out"}]}
     )
-    async with mongo(mongod_uri, database) as store:
-        await store.migrate()
+    async with mongo(mongod_uri, migrated_database) as store:
         await store.webhooks.set(webhook())
         await write(store, event(1))
         for owner, name, operation in (

@@ -82,15 +82,14 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["memory", *Driver])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         twin = MemoryStore()
         await write(twin, HISTORY)
         yield twin
         return
-    mongo = MongoStore(mongod_uri, database=database, driver=request.param)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
     await write(mongo, HISTORY)
     yield mongo
     await mongo.close()
@@ -224,23 +223,24 @@ async def test_no_page_skips_or_repeats_while_settled_entries_are_read_and_other
 
 @pytest.mark.parametrize("newest_first", [True, False])
 async def test_a_page_scans_an_index_in_its_order(
-    mongod_uri: str, database: str, newest_first: bool
+    mongod_uri: str, migrated_database: str, newest_first: bool
 ) -> None:
-    mongo = MongoStore(mongod_uri, database=database)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database)
     await write(mongo, HISTORY)
     with MongoClient[dict[str, Any]](mongod_uri) as client:
         for conditions, _ in CASES:
             first = await mongo.query_transactions(query(newest_first=newest_first, **conditions))
             place = first.last if isinstance(first.last, Position) else None
-            client[database].command("profile", 2)
+            client[migrated_database].command("profile", 2)
             await mongo.query_transactions(
                 query(newest_first=newest_first, after=place, **conditions)
             )
-            client[database].command("profile", 0)
-            profile = client[database]["system.profile"]
-            reads = list(profile.find({"op": "query", "ns": f"{database}.credit_transactions"}))
-            client[database].drop_collection("system.profile")
+            client[migrated_database].command("profile", 0)
+            profile = client[migrated_database]["system.profile"]
+            reads = list(
+                profile.find({"op": "query", "ns": f"{migrated_database}.credit_transactions"})
+            )
+            client[migrated_database].drop_collection("system.profile")
             for read in reads:
                 assert "app_id" in read["planSummary"], conditions
                 assert not read.get("hasSortStage", False), conditions

@@ -54,12 +54,11 @@ END = 1 + len(HISTORY)
 
 @pytest.fixture(params=["memory", *Driver])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     opened: MemoryStore | MongoStore = MemoryStore()
     if request.param != "memory":
-        opened = MongoStore(mongod_uri, database=database, driver=request.param)
-        await opened.migrate()
+        opened = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
     changes = Changes(accounts=[], transactions=HISTORY, purchases=[], totals={}, counter_shard=0)
     async with opened.writer().begin() as transaction:
         await transaction.write(changes)

@@ -22,13 +22,12 @@ USER = DirectoryUser(
 
 @pytest.fixture(params=["memory", *Driver])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    mongo = MongoStore(mongod_uri, database=database, driver=request.param)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
     yield mongo
     await mongo.close()
 
@@ -82,10 +81,9 @@ async def test_an_external_id_can_have_any_character(store: Store) -> None:
 
 
 async def test_servers_that_add_a_user_at_once_get_one_number(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
-    stores = [MongoStore(mongod_uri, database=database) for _ in range(2)]
-    await stores[0].migrate()
+    stores = [MongoStore(mongod_uri, database=migrated_database) for _ in range(2)]
     added = await asyncio.gather(
         *(
             stores[number % 2].add_user(replace(USER, user_id=1 + number, external_id=f"u-{name}"))

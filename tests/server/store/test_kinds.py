@@ -54,13 +54,12 @@ def id_of(number: int) -> str:
 
 @pytest.fixture(params=["memory", Driver.MOTOR])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore(page_size=3)
         return
-    mongo = MongoStore(mongod_uri, database=database, page_size=3, driver=request.param)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database, page_size=3, driver=request.param)
     yield mongo
     await mongo.close()
 
@@ -242,13 +241,13 @@ async def test_what_an_account_no_longer_keeps_is_gone(store: Store) -> None:
 
 @in_mongo
 async def test_an_account_that_keeps_nothing_has_the_fields_of_one_that_never_did(
-    store: Store, mongod_uri: str, database: str
+    store: Store, mongod_uri: str, migrated_database: str
 ) -> None:
     full = account(apps={1: APP})
     await write(store, accounts=[new(full), new(account(8))])
     await write(store, accounts=[(full, account(revision=2))])
     with MongoClient[dict[str, object]](mongod_uri) as client:
-        emptied, plain = client[database]["user_credits"].find().sort("user_id")
+        emptied, plain = client[migrated_database]["user_credits"].find().sort("user_id")
     assert list(emptied) == list(plain)
 
 
@@ -514,12 +513,12 @@ async def test_large_changes_are_several_commands_of_one_transaction(
 
 @in_mongo
 async def test_an_account_that_cannot_be_read_does_not_hide_the_others(
-    store: Store, mongod_uri: str, database: str
+    store: Store, mongod_uri: str, migrated_database: str
 ) -> None:
     await write(store, accounts=[new(account(user, apps={1: due(1)})) for user in (1, 2)])
     with MongoClient[dict[str, object]](mongod_uri) as client:
-        accounts = client[database].get_collection("user_credits")
-        client[database].command("collMod", "user_credits", validationLevel="off")
+        accounts = client[migrated_database].get_collection("user_credits")
+        client[migrated_database].command("collMod", "user_credits", validationLevel="off")
         accounts.update_one({"user_id": 1}, {"$set": {"surprise": 1}, "$unset": {"apps": ""}})
     found = await store.due_accounts(NOW + HOUR, limit=9)
     assert [(each.user_id, each.due) for each in found] == [(1, {}), (2, {1: 1})]
@@ -532,12 +531,12 @@ async def test_an_account_that_cannot_be_read_does_not_hide_the_others(
 )
 @in_mongo
 async def test_apps_of_a_foreign_shape_do_not_hide_the_other_accounts(
-    store: Store, mongod_uri: str, database: str, apps: object
+    store: Store, mongod_uri: str, migrated_database: str, apps: object
 ) -> None:
     await write(store, accounts=[new(account(user, apps={1: due(1)})) for user in (1, 2)])
     with MongoClient[dict[str, object]](mongod_uri) as client:
-        client[database].command("collMod", "user_credits", validationLevel="off")
-        accounts = client[database].get_collection("user_credits")
+        client[migrated_database].command("collMod", "user_credits", validationLevel="off")
+        accounts = client[migrated_database].get_collection("user_credits")
         accounts.update_one({"user_id": 1}, {"$set": {"apps": apps}})
     found = await store.due_accounts(NOW + HOUR, limit=9)
     assert [(each.user_id, each.due) for each in found] == [(1, {}), (2, {1: 1})]
@@ -587,7 +586,7 @@ async def test_of_many_processes_one_takes_a_lease(store: Store) -> None:
 
 @in_mongo
 async def test_what_the_sweeper_and_references_read_is_found_by_an_index(
-    store: Store, mongod_uri: str, database: str
+    store: Store, mongod_uri: str, migrated_database: str
 ) -> None:
     entries = [entry(number, Kind.RELEASE, details=Details(related_id=id_of(number % 2)))
                for number in range(2, 300)]  # fmt: skip
@@ -598,13 +597,13 @@ async def test_what_the_sweeper_and_references_read_is_found_by_an_index(
         transactions=[entry(1, Kind.HOLD), *entries],
         purchases=[purchase(number, report=f"r-{number}") for number in range(1, 200)],
     )
-    examined = _examined(mongod_uri, database)
+    examined = _examined(mongod_uri, migrated_database)
     with MongoClient[dict[str, object]](mongod_uri) as client:
-        client[database].command("profile", 2)
+        client[migrated_database].command("profile", 2)
         await store.due_accounts(NOW + HOUR, limit=9)
         await known(store, [(7, id_of(1))], ["r-7"])
         await store.hold_entries(7, 1, limit=9)
-        client[database].command("profile", 0)
+        client[migrated_database].command("profile", 0)
     assert examined() <= 20
 
 

@@ -53,9 +53,8 @@ class Cost:
 
 
 @pytest.fixture
-async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
-    mongo = MongoStore(mongod_uri, database=database, page_size=PAGE)
-    await mongo.migrate()
+async def store(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoStore]:
+    mongo = MongoStore(mongod_uri, database=migrated_database, page_size=PAGE)
     numbers = range(1, ENTRIES + 1)
     await write(mongo, [entry(number) for number in numbers], [purchase(n) for n in numbers])
     yield mongo
@@ -107,13 +106,15 @@ def purchase(sequence: int) -> Purchase:
 
 
 @pytest.fixture
-def profiled(mongod_uri: str, database: str) -> Callable[[], Cost]:
+def profiled(mongod_uri: str, migrated_database: str) -> Callable[[], Cost]:
     """Profile the commands from now on, and return a function that returns their cost."""
     client: MongoClient[dict[str, Any]] = MongoClient(mongod_uri)
 
     def cost() -> Cost:
-        client[database].command("profile", 0)
-        found = list(client[database]["system.profile"].find({"op": {"$in": ["query", "getmore"]}}))
+        client[migrated_database].command("profile", 0)
+        found = list(
+            client[migrated_database]["system.profile"].find({"op": {"$in": ["query", "getmore"]}})
+        )
         client.close()
         return Cost(
             finds=sum(one["op"] == "query" for one in found),
@@ -122,7 +123,7 @@ def profiled(mongod_uri: str, database: str) -> Callable[[], Cost]:
             sorts=sum(one.get("hasSortStage", False) for one in found),
         )
 
-    client[database].command("profile", 2)
+    client[migrated_database].command("profile", 2)
     return cost
 
 
@@ -196,7 +197,7 @@ async def test_a_list_of_a_thousand_apps_is_complete_and_in_order(store: MongoSt
 
 @pytest.mark.parametrize("driver", Driver)
 async def test_a_page_of_many_apps_is_one_snapshot(
-    mongod_uri: str, database: str, driver: Driver
+    mongod_uri: str, migrated_database: str, driver: Driver
 ) -> None:
     """Without a snapshot, a page could show an entry and miss an earlier one for good."""
     written = [entry(1, app=1_000), entry(2, app=1_999)]
@@ -209,8 +210,9 @@ async def test_a_page_of_many_apps_is_one_snapshot(
                 await write(self, late)
             return found
 
-    store = WritesAfterTheFirstRead(mongod_uri, database=database, page_size=PAGE, driver=driver)
-    await store.migrate()
+    store = WritesAfterTheFirstRead(
+        mongod_uri, database=migrated_database, page_size=PAGE, driver=driver
+    )
     assert await listed(store, "transactions", MANY) == []
     assert written == []
     assert await listed(store, "transactions", MANY) == [1, 2]

@@ -48,18 +48,19 @@ with_each_driver = pytest.mark.parametrize("driver", Driver)
 
 
 @pytest.fixture
-async def store(mongod_uri: str, database: str, driver: Driver) -> AsyncIterator[MongoStore]:
-    mongo = MongoStore(mongod_uri, database=database, timeout_seconds=2, driver=driver)
-    await mongo.migrate()
+async def store(
+    mongod_uri: str, migrated_database: str, driver: Driver
+) -> AsyncIterator[MongoStore]:
+    mongo = MongoStore(mongod_uri, database=migrated_database, timeout_seconds=2, driver=driver)
     yield mongo
     await mongo.close()
 
 
 async def test_ids_are_object_ids_of_this_time_and_differ_between_stores(
-    store: MongoStore, mongod_uri: str, database: str
+    store: MongoStore, mongod_uri: str, migrated_database: str
 ) -> None:
     before = int(time.time())
-    other = MongoStore(mongod_uri, database=database)
+    other = MongoStore(mongod_uri, database=migrated_database)
     ids = [each.new_id() for each in (store, other) for _ in range(100)]
     await other.close()
     assert len(set(ids)) == 200
@@ -202,9 +203,10 @@ async def test_the_committer_settles_an_unknown_commit_exactly_once(
     assert await store.app_total(1) == 5
 
 
-async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: str) -> None:
-    stores = [MongoStore(mongod_uri, database=database) for _ in range(2)]
-    await stores[0].migrate()
+async def test_two_servers_on_one_user_lose_nothing(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    stores = [MongoStore(mongod_uri, database=migrated_database) for _ in range(2)]
     limits = CommitLimits(shards=1, batch_max=5)
     async with Committer(stores[0], limits) as here, Committer(stores[1], limits) as there:
 
@@ -232,12 +234,12 @@ async def test_two_servers_on_one_user_lose_nothing(mongod_uri: str, database: s
 
 @with_each_driver
 async def test_a_bad_account_fails_its_own_reads_and_no_others(
-    store: MongoStore, mongod_uri: str, database: str
+    store: MongoStore, mongod_uri: str, migrated_database: str
 ) -> None:
     number = {user: Int64(user) for user in (1, 2, 3)}
     with MongoClient[dict[str, Any]](mongod_uri) as client:
-        accounts = client[database].get_collection("user_credits")
-        client[database].command("collMod", "user_credits", validationLevel="off")
+        accounts = client[migrated_database].get_collection("user_credits")
+        client[migrated_database].command("collMod", "user_credits", validationLevel="off")
         accounts.insert_many(
             {
                 "user_id": number[user],
@@ -293,9 +295,9 @@ async def test_a_read_that_fails_is_unavailable(
 
 @with_each_driver
 async def test_a_read_is_unavailable_when_the_store_hangs(
-    mongod_uri: str, database: str, driver: Driver
+    mongod_uri: str, migrated_database: str, driver: Driver
 ) -> None:
-    store = MongoStore(mongod_uri, database=database, timeout_seconds=0.2, driver=driver)
+    store = MongoStore(mongod_uri, database=migrated_database, timeout_seconds=0.2, driver=driver)
     assert await store.account(1) is None
     async with failing(mongod_uri, "find", times=100, blockConnection=True, blockTimeMS=2000):
         hanging = (store.account(1), store.account(2), store.app_total(1), listed(store))

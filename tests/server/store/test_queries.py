@@ -101,15 +101,14 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["memory", *Driver])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         twin = MemoryStore()
         await write(twin, HISTORY)
         yield twin
         return
-    mongo = MongoStore(mongod_uri, database=database, driver=request.param)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
     await write(mongo, HISTORY)
     yield mongo
     await mongo.close()
@@ -317,27 +316,28 @@ async def test_an_entry_that_is_written_during_the_search_of_a_time_is_not_in_th
 
 
 @pytest.fixture
-async def mongo(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
-    store = MongoStore(mongod_uri, database=database)
-    await store.migrate()
+async def mongo(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoStore]:
+    store = MongoStore(mongod_uri, database=migrated_database)
     await write(store, HISTORY)
     yield store
     await store.close()
 
 
 @pytest.fixture
-def profile(mongod_uri: str, database: str) -> Iterator[Any]:
+def profile(mongod_uri: str, migrated_database: str) -> Iterator[Any]:
     """Return a function that returns the reads since it was called first."""
     client: MongoClient[dict[str, Any]] = MongoClient(mongod_uri)
 
     def reads() -> list[dict[str, Any]]:
-        client[database].command("profile", 0)
-        found = list(client[database]["system.profile"].find({"op": {"$in": ["query", "getmore"]}}))
-        client[database].drop_collection("system.profile")
-        client[database].command("profile", 2)
+        client[migrated_database].command("profile", 0)
+        found = list(
+            client[migrated_database]["system.profile"].find({"op": {"$in": ["query", "getmore"]}})
+        )
+        client[migrated_database].drop_collection("system.profile")
+        client[migrated_database].command("profile", 2)
         return found
 
-    client[database].command("profile", 0)
+    client[migrated_database].command("profile", 0)
     yield reads
     client.close()
 

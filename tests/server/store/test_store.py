@@ -21,13 +21,12 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 @pytest.fixture(params=["memory", Driver.MOTOR])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore(page_size=3)
         return
-    mongo = MongoStore(mongod_uri, database=database, page_size=3, driver=request.param)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database, page_size=3, driver=request.param)
     yield mongo
     await mongo.close()
 
