@@ -67,6 +67,7 @@ from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.settings import ClientSettings
 from credit_client.sync.session import Session
 from credit_client.transport import Transport
+from credit_client.verification import HistoryVerifier
 from credit_client.writes import NotedOptions, WriteOptions
 '''
 

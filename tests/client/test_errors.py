@@ -39,6 +39,10 @@ SAMPLES: list[CreditError] = [
     errors.GrantNotFound("m", grant_id="g"),
     errors.GrantEmpty("m", grant_id="g"),
     errors.ExpiresTooEarly("m", expires_at=NOW, starts_at=NOW),
+    errors.HistoryAltered(
+        "m", finding=errors.Finding.CHANGED, user_id=7, app_id=1, sequence=3, request_id="r"
+    ),
+    errors.CheckpointRejected("m"),
     errors.HoldNotFound("m", hold_id="h"),
     errors.HoldSettled("m", captured=1, released=2, settled_at=NOW),
     errors.HoldAlreadyCaptured("m", captured=1, released=2, settled_at=NOW),

@@ -36,6 +36,8 @@ def test_the_public_names_are_these() -> None:
         "BatchOperation",
         "BatchTooLarge",
         "CapExceeded",
+        "Checkpoint",
+        "CheckpointRejected",
         "ClientClosed",
         "ClientSettings",
         "ClockSkewed",
@@ -50,6 +52,7 @@ def test_the_public_names_are_these() -> None:
         "ErrorReason",
         "ExpiresTooEarly",
         "ExpiringCredits",
+        "Finding",
         "Forecast",
         "ForecastStep",
         "Grant",
@@ -57,6 +60,8 @@ def test_the_public_names_are_these() -> None:
         "GrantEmpty",
         "GrantNotFound",
         "GrantsFull",
+        "HistoryAltered",
+        "HistoryVerifier",
         "Hold",
         "HoldAlreadyCaptured",
         "HoldAlreadyReleased",
@@ -125,6 +130,7 @@ def test_the_public_names_are_these() -> None:
         "Webhook",
         "WebhookUrlNotAllowed",
         "WriteOptions",
+        "load_checkpoint",
         "request_id",
     ]
     assert all(hasattr(credit_client, name) for name in credit_client.__all__)
@@ -200,7 +206,7 @@ def test_the_client_has_these_methods() -> None:
         "balance": ["app_id", "user_id", *read],
         "balance_details": ["app_id", "user_id", *read],
         "purchases": ["user_id", "after_sequence", *read],
-        "transactions": ["user_id", "after_sequence", *read],
+        "transactions": ["user_id", "after_sequence", "verify", *read],
         "resolve_user": ["app_id", "external_id", "timeout_seconds"],
         "find_user": [*at, "external_id", "timeout_seconds"],
         "query_transactions": [

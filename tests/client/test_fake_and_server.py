@@ -43,7 +43,7 @@ class Protocol:
 
     def __init__(self) -> None:
         self.lines: list[object] = []
-        self._names: dict[str, str] = {}
+        self._names: dict[str | bytes, str] = {}
         self._numbers = itertools.count(1)
 
     async def take(self, awaited: Awaitable[Any]) -> Any:
@@ -74,6 +74,9 @@ class Protocol:
                 if len(value) in {24, 25, 32} and " " not in value:
                     return self._names.setdefault(value, f"id {next(self._numbers)}")
                 return value
+            case bytes() if value:
+                # A hash, which covers ids and times.
+                return self._names.setdefault(value, f"hash {next(self._numbers)}")
             case dict():
                 return {key: self._plain(each) for key, each in value.items()}
             case list() | tuple():

@@ -212,6 +212,8 @@ class _Auditor:
         receipt = _receipt(decided.main, self._histories[decided.main.user_id])
         receipt.replayed = decided.replayed
         receipt.validated = not decided.replayed and getattr(request, "validate_only", False)
+        if receipt.validated:
+            receipt.hash = b""
         return receipt
 
     def _read_findings(self, call: Call, read: Read) -> Iterator[str]:
@@ -298,6 +300,7 @@ def _receipt(entry: Entry, history: History) -> Receipt:
         balance=max(0, balance),
         owed=max(0, -balance),
         sequence=entry.sequence,
+        hash=history.hash(entry.id),
     )
     captures = entry.type is TransactionType.USE and entry.related_id
     if entry.type in (TransactionType.ADD, TransactionType.USE) and not captures:

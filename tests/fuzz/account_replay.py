@@ -40,6 +40,10 @@ class History:
         """Return the id of the purchase that an entry paid for."""
         return next((one.purchase_id for one in self.shown if one.id == entry_id), "")
 
+    def hash(self, entry_id: str) -> bytes:
+        """Return the hash of an entry."""
+        return next((one.hash for one in self.shown if one.id == entry_id), b"")
+
 
 class Replay:
     """The histories of all users.

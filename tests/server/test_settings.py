@@ -72,6 +72,7 @@ GIVEN: dict[str, tuple[str, object]] = {
     "clock_skew_seconds_max": ("3.5", 3.5),
     "settle_per_second": ("50", 50.0),
     "webhook_allow_private": ("true", True),
+    "begin_hash_chains": ("false", False),
     "user_ids_from": ("3000000000", 3_000_000_000),
     "commit_waiting_max": ("9", 9),
     "commit_wait_seconds_max": ("0.75", 0.75),

@@ -171,9 +171,13 @@ async def test_a_sound_ledger_of_all_kinds_passes(kinds: Documents) -> None:
         (_set("purchases", 0, refunded_credits=2), "a purchase shows other refunds"),
         (_set("credit_transactions", 8, delta=4), "an entry has another"),
         (_set("credit_transactions", 8, type="expire"), "without an adjustment"),
+        (_set("credit_transactions", 4, hash=b"forged"), "the hashes of a history are not a chain"),
+        (_set("credit_transactions", 4, hash=None), "the hashes of a history are not a chain"),
+        (_set("credit_transactions", 4, previous_hash=None), "are not a chain"),
+        (_set("user_credits", 0, **{"balances.0.head": b"forged"}), "another hash"),
     ],
 )
-async def test_a_forgery_of_a_grant_a_hold_or_a_refund_is_named(
+async def test_a_forgery_of_a_grant_a_hold_a_refund_or_a_hash_is_named(
     kinds: Documents, forge: Callable[[Documents], None], named: str
 ) -> None:
     forge(kinds)

@@ -61,6 +61,8 @@ def findings(database: Database[dict[str, Any]], *, totals: bool = True) -> list
             _sequences(),
         ),
         ("a history adds up to another balance than is held", transactions.name, _sums()),
+        ("the hashes of a history are not a chain", transactions.name, _chains()),
+        ("an account has another hash than its latest entry", transactions.name, _heads()),
         ("an account has no history", "user_credits", _without("credit_transactions", "user_id")),
         ("a payment without its purchase", transactions.name, _unbought()),
         ("a purchase without its payment", "purchases", _unpaid()),
@@ -136,6 +138,43 @@ def _sequences() -> list[Stage]:
         _join("user_credits", "_id", "user_id", "account"),
         {"$match": {"$expr": wrong}},
         {"$project": shown},
+    ]
+
+
+def _chains() -> list[Stage]:
+    """Return entries whose previous hash is not the hash of the entry before in the app.
+
+    What a hash covers is not computed here: a consumer of the history does that.
+    """
+    window = {
+        "partitionBy": _BY_USER_AND_APP,
+        "sortBy": {"sequence": 1},
+        "output": {"before": {"$shift": {"output": "$hash", "by": -1}}},
+    }
+    linked = {"$eq": [{"$ifNull": ["$previous_hash", None]}, {"$ifNull": ["$before", None]}]}
+    hashed = {"$or": [{"$gt": ["$hash", None]}, {"$eq": [{"$ifNull": ["$before", None]}, None]}]}
+    return [
+        {"$setWindowFields": window},
+        {"$match": {"$expr": {"$not": [{"$and": [linked, hashed]}]}}},
+    ]
+
+
+def _heads() -> list[Stage]:
+    """Return users whose account does not have the hashes of their latest entries, by app."""
+    held = {
+        "$map": {
+            "input": {"$ifNull": [{"$first": "$account.balances"}, []]},
+            "in": {"app_id": "$$this.app_id", "head": {"$ifNull": ["$$this.head", None]}},
+        }
+    }
+    latest = {"$max": {"sequence": "$sequence", "hash": {"$ifNull": ["$hash", None]}}}
+    heads = {"$push": {"app_id": "$_id.app_id", "head": "$latest.hash"}}
+    return [
+        {"$group": {"_id": _BY_USER_AND_APP, "latest": latest}},
+        {"$group": {"_id": "$_id.user_id", "heads": heads}},
+        _join("user_credits", "_id", "user_id", "account"),
+        {"$project": {"heads": 1, "held": held}},
+        {"$match": {"$expr": {"$not": [{"$setEquals": ["$heads", "$held"]}]}}},
     ]
 
 

@@ -35,6 +35,7 @@ from credit_server.store.port import (
     Changes,
     DirectoryUser,
     ExternalId,
+    Head,
     HoldRow,
     LogPage,
     LogPosition,
@@ -222,6 +223,9 @@ class FailingStore(MemoryStore):
         raise self._error
 
     async def find_user(self, name: int | ExternalId) -> DirectoryUser | None:
+        raise self._error
+
+    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
         raise self._error
 
     async def policy(self, app_id: int) -> AppPolicy:

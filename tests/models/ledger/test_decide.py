@@ -26,6 +26,7 @@ from credit_models.ledger import (
     Transaction,
     Use,
     decide,
+    hash_of,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -205,8 +206,10 @@ def test_an_accepted_add_writes_the_account_and_the_history() -> None:
         created_by=3,
         key="k",
     )
+    entry = replace(entry, hash=hash_of(entry, b""))
+    changed = account(balance=110, revision=6, updated_at=NOW, updated_by=3)
     assert outcome == Accepted(
-        accounts=(account(balance=110, revision=6, updated_at=NOW, updated_by=3),),
+        accounts=(replace(changed, heads={1: entry.hash}),),
         transactions=(entry,),
         main=entry,
         purchase=None,

@@ -39,6 +39,8 @@ ENTRY = Transaction(
     purchase_id="p",
     report_id="r",
     report_name="R",
+    previous_hash=b"P",
+    hash=b"H",
 )
 LATER = NOW + timedelta(hours=1)
 # No entry of the ledger has all details; the conversion does not know that.
@@ -124,7 +126,7 @@ ACCOUNT = Account(
                     transaction=replace(GRANTED, balance_after=-1), replayed=True, validated=True
                 )
             ),
-            {"balance", "purchase_id"},
+            {"balance", "hash", "purchase_id"},
         ),
         (messages.grant_to_message(GRANT), set()),
         (messages.hold_to_message(HOLD), {"released", "settled_at"}),
@@ -153,10 +155,10 @@ def test_every_field_of_an_answer_is_filled(
 
 
 @pytest.mark.parametrize("kind", [Kind.ADD, Kind.USE])
-def test_the_receipt_of_a_plain_write_is_that_of_0_2_0(kind: Kind) -> None:
+def test_the_receipt_of_a_plain_write_is_that_of_0_2_0_with_the_hash(kind: Kind) -> None:
     entry = replace(ENTRY, kind=kind)
     data = encode(messages.receipt_to_message(Receipt(transaction=entry, replayed=False)))
-    assert data == b"\x0a\x01t\x12\x01p\x18\x04\x20\x05"
+    assert data == b"\x0a\x01t\x12\x01p\x18\x04\x20\x05\x8a\x01\x01H"
 
 
 def test_balances_are_in_the_order_of_their_apps() -> None:

@@ -36,6 +36,8 @@ ROW = TransactionRow(
     key="k",
     report_id="r",
     report_name="R",
+    previous_hash=b"P",
+    hash=b"H",
 )
 FULL_ROW = ROW._replace(
     kind=Kind.EXTEND,
@@ -104,6 +106,8 @@ def test_every_field_of_a_transaction_is_its_own() -> None:
         created_at=1,
         report_id="",
         report_name="",
+        previous_hash=b"",
+        hash=b"",
     )
     owing = first._replace(balance_after=-7)
     rows = [ROW, FULL_ROW, first, owing, first, ROW]
@@ -123,6 +127,8 @@ def test_every_field_of_a_transaction_is_its_own() -> None:
         effect=-3,
         report_id="r",
         report_name="R",
+        previous_hash=b"P",
+        hash=b"H",
     )
     full = replace(
         used,
@@ -143,6 +149,8 @@ def test_every_field_of_a_transaction_is_its_own() -> None:
         effect=3,
         report_id="",
         report_name="",
+        previous_hash=b"",
+        hash=b"",
         created_at=datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC),
     )
     in_debt = replace(added, owed_after=7)

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from credit_models.ledger import Account, Kind, Transaction
+from credit_models.ledger import GENESIS, Account, Kind, Transaction, hash_of
 from credit_server.store.memory import MemoryStore
 
 from tests.server.commit.scripted_store import history
@@ -30,10 +30,15 @@ async def audit(store: MemoryStore, *users: int) -> None:
 def _check_history(account: Account, entries: list[Transaction]) -> None:
     assert [entry.sequence for entry in entries] == list(range(1, account.revision + 1))
     sums: Counter[int] = Counter()
+    heads: dict[int, bytes] = {}
     for entry in entries:
+        assert entry.previous_hash == heads.get(entry.app_id, GENESIS)
+        assert entry.hash == hash_of(entry, entry.previous_hash)
+        heads[entry.app_id] = entry.hash
         sums[entry.app_id] += entry.effect
         assert entry.balance_after == sums[entry.app_id], entry
     assert {app: sums[app] for app in account.balances} == dict(account.balances)
+    assert heads == account.heads
 
 
 def _check_holds(account: Account, entries: list[Transaction]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from credit_models.ledger import (
+    GENESIS,
     Command,
     CreditsLimitExceeded,
     InsufficientCredits,
@@ -51,6 +52,20 @@ async def test_an_accepted_command_is_answered_with_its_receipt(store: ScriptedS
     assert receipt.transaction.id == command.transaction_id
     assert not receipt.replayed
     assert await history(store) == [receipt.transaction]
+
+
+async def test_a_chain_of_hashes_begins_only_if_it_may_and_then_continues(
+    store: ScriptedStore,
+) -> None:
+    for genesis in (None, GENESIS, None):
+        async with Committer(store, LIMITS, genesis=genesis) as committer:
+            await asyncio.gather(*(committer.submit(add(store)) for _ in range(2)))
+    entries = await history(store)
+    assert [bool(entry.hash) for entry in entries] == [False, False, True, True, True, True]
+    assert [entry.previous_hash for entry in entries[2:]] == [
+        GENESIS,
+        *(entry.hash for entry in entries[2:-1]),
+    ]
 
 
 async def test_concurrent_writes_share_a_transaction(store: ScriptedStore) -> None:

@@ -182,6 +182,7 @@ def test_the_validator_agrees_with_the_model() -> None:
         "properties": {
             "app_id": {"bsonType": "long", "minimum": 1, "maximum": 2**32 - 1},
             "balance": {"bsonType": "long", "minimum": 1 - 2**32, "maximum": 2**32 - 1},
+            "head": {"bsonType": "binData"},
         },
     }
     properties = schema.validator_of(TransactionDocument)["$jsonSchema"]["properties"]

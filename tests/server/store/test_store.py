@@ -488,3 +488,59 @@ async def test_concurrent_totals_are_each_apps_own(store: Store) -> None:
 @with_each_driver
 async def test_a_reachable_store_answers_a_ping(store: Store) -> None:
     await store.ping()
+
+
+@with_each_driver
+async def test_heads_are_those_of_an_app_by_user(store: Store) -> None:
+    heads = {1: b"\x01" * 33, 2: b"\x02" * 33}
+    accounts = [
+        replace(account(user), balances={1: 10, 2: 5}, heads=heads if user != 5 else {2: heads[2]})
+        for user in (9, 2**32 - 1, 7, 5, 8)
+    ]
+    async with store.writer().begin() as transaction:
+        await transaction.write(changes(accounts=[(0, each) for each in accounts]))
+        await transaction.commit()
+    assert await store.heads(3, limit=10) == []
+    assert await store.heads(1, limit=2) == [(7, heads[1]), (8, heads[1])]
+    assert await store.heads(1, after_user=8, limit=2) == [(9, heads[1]), (2**32 - 1, heads[1])]
+    assert await store.heads(1, after_user=2**32 - 1, limit=2) == []
+    assert [head.user_id for head in await store.heads(2, limit=10)] == [5, 7, 8, 9, 2**32 - 1]
+
+
+async def test_hashes_are_stored_and_a_head_moves_with_its_account(store: Store) -> None:
+    first = replace(entry(store, key="k"), hash=b"\x01" * 33)
+    second = replace(entry(store, sequence=2), previous_hash=first.hash, hash=b"\x02" * 33)
+    bare = entry(store, sequence=3)
+    made = replace(account(revision=3), heads={1: second.hash})
+    async with store.writer().begin() as transaction:
+        await transaction.write(changes(accounts=[(0, made)], transactions=[first, second, bare]))
+        await transaction.commit()
+    pages = [page async for page in store.list_transactions(7)]
+    assert [(one.previous_hash, one.hash) for one in pages[0]] == [
+        (b"", first.hash),
+        (first.hash, second.hash),
+        (b"", b""),
+    ]
+    found = await store.find_transaction((7, 1, "k"))
+    assert found is not None
+    assert found.hash == first.hash
+    async with store.writer().begin() as transaction:
+        assert await transaction.transactions([(7, 1, "k")], []) == [first]
+        (stored,) = (await transaction.accounts([7])).values()
+        assert stored.heads == {1: second.hash}
+        await transaction.commit()
+    moved = replace(stored, revision=4, heads={1: b"\x04" * 33})
+    async with store.writer().begin() as transaction:
+        await transaction.write(
+            Changes(
+                accounts=[(stored, moved)],
+                transactions=[],
+                purchases=[],
+                totals={},
+                counter_shard=0,
+            )
+        )
+        await transaction.commit()
+    held = await store.account(7)
+    assert held is not None
+    assert held.heads == {1: b"\x04" * 33}

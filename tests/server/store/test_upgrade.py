@@ -220,7 +220,7 @@ async def test_servers_of_0_2_0_write_while_the_database_is_migrated(
 
     # Each step of the migration is slow, so that writes meet all of them.
     slow = {"failCommands": STEPS, "blockConnection": True, "blockTimeMS": 20}
-    async with Committer(store) as committer:
+    async with Committer(store, genesis=None) as committer:
         writers = [asyncio.create_task(write(user)) for user in (7, 8, 9)]
         with failpoint(client, "alwaysOn", **slow):
             assert await store.migrate() == 4

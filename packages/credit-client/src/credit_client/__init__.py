@@ -46,6 +46,7 @@ from credit_models import WatchResponse as WatchEvent
 from credit_models.constraints import Violation
 
 from credit_client.batch import Batch, BatchOperation
+from credit_client.checkpoint import Checkpoint, load_checkpoint
 from credit_client.client import CreditClient
 from credit_client.errors import (
     AccessDenied,
@@ -59,6 +60,7 @@ from credit_client.errors import (
     BatchAborted,
     BatchTooLarge,
     CapExceeded,
+    CheckpointRejected,
     ClientClosed,
     ClockSkewed,
     CreditError,
@@ -66,9 +68,11 @@ from credit_client.errors import (
     DeadLetterNotFound,
     DeadlineExceeded,
     ExpiresTooEarly,
+    Finding,
     GrantEmpty,
     GrantNotFound,
     GrantsFull,
+    HistoryAltered,
     HoldAlreadyCaptured,
     HoldAlreadyReleased,
     HoldExceeded,
@@ -115,6 +119,7 @@ from credit_client.hold_handle import HoldHandle, PendingHold
 from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.request import request_id
 from credit_client.settings import ClientSettings, Streams
+from credit_client.verification import HistoryVerifier
 from credit_client.writes import NotedOptions, WriteOptions
 
 __all__ = [
@@ -139,6 +144,8 @@ __all__ = [
     "BatchOperation",
     "BatchTooLarge",
     "CapExceeded",
+    "Checkpoint",
+    "CheckpointRejected",
     "ClientClosed",
     "ClientSettings",
     "ClockSkewed",
@@ -153,6 +160,7 @@ __all__ = [
     "ErrorReason",
     "ExpiresTooEarly",
     "ExpiringCredits",
+    "Finding",
     "Forecast",
     "ForecastStep",
     "Grant",
@@ -160,6 +168,8 @@ __all__ = [
     "GrantEmpty",
     "GrantNotFound",
     "GrantsFull",
+    "HistoryAltered",
+    "HistoryVerifier",
     "Hold",
     "HoldAlreadyCaptured",
     "HoldAlreadyReleased",
@@ -228,5 +238,6 @@ __all__ = [
     "Webhook",
     "WebhookUrlNotAllowed",
     "WriteOptions",
+    "load_checkpoint",
     "request_id",
 ]

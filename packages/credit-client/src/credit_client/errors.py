@@ -56,6 +56,8 @@
     │   ├── ClockSkewed         the server: retry later
     │   └── StoreUnavailable    the server: retry later
     ├── DeadlineExceeded        unknown: retry, with more time
+    ├── HistoryAltered          the operator: a history is not what the server has written
+    ├── CheckpointRejected      your app, or the operator: a checkpoint is not what was signed
     ├── ClientClosed            your app: the client was not open, or was closed during the call
     ├── InternalError           the server: report it, with the request id
     └── ProtocolMismatch        the server, or a proxy: the answer breaks the contract
@@ -855,6 +857,64 @@ class DeadlineExceeded(CreditError):
     """
 
     status = Status.DEADLINE_EXCEEDED
+
+
+class Finding(Enum):
+    """How a history differs from what the server has written."""
+
+    CHANGED = "changed"
+    """A field of the transaction was changed: it does not have its hash."""
+
+    CHAIN_BROKEN = "chain_broken"
+    """The transaction does not follow the one before it: one was removed, inserted or replaced."""
+
+    OUT_OF_ORDER = "out_of_order"
+    """The transaction's `sequence` is not greater than the one before."""
+
+    HASH_MISSING = "hash_missing"
+    """The transaction has no hash, and an earlier one of the user in the app has one."""
+
+    VERSION_UNKNOWN = "version_unknown"
+    """The hash is of a scheme that this SDK does not know: update the SDK to check it."""
+
+    BALANCE_WRONG = "balance_wrong"
+    """The balance before and the effect do not add up to the balance after the transaction."""
+
+    RECEIPT_DIFFERS = "receipt_differs"
+    """The transaction is not the one that a receipt acknowledged."""
+
+    RECEIPT_MISSING = "receipt_missing"
+    """The history does not have a transaction that a receipt acknowledged."""
+
+    CHECKPOINT_DIFFERS = "checkpoint_differs"
+    """The history does not have the transaction of the user that a checkpoint covers."""
+
+
+@_figures
+class HistoryAltered(_Refusal):
+    """A history is not what the server has written. Keep it, and ask the operator.
+
+    Attributes:
+        finding: The difference.
+        user_id: The user; 0 if it is not known.
+        app_id: The app; 0 if it is not known.
+        sequence: The `sequence` of the first transaction that is wrong or missing; 0 if it is not
+            known, which is so for `Finding.CHECKPOINT_DIFFERS`.
+    """
+
+    status = Status.DATA_LOSS
+    outcome = Outcome.NO_CHANGE
+    finding: Finding
+    user_id: int = 0
+    app_id: int = 0
+    sequence: int = 0
+
+
+class CheckpointRejected(CreditError):
+    """A checkpoint is not what was signed with the key. Its heads prove nothing."""
+
+    status = Status.DATA_LOSS
+    outcome = Outcome.NO_CHANGE
 
 
 class ClientClosed(CreditError):

@@ -42,6 +42,7 @@ from credit_client.methods import (
     USER_CREDITS,
 )
 from credit_client.request import Values
+from credit_client.verification import HistoryVerifier, verified
 
 _PAGE_SIZE = 1000
 
@@ -163,11 +164,26 @@ class Reads(ABC):
         *,
         user_id: int | str,
         after_sequence: int = 0,
+        verify: bool | HistoryVerifier = False,
         min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[CreditTransaction, None]:
-        """Return a user's transactions, oldest first. All else is as for `purchases`."""
-        return self._open_caller.stream(
+        """Return a user's transactions, oldest first. All else is as for `purchases`.
+
+        Args:
+            user_id: The user.
+            after_sequence: The transactions after this `sequence`; 0 for all.
+            verify: Whether to check that the history was not changed since it was written: its
+                hashes and balances and, with a `HistoryVerifier`, the receipts and the checkpoint
+                that it was given. A transaction is checked before it is returned, and the end of
+                the list when the loop reaches it.
+            min_revision: As for `user_credits`.
+            timeout_seconds: As for `purchases`.
+
+        Raises:
+            HistoryAltered: The history is not what the server has written.
+        """
+        rows = self._open_caller.stream(
             TRANSACTIONS,
             {
                 "user_id": user_id,
@@ -176,6 +192,13 @@ class Reads(ABC):
             },
             timeout_seconds=timeout_seconds,
         )
+        if verify is False:
+            return rows
+        if verify is True:
+            verify = HistoryVerifier(after_sequence=after_sequence)
+        if isinstance(user_id, int):
+            verify.expect(user_id=user_id)
+        return verified(rows, verify)
 
     def query_transactions(
         self,

@@ -8,9 +8,12 @@ import signal
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import structlog
+from credit_models.checkpoint import Checkpoint
+from credit_models.ledger import GENESIS
 from grpclib._typing import ICheckable
 from grpclib.health.check import ServiceStatus
 
@@ -29,6 +32,7 @@ from credit_server.api.operations import KINDS
 from credit_server.api.service import CreditService
 from credit_server.api.watch_hub import WatchHub
 from credit_server.banner import address_of, banner
+from credit_server.checkpoint import write_checkpoint
 from credit_server.commit import Clock, Committer, EventOrder, Sweeper, SweepLimits
 from credit_server.embedded import EmbeddedError, EmbeddedMongod
 from credit_server.embedded.restarting import keep_running
@@ -110,6 +114,13 @@ async def migrate(settings: StoreSettings) -> int:
         return await opened.store.migrate()
 
 
+async def checkpoint(settings: StoreSettings, app_id: int, *, key: Path, file: Path) -> Checkpoint:
+    """Write a checkpoint of an app; see `write_checkpoint`."""
+    async with open_store(settings) as opened:
+        await opened.store.verify_schema()
+        return await write_checkpoint(opened.store, app_id, key=key, file=file)
+
+
 async def serve(settings: ServerSettings, assignment: Assignment | None = None) -> None:
     """Serve until SIGINT or SIGTERM, then stop without losing anything.
 
@@ -158,6 +169,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 observer=observed.telemetry.commits,
                 start=supervisor.start,
                 turns=() if worker is None else worker.turns,
+                genesis=GENESIS if settings.begin_hash_chains else None,
             ) as committer,
             supervisor.parts_needed(),
             Sender(allow_private=settings.webhook_allow_private) as sender,

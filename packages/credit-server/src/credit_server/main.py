@@ -1,4 +1,4 @@
-"""The command `credit-server`: serve, migrate, doctor and token.
+"""The command `credit-server`: serve, migrate, doctor, checkpoint and token.
 
 Each command imports what it runs. The import of MongoDB's driver, the telemetry and the doctor's
 checks takes a third of the start time, and `--help`, `--version` and `token` use none of them.
@@ -11,10 +11,12 @@ import shutil
 import sys
 from collections.abc import Coroutine, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import structlog
 import typer
+from credit_models.ledger import UINT32_MAX
 from pydantic import ValidationError
 
 from credit_server import development, log
@@ -57,8 +59,8 @@ cli = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Serve a credit ledger over gRPC, and look after its database.",
-    epilog="Each option of serve, migrate and doctor is also an environment variable: --port is"
-    " CREDIT_PORT. An option outranks its variable.",
+    epilog="Each setting of serve, migrate, doctor and checkpoint is also an environment variable:"
+    " --port is CREDIT_PORT. An option outranks its variable.",
 )
 cli.add_typer(development.cli, name="token")
 
@@ -137,6 +139,39 @@ def migrate(given: Given) -> None:
     settings = _load(StoreSettings, given)
     number = _run(app.migrate(settings))
     typer.echo(f"the database '{settings.mongodb_database}' has schema version {number}")
+
+
+@cli.command(
+    name="checkpoint", cls=GroupedCommand, short_help="Sign the histories of an app's users."
+)
+@with_settings(StoreSettings)
+def write_checkpoint(
+    given: Given,
+    app_id: Annotated[
+        int, typer.Option("--app", min=1, max=UINT32_MAX, help="The app.", show_default=False)
+    ],
+    key: Annotated[
+        Path,
+        typer.Option(
+            "--key",
+            dir_okay=False,
+            show_default=False,
+            help="The private key: Ed25519, in PEM. openssl genpkey -algorithm ed25519 makes one.",
+        ),
+    ],
+    file: Annotated[
+        Path, typer.Option("--file", dir_okay=False, show_default=False, help="The file to write.")
+    ],
+) -> None:
+    """Write a file with the hash of the latest entry of each user in an app, and sign it.
+
+    Whoever has the file can prove later that entries which it covers were changed or removed.
+    """
+    from credit_server import app  # noqa: PLC0415 - see the top of the file
+
+    settings = _load(StoreSettings, given)
+    made = _run(app.checkpoint(settings, app_id, key=key, file=file))
+    typer.echo(f"{file} covers {made.size:,} users of app {app_id}, root {made.root.hex()}")
 
 
 @cli.command(

@@ -50,6 +50,7 @@ from credit_client.cli.output import Format, Layout, record_of, show, show_json,
 from credit_client.cli.statement import statement
 from credit_client.cli.table import Record
 from credit_client.cli.times import moment, read_option
+from credit_client.cli.verifying import verify_history
 from credit_client.cli.watching import watch
 from credit_client.cli.webhooks import webhook
 from credit_client.client import CreditClient
@@ -275,6 +276,8 @@ def user_summary(
 
 for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
+
+app.command("verify-history", cls=Command)(verify_history)
 
 app.add_typer(alert, name="alert")
 app.add_typer(webhook, name="webhook")

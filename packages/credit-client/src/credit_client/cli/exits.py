@@ -22,6 +22,7 @@ from credit_client.errors import (
     AvailableTooLow,
     BalanceOverflow,
     CapExceeded,
+    CheckpointRejected,
     CreditError,
     CreditsLimitExceeded,
     DeadLetterNotFound,
@@ -30,6 +31,7 @@ from credit_client.errors import (
     GrantEmpty,
     GrantNotFound,
     GrantsFull,
+    HistoryAltered,
     HoldExceeded,
     HoldLifeExceeded,
     HoldNotFound,
@@ -86,6 +88,7 @@ class Exit(IntEnum):
     NOT_POSSIBLE = 15
     CAP_EXCEEDED = 16
     CONDITION_FAILED = 17
+    HISTORY_ALTERED = 18
     HUNG_UP = 129  # 128 + SIGHUP, as shells have it
     INTERRUPTED = 130  # 128 + SIGINT
     QUIT = 131  # 128 + SIGQUIT
@@ -122,6 +125,9 @@ MEANINGS: dict[Exit, str] = {
     Exit.CONDITION_FAILED: (
         "the user's revision is not the expected one or is lower than required, or the balance"
         " would be too low"
+    ),
+    Exit.HISTORY_ALTERED: (
+        "a history was changed since the server wrote it, or a checkpoint is not what was signed"
     ),
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",
@@ -181,6 +187,8 @@ _BY_ERROR: dict[type[CreditError], Exit] = {
     RevisionChanged: Exit.CONDITION_FAILED,
     RevisionNotReached: Exit.CONDITION_FAILED,
     AvailableTooLow: Exit.CONDITION_FAILED,
+    HistoryAltered: Exit.HISTORY_ALTERED,
+    CheckpointRejected: Exit.HISTORY_ALTERED,
     AccessDenied: Exit.ACCESS_DENIED,
     TokenUnavailable: Exit.ACCESS_DENIED,
     RateLimited: Exit.RATE_LIMITED,

@@ -4,6 +4,7 @@ import dataclasses
 import datetime as dt
 import json
 import sys
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def fields_of(message_type: type) -> tuple[str, ...]:
 def record_of(message: object) -> Record:
     """Return all fields of a message under the contract's names, the unset ones too.
 
-    Times become ISO 8601 in UTC, enums their names, and integers stay integers.
+    Times become ISO 8601 in UTC, enums their names, bytes base64, and integers stay integers.
     """
     if not dataclasses.is_dataclass(message):
         raise TypeError(f"{type(message).__name__} is not a message")
@@ -118,12 +119,16 @@ def show(record: Record, output: Format, *, utc: bool = False) -> None:
 
 
 def show_receipt(receipt: Receipt, output: Format) -> None:
-    """Write the receipt of a write, in a table with the balance before the one after it."""
+    """Write the receipt of a write, in a table with the balance before the one after it.
+
+    A table does not have the hash, which people do not compare.
+    """
     record = dict(record_of(receipt))
     if output is Format.TABLE:
         record |= {name: record.pop(name) for name in _LAST}
         if receipt.revision in (0, receipt.sequence):
             del record["revision"]
+        del record["hash"]
         if receipt.validated:
             del record["replayed"], record["transaction_id"]
     show(record, output)
@@ -264,6 +269,8 @@ def plain(value: object) -> object:
         return value.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, Enum):
         return value.name
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
     if isinstance(value, list):
         return [record_of(item) for item in value]
     if dataclasses.is_dataclass(value):

@@ -44,6 +44,7 @@ from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.settings import ClientSettings
 from credit_client.sync.session import Session
 from credit_client.transport import Transport
+from credit_client.verification import HistoryVerifier
 from credit_client.writes import NotedOptions, WriteOptions
 
 
@@ -2056,14 +2057,30 @@ class CreditClient:
         *,
         user_id: int | str,
         after_sequence: int = 0,
+        verify: bool | HistoryVerifier = False,
         min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Generator[CreditTransaction, None, None]:
-        """Return a user's transactions, oldest first. All else is as for `purchases`."""
+        """Return a user's transactions, oldest first. All else is as for `purchases`.
+
+        Args:
+            user_id: The user.
+            after_sequence: The transactions after this `sequence`; 0 for all.
+            verify: Whether to check that the history was not changed since it was written: its
+                hashes and balances and, with a `HistoryVerifier`, the receipts and the checkpoint
+                that it was given. A transaction is checked before it is returned, and the end of
+                the list when the loop reaches it.
+            min_revision: As for `user_credits`.
+            timeout_seconds: As for `purchases`.
+
+        Raises:
+            HistoryAltered: The history is not what the server has written.
+        """
         return self._session.rows(
             self._session.client.transactions(
                 user_id=user_id,
                 after_sequence=after_sequence,
+                verify=verify,
                 min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             )

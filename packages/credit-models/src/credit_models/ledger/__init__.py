@@ -1,5 +1,8 @@
 """The ledger's rules as pure functions, without I/O, clock, random numbers or floats."""
 
+from credit_models.entry_hash import (
+    GENESIS,
+)
 from credit_models.ledger.alerts import (
     changed_alerts,
 )
@@ -9,6 +12,9 @@ from credit_models.ledger.batch_size import (
 )
 from credit_models.ledger.caps import (
     cap_statuses,
+)
+from credit_models.ledger.chain import (
+    hash_of,
 )
 from credit_models.ledger.commands import (
     HOLD_DEFAULT,
@@ -120,6 +126,7 @@ __all__ = [
     "ALERTS_MAX",
     "APPS_MAX",
     "BATCH_SIZE_MAX",
+    "GENESIS",
     "GRANTS_MAX",
     "HOLDS_MAX",
     "HOLD_DEFAULT",
@@ -210,6 +217,7 @@ __all__ = [
     "cap_statuses",
     "changed_alerts",
     "decide",
+    "hash_of",
     "invariant",
     "settle",
 ]

@@ -20,6 +20,7 @@ its theme, which covers the steps 4 to 9.
 from datetime import datetime
 from typing import assert_never
 
+from credit_models.entry_hash import GENESIS
 from credit_models.ledger.alerts import set_alert, with_events
 from credit_models.ledger.commands import (
     Add,
@@ -72,6 +73,8 @@ def decide(
     now: datetime,
     latest: datetime | None = None,
     target: Account | None = None,
+    *,
+    genesis: bytes | None = GENESIS,
 ) -> Outcome:
     """Return the outcome of a command.
 
@@ -82,6 +85,8 @@ def decide(
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have, at least `now`; None: there is no limit.
         target: The account of the user that gets credits by a transfer from another user.
+        genesis: The previous hash of the first entry of a user in an app that has a hash; None: no
+            chain begins, and those that have begun continue.
 
     Returns:
         All effects, or the earlier transaction, or the reason for the refusal.
@@ -92,7 +97,7 @@ def decide(
     """
     invariant(command.user_id == account.user_id, "a command is decided on its own user's account")
     if isinstance(command, (Add, Use)):
-        outcome = decide_plain(account, command, lookup, now, latest)
+        outcome = decide_plain(account, command, lookup, now, latest, genesis)
         if outcome is not None:
             # A plain command concerns a user who has no alerts of their own in the app.
             if command.policy is NO_POLICY or not isinstance(outcome, Accepted):
@@ -103,7 +108,7 @@ def decide(
         return repeated(command, lookup.earlier)
     if refusal := _limit_exceeded(command):
         return refusal
-    draft, target_draft = _drafts(account, command, now, latest, target)
+    draft, target_draft = _drafts(account, command, now, latest, target, genesis)
     effects = _apply(draft, target_draft, command, lookup)
     if not isinstance(effects, Effects):
         return effects
@@ -163,11 +168,12 @@ def _drafts(
     now: datetime,
     latest: datetime | None,
     target: Account | None,
+    genesis: bytes | None,
 ) -> tuple[Draft, Draft]:
     """Return the drafts of the account that pays and of the one that gets credits, settled."""
     at = created_at(account, now, latest)
     if len(command.users) == 1:
-        draft = target_draft = Draft(account, at)
+        draft = target_draft = Draft(account, at, genesis)
     else:
         invariant(
             target is not None and target.user_id == command.users[1],
@@ -175,7 +181,7 @@ def _drafts(
         )
         assert target is not None  # noqa: S101 - for the type checker
         at = max(at, created_at(target, now, latest))
-        draft, target_draft = Draft(account, at), Draft(target, at)
+        draft, target_draft = Draft(account, at, genesis), Draft(target, at, genesis)
     settle_app(draft, draft.app(command.app_id))
     if isinstance(command, TransferCredits):
         settle_app(target_draft, target_draft.app(command.to_app_id))

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
 
+from credit_models.entry_hash import GENESIS
 from credit_models.ledger.app_draft import NO_APP, AppDraft
+from credit_models.ledger.chain import chained
 from credit_models.ledger.commands import Command
 from credit_models.ledger.outcomes import Refunded, Refusal, RevisionChanged, TooManyApps
 from credit_models.ledger.records import (
@@ -74,9 +76,11 @@ class Draft:
         sequence: The `sequence` of the latest entry.
     """
 
-    __slots__ = ("_apps", "at", "entries", "sequence", "source")
+    __slots__ = ("_apps", "_genesis", "_heads", "at", "entries", "sequence", "source")
 
-    def __init__(self, source: Account, at: datetime) -> None:
+    def __init__(self, source: Account, at: datetime, genesis: bytes | None = GENESIS) -> None:
+        self._genesis = genesis
+        self._heads = dict(source.heads)
         self.source = source
         self.at = at
         self.entries: list[Transaction] = []
@@ -113,6 +117,7 @@ class Draft:
             id=source.id,
             balances=balances,
             apps=apps,
+            heads=self._heads,
             revision=self.sequence,
             created_at=source.created_at if first is None else first.created_at,
             updated_at=last.created_at,
@@ -180,6 +185,9 @@ class Draft:
             report_name=purchase[2],
             details=details,
         )
+        entry = chained(entry, self._heads.get(app.app_id, self._genesis))
+        if entry.hash:
+            self._heads[app.app_id] = entry.hash
         self.entries.append(entry)
         return entry
 
@@ -207,7 +215,8 @@ class Draft:
     def finish(self, main: Transaction) -> Transaction:
         """Return the command's own entry with the state that the command leaves.
 
-        The entry records it, so that the receipt of a retry is that of the first call.
+        The entry records it, so that the receipt of a retry is that of the first call. It is no
+        public field, so the hash does not cover it.
         """
         if self.entries[-1] is main:
             return main

@@ -7,6 +7,7 @@ three quarters.
 
 from datetime import datetime
 
+from credit_models.ledger.chain import chained
 from credit_models.ledger.commands import Add, Lookup, Use
 from credit_models.ledger.draft import created_at
 from credit_models.ledger.invariants import invariant
@@ -32,9 +33,23 @@ from credit_models.ledger.requests import repeated
 
 
 def decide_plain(
-    account: Account, command: Add | Use, lookup: Lookup, now: datetime, latest: datetime | None
+    account: Account,
+    command: Add | Use,
+    lookup: Lookup,
+    now: datetime,
+    latest: datetime | None,
+    genesis: bytes | None,
 ) -> Outcome | None:
-    """Return the outcome of a plain command, see `decide`; None if the command is not plain."""
+    """Return the outcome of a plain command, see `decide`; None if the command is not plain.
+
+    Args:
+        account: See `decide`, as for the other arguments.
+        command: The command.
+        lookup: What the command must know of the history.
+        now: The time.
+        latest: The latest time that an entry may have.
+        genesis: The previous hash of the first entry with a hash; None: no chain begins.
+    """
     if (
         command.app_id in account.apps
         or command.expected_revision is not None
@@ -43,6 +58,7 @@ def decide_plain(
         return None
     invariant(1 <= command.credits <= UINT32_MAX, "credits are 1 to 2**32 - 1")
     balance = account.balances.get(command.app_id, 0)
+    previous = account.heads.get(command.app_id, genesis)
     if isinstance(command, Use):
         # Comparing the same object with itself takes 0.3 µs.
         if command.once or (command.policy is not NO_POLICY and command.policy.caps != NO_CAPS):
@@ -51,7 +67,8 @@ def decide_plain(
             return repeated(command, lookup.earlier)
         if command.credits > balance:
             return InsufficientCredits(available=max(0, balance), required=command.credits)
-        return _used(account, command, balance - command.credits, created_at(account, now, latest))
+        at = created_at(account, now, latest)
+        return _used(account, command, balance - command.credits, at, previous)
     if lookup.earlier is not None:
         return repeated(command, lookup.earlier)
     if command.credits > command.credits_max:
@@ -60,10 +77,13 @@ def decide_plain(
         return BalanceOverflow(balance=balance, credits=command.credits)
     if command.app_id not in account.balances and len(account.balances) >= APPS_MAX:
         return TooManyApps(limit=APPS_MAX)
-    return _added(account, command, balance + command.credits, created_at(account, now, latest))
+    at = created_at(account, now, latest)
+    return _added(account, command, balance + command.credits, at, previous)
 
 
-def _added(account: Account, command: Add, balance_after: int, at: datetime) -> Accepted:
+def _added(
+    account: Account, command: Add, balance_after: int, at: datetime, previous: bytes | None
+) -> Accepted:
     entry = Transaction(
         id=command.transaction_id,
         user_id=command.user_id,
@@ -76,10 +96,13 @@ def _added(account: Account, command: Add, balance_after: int, at: datetime) -> 
         created_by=command.created_by,
         key=command.key,
     )
+    entry = chained(entry, previous)
     return Accepted((_changed(account, entry),), (entry,), entry)
 
 
-def _used(account: Account, command: Use, balance_after: int, at: datetime) -> Accepted:
+def _used(
+    account: Account, command: Use, balance_after: int, at: datetime, previous: bytes | None
+) -> Accepted:
     sequence = account.revision + 1
     entry = Transaction(
         id=command.transaction_id,
@@ -96,6 +119,7 @@ def _used(account: Account, command: Use, balance_after: int, at: datetime) -> A
         report_id=command.report_id,
         report_name=command.report_name,
     )
+    entry = chained(entry, previous)
     purchase = Purchase(
         id=command.purchase_id,
         user_id=command.user_id,
@@ -118,6 +142,7 @@ def _changed(account: Account, entry: Transaction) -> Account:
         id=account.id,
         balances={**account.balances, entry.app_id: entry.balance_after},
         apps=account.apps,
+        heads=account.with_head(entry),
         revision=entry.sequence,
         created_at=entry.created_at if first else account.created_at,
         updated_at=entry.created_at,

@@ -351,6 +351,7 @@ class Account:
         balances: The balance of every app in which the user ever had credits, or owed them:
             -(2**32 - 1) to 2**32 - 1. Held credits are not part of it.
         apps: What the account keeps for an app beyond its balance.
+        heads: The hash of the latest entry in an app, for each app whose entries have hashes.
         revision: The number of the user's transactions: the `sequence` of the latest one.
         created_at: The time of the first transaction; None before it.
         updated_at: The time of the latest transaction; None before the first.
@@ -362,6 +363,7 @@ class Account:
     id: str = ""
     balances: Mapping[int, int]
     apps: Mapping[int, AppAccount] = field(default_factory=dict)
+    heads: Mapping[int, bytes] = field(default_factory=dict)
     revision: int = 0
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -381,6 +383,10 @@ class Account:
     def balance(self, app_id: int) -> int:
         """Return the balance in an app; 0 if the user never had credits there."""
         return self.balances.get(app_id, 0)
+
+    def with_head(self, entry: "Transaction") -> Mapping[int, bytes]:
+        """Return `heads` after a new entry."""
+        return {**self.heads, entry.app_id: entry.hash} if entry.hash else self.heads
 
     def base(self, app_id: int) -> int:
         """Return the base credits in an app: the balance without those of grants."""
@@ -414,6 +420,11 @@ class Kind(Enum):
         """1 for a kind that adds to the balance, -1 for one that takes from it, else 0."""
         return _SIGNS[self]
 
+    @property
+    def has_end(self) -> bool:
+        """Whether it places a grant or a hold, or extends a hold."""
+        return self in _WITH_END
+
 
 _SIGNS = {
     Kind.ADD: 1,
@@ -434,6 +445,7 @@ _SIGNS = {
     Kind.CAP: 0,
     Kind.ALERT: 0,
 }
+_WITH_END = frozenset({Kind.GRANT, Kind.SCHEDULE, Kind.TRANSFER_IN, Kind.HOLD, Kind.EXTEND})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -507,6 +519,9 @@ class Transaction:
             too, with the name, to compare a retry with the first request.
         report_name: Its name for people; empty for other kinds than USE.
         details: What it has beyond a plain ADD or USE.
+        previous_hash: The hash of the user's previous entry in the app; empty if this entry is the
+            first one with a hash.
+        hash: Its hash; see `chain`. Empty if the chain of the user in the app began later.
     """
 
     id: str
@@ -523,6 +538,8 @@ class Transaction:
     report_id: str = ""
     report_name: str = ""
     details: Details = NO_DETAILS
+    previous_hash: bytes = b""
+    hash: bytes = b""
 
     @property
     def effect(self) -> int:

@@ -9,7 +9,7 @@ from credit_models import Summary as SummaryMessage
 from credit_models import TransactionType
 from credit_models.image import message_class
 from credit_models.ledger import Kind
-from credit_models.translation.messages import TYPES, WITH_END, caps_to_message
+from credit_models.translation.messages import TYPES, caps_to_message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from credit_server.store.history import (
@@ -69,6 +69,8 @@ def transactions_to_wire(rows: Iterable[TransactionRow]) -> Iterator[bytes]:
         message.report_id,
         message.report_name,
         details,
+        message.previous_hash,
+        message.hash,
     ) in rows:
         message.credits = credits_
         _set_time(message.created_at, milliseconds)
@@ -176,7 +178,7 @@ def _set_details(message: Any, kind: Kind, details: RowDetails) -> None:
     message.note = details.note
     if details.effective_at is not None:
         _set_time(message.effective_at, details.effective_at)
-    if details.ends_at is not None and kind in WITH_END:
+    if details.ends_at is not None and kind.has_end:
         _set_time(message.expires_at, details.ends_at)
     for grant_id, credits_ in details.allocations:
         message.allocations.add(grant_id=grant_id, credits=credits_)

@@ -12,6 +12,7 @@ from random import Random
 
 from cachetools import LRUCache
 from credit_models.ledger import (
+    GENESIS,
     NO_DETAILS,
     NOTHING_FOUND,
     Accepted,
@@ -212,6 +213,7 @@ async def plan(
     *,
     references: References = _NO_REFERENCES,
     atomic: bool = False,
+    genesis: bytes | None = GENESIS,
 ) -> Plan:
     """Decide a batch in memory.
 
@@ -228,6 +230,7 @@ async def plan(
         references: What the history has about the entries and reports that the commands refer to.
         atomic: Whether no command takes effect if one is rejected. An atomic batch that exceeds
             `BatchSize` is rejected. Of another batch, only the first commands that fit are decided.
+        genesis: See `decide`.
     """
     result = Plan()
     history = _History(known, references)
@@ -242,7 +245,8 @@ async def plan(
         target = None
         for user_id in command.users[1:]:
             target = result.accounts.get(user_id) or accounts[user_id]
-        outcome = decide(account, command, history.lookup(command), now, latest, target)
+        lookup = history.lookup(command)
+        outcome = decide(account, command, lookup, now, latest, target, genesis=genesis)
         match outcome:
             case Accepted() if not command.validate_only:
                 if too_large := size.add(outcome):
@@ -293,7 +297,14 @@ class BatchWriter:
     """
 
     def __init__(
-        self, writer: Writer, policies: PolicyCache, *, clock: Clock, random: Random, cache_max: int
+        self,
+        writer: Writer,
+        policies: PolicyCache,
+        *,
+        clock: Clock,
+        random: Random,
+        cache_max: int,
+        genesis: bytes | None = GENESIS,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -303,6 +314,7 @@ class BatchWriter:
             clock: The clock for new entries.
             random: Picks the counter shard of the apps' totals.
             cache_max: How many accounts, and how many keys, are cached; 0: none.
+            genesis: See `decide`.
         """
         self._writer = writer
         self._policies = policies
@@ -312,6 +324,7 @@ class BatchWriter:
         self._accounts: LRUCache[int, Account] = LRUCache(cache_max)
         self._reads = 0  # how many of the next batches read all accounts, cached or not
         self._by_key: LRUCache[AppKey, Transaction] = LRUCache(cache_max)
+        self._genesis = genesis
 
     async def commit(
         self, commands: Sequence[Command], *, verify_first: bool, atomic: bool = False
@@ -337,6 +350,7 @@ class BatchWriter:
                     latest=moment.latest,
                     references=references,
                     atomic=atomic,
+                    genesis=self._genesis,
                 )
                 accounts = await self._load(transaction, commands, known, verify=verify_first)
                 batch = await decided(accounts)

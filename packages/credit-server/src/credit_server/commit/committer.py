@@ -9,7 +9,7 @@ from random import Random
 from types import TracebackType
 from typing import Any
 
-from credit_models.ledger import Command, Receipt, Refusal
+from credit_models.ledger import GENESIS, Command, Receipt, Refusal
 
 from credit_server.admission.decision import Decision
 from credit_server.admission.shed_ratio import ShedRatio
@@ -89,6 +89,7 @@ class Committer:
         observer: CommitObserver | None = None,
         start: StartPart = _start_unsupervised,
         turns: Sequence[Turn] = (),
+        genesis: bytes | None = GENESIS,
     ) -> None:
         """Prepare the shards.
 
@@ -101,12 +102,15 @@ class Committer:
             start: Starts, and may supervise, the task of each shard.
             turns: One for each shard, if several processes of a machine commit; empty: this process
                 does not wait for others.
+            genesis: The previous hash of the first entry of a user in an app that has a hash; None:
+                no chain begins, and those that have begun continue.
         """
         self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()
         self._clock = clock or Clock()
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
+        self._genesis = genesis
         turns = turns or [nullcontext()] * self._limits.shards
         policies = PolicyCache(store)
         self._shards = [self._shard(store, policies, random, turn) for turn in turns]
@@ -123,6 +127,7 @@ class Committer:
                 clock=self._clock,
                 random=random,
                 cache_max=limits.cache_max // limits.shards,
+                genesis=self._genesis,
             ),
             ShardLimits(
                 batch_max=limits.batch_max,

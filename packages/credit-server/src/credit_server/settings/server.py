@@ -85,6 +85,11 @@ class WriteSettings(Settings):
     such as the end of a grant. Balances are correct before that too. One server at a time does this
     work."""
 
+    begin_hash_chains: bool = True
+    """Whether a user's entries in an app get hashes if none has one yet. An entry after one with a
+    hash always gets one. Turn it off while servers of 0.3.0 run: these cannot read the account of a
+    user with hashes."""
+
     user_ids_from: Annotated[int, Ge(1), Le(UINT32_MAX)] = USER_IDS_FROM
     """Least number that is assigned to a user with a text id. Set it above all numbers that apps
     assign to their users themselves. A lower value than before has no effect."""

@@ -46,6 +46,8 @@ class BalanceDocument(Document):
 
     app_id: Number
     balance: Signed
+    # The hash of the latest entry in the app. Absent if no entry has one.
+    head: bytes | None = None
 
 
 class AccountDocument(Document):
@@ -72,7 +74,7 @@ class AccountDocument(Document):
         return cls(
             user_id=account.user_id,
             balances=[
-                BalanceDocument(app_id=app_id, balance=balance)
+                BalanceDocument(app_id=app_id, balance=balance, head=account.heads.get(app_id))
                 for app_id, balance in sorted(account.balances.items())
             ],
             created_at=account.created_at,
@@ -92,6 +94,7 @@ class AccountDocument(Document):
             user_id=self.user_id,
             balances={entry.app_id: entry.balance for entry in self.balances},
             apps={app.app_id: app.to_app() for app in self.apps or ()},
+            heads={entry.app_id: entry.head for entry in self.balances if entry.head is not None},
             revision=self.revision,
             created_at=self.created_at,
             updated_at=self.updated_at,
@@ -185,6 +188,10 @@ class TransactionDocument(Document):
     request: list[PairDocument] | None = None
     final_revision: Sequence | None = None
     final_balance: Signed | None = None
+    # Absent in an entry that was written before its chain began. The first one of a chain has no
+    # previous hash.
+    previous_hash: bytes | None = None
+    hash: bytes | None = None
 
     @classmethod
     def from_transaction(cls, entry: Transaction) -> "TransactionDocument":
@@ -207,6 +214,8 @@ class TransactionDocument(Document):
                 if used
                 else None
             ),
+            previous_hash=entry.previous_hash or None,
+            hash=entry.hash or None,
             **_details_fields(entry.details),
         )
 
@@ -227,6 +236,8 @@ class TransactionDocument(Document):
             report_id="" if self.fingerprint is None else self.fingerprint.report_id,
             report_name="" if self.fingerprint is None else self.fingerprint.report_name,
             details=self._details(),
+            previous_hash=self.previous_hash or b"",
+            hash=self.hash or b"",
         )
 
     def _details(self) -> Details:

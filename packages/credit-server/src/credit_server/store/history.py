@@ -49,6 +49,8 @@ class TransactionRow(NamedTuple):
     report_id: str = ""
     report_name: str = ""
     details: "RowDetails | None" = None
+    previous_hash: bytes = b""
+    hash: bytes = b""
 
 
 class RowDetails(NamedTuple):

@@ -60,6 +60,7 @@ from credit_server.store.port import (
     DirectoryUser,
     DueAccount,
     ExternalId,
+    Head,
     HoldRow,
     LogEntry,
     LogPage,
@@ -207,6 +208,15 @@ class MemoryStore:
         due.sort()
         start = (datetime.min.replace(tzinfo=UTC), 0) if after is None else after[:2]
         return [account for account in due if account[:2] > start][:limit]
+
+    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
+        """Return the heads of the users in an app: see the port."""
+        heads = [
+            Head(user_id, account.heads[app_id])
+            for user_id, account in sorted(self._tables.accounts.items())
+            if user_id > after_user and app_id in account.heads
+        ]
+        return heads[:limit]
 
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease, or extend it: see the port."""

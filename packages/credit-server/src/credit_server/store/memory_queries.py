@@ -205,6 +205,8 @@ def transaction_row(entry: Transaction) -> TransactionRow:
         report_id=entry.report_id,
         report_name=entry.report_name,
         details=_row_details(entry),
+        previous_hash=entry.previous_hash,
+        hash=entry.hash,
     )
 
 

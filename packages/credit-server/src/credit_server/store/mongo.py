@@ -50,6 +50,7 @@ from credit_server.store.port import (
     DirectoryUser,
     DueAccount,
     ExternalId,
+    Head,
     HoldRow,
     LogPage,
     StoreMisconfigured,
@@ -361,6 +362,19 @@ class MongoStore:
             )
             for document in found
         ]
+
+    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
+        """Return the heads of the users in an app: see the port."""
+        query = {
+            "user_id": {"$gt": after_user},
+            "balances": {"$elemMatch": {"app_id": app_id, "head": {"$exists": True}}},
+        }
+        # The projection keeps the first balance that satisfies the condition: an app has one.
+        fields = {"_id": 0, "user_id": 1, "balances": {"$elemMatch": {"app_id": app_id}}}
+        async with self._deadline():
+            cursor = self._accounts.find(query, fields).hint(schema.BY_USER)
+            found = await cursor.sort("user_id", ASCENDING).limit(limit).to_list(None)
+        return [Head(each["user_id"], each["balances"][0]["head"]) for each in found]
 
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease, or extend it: see the port."""

@@ -225,6 +225,18 @@ class DueAccount(NamedTuple):
     due: Mapping[int, int]
 
 
+class Head(NamedTuple):
+    """The head of a user in an app.
+
+    Attributes:
+        user_id: The user.
+        hash: The hash of the user's latest entry in the app.
+    """
+
+    user_id: int
+    hash: bytes
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppPolicy:
     """The policy of an app, as it is stored.
@@ -470,6 +482,16 @@ class Store(Protocol):
             before: What is due at this time or earlier is returned.
             after: The list starts after this account; None: with the first.
             limit: The most accounts, at least 1.
+        """
+        ...
+
+    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
+        """Return the heads of the users in an app whose entries have hashes, by ascending user.
+
+        Args:
+            app_id: The app.
+            after_user: The list starts after this user.
+            limit: The most heads, at least 1.
         """
         ...
 

@@ -43,6 +43,8 @@ def transaction_row(document: Raw) -> TransactionRow:
         fingerprint["report_id"],
         fingerprint["report_name"],
         None if plain else _row_details(kind, document),
+        document.get("previous_hash", b""),
+        document.get("hash", b""),
     )
 
 

@@ -32,7 +32,8 @@ from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocum
 # to a user. 2 (0.2.0): it belongs to a user in an app, and lists of some apps have indexes. 3
 # (0.3.0): an account has grants, holds and caps, an entry refers to others, and an app has a
 # policy. 4: the entries of all users in an app have an index, an account and a policy have
-# alerts, whose events are stored and sent to webhooks, and users have external ids.
+# alerts, whose events are stored and sent to webhooks, users have external ids, and entries have
+# hashes.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -48,6 +49,7 @@ DIRECTORY = "directory"
 COUNTERS = "counters"
 VERSION = "schema_version"
 
+BY_USER = "user_id"
 BY_SEQUENCE = "user_id_sequence"
 BY_APP_AND_SEQUENCE = "user_id_app_id_sequence"
 BY_APP_AND_TIME = "app_id_created_at_id"
@@ -93,7 +95,7 @@ _LIST_INDEXES = [
 
 _INDEXES: dict[str, list[IndexModel]] = {
     USER_CREDITS: [
-        IndexModel([("user_id", ASCENDING)], name="user_id", unique=True),
+        IndexModel([("user_id", ASCENDING)], name=BY_USER, unique=True),
         IndexModel(
             [("due_at", ASCENDING), ("user_id", ASCENDING)],
             name=BY_DUE_AT,
@@ -209,6 +211,7 @@ _BSON_TYPES = {
     bool: "bool",
     int: "long",
     str: "string",
+    bytes: "binData",
     datetime: "date",
     ObjectId: "objectId",
 }

@@ -64,7 +64,7 @@ def _plain_account(account: Account) -> Bson:
     return {
         "user_id": Int64(account.user_id),
         "balances": [
-            {"app_id": Int64(app_id), "balance": Int64(balance)}
+            _balance_bson(app_id, balance, account.heads.get(app_id))
             for app_id, balance in sorted(account.balances.items())
         ],
         "created_at": account.created_at,
@@ -73,6 +73,12 @@ def _plain_account(account: Account) -> Bson:
         "updated_by": Int64(account.updated_by),
         "revision": Int64(account.revision),
     }
+
+
+def _balance_bson(app_id: int, balance: int, head: bytes | None) -> Bson:
+    if head is None:
+        return {"app_id": Int64(app_id), "balance": Int64(balance)}
+    return {"app_id": Int64(app_id), "balance": Int64(balance), "head": head}
 
 
 def _apps_bson(account: Account) -> list[Bson]:
@@ -262,6 +268,10 @@ def transaction_bson(entry: Transaction) -> Bson:
             "report_id": entry.report_id,
             "report_name": entry.report_name,
         }
+    if entry.hash:
+        document["hash"] = entry.hash
+        if entry.previous_hash:
+            document["previous_hash"] = entry.previous_hash
     # Comparing the same object with itself takes longer than all of the rest.
     if entry.details is not NO_DETAILS:
         document |= _details_bson(entry.details)

@@ -1714,6 +1714,37 @@ class CreditTransaction(betterproto2.Message):
     other types.
     """
 
+    previous_hash: "bytes" = betterproto2.field(22, betterproto2.TYPE_BYTES)
+    """
+    The `hash` of the user's previous transaction in the app. Empty: this is the first transaction of the
+    user in the app that has a hash.
+    """
+
+    hash: "bytes" = betterproto2.field(23, betterproto2.TYPE_BYTES)
+    """
+    The hash of this transaction and, because it covers `previous_hash`, of all transactions of the user
+    in the app up to this one. Empty if the transaction was written before the user's transactions in the
+    app began to have hashes, such as by a server before 0.4.0. All later ones have a hash.
+
+    The first byte is the version of the scheme: 1. The other 32 bytes are the SHA-256 of these bytes, one
+    after another:
+    - the 27 bytes `credit.v1.CreditTransaction` in ASCII, and the version as one byte;
+    - `previous_hash`: its length in 4 bytes, then its bytes;
+    - the fields `id` to `expires_at`, in the order of their numbers, 1 to 21:
+      - string: the length of its UTF-8 in 4 bytes, then the UTF-8;
+      - uint32, and the number of an enum value: 4 bytes;
+      - uint64: 8 bytes; sint64: 8 bytes, two's complement;
+      - Timestamp: the byte 0 if it is unset. Else the byte 1, `seconds` in 8 bytes, two's complement,
+        and `nanos` in 4 bytes;
+      - `allocations`: their number in 4 bytes, then the fields of each one, in the order of their
+        numbers;
+      - `metadata`: the number of pairs in 4 bytes, then the key and the value of each pair as strings,
+        in the order of the UTF-8 of the keys, byte by byte.
+
+    The most significant byte of a number is the first. A scheme that covers other fields has another
+    version.
+    """
+
 
 default_message_pool.register_message("credit.v1", "CreditTransaction", CreditTransaction)
 
@@ -3804,8 +3835,8 @@ default_message_pool.register_message(
 class Receipt(betterproto2.Message):
     """
     What a successful write did. `AddCredits` and `UseCredits` send the receipt serialized in the trailing
-    metadata `credit-receipt-bin`, and set only `owed` and the fields up to `replayed`. Other calls return
-    all fields.
+    metadata `credit-receipt-bin`, and set only `owed`, `hash` and the fields up to `replayed`. Other calls
+    return all fields.
     """
 
     transaction_id: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
@@ -3927,6 +3958,12 @@ class Receipt(betterproto2.Message):
     `revision` that `UserCredits` would have had. The next request can send it as `expected_revision`.
     Unset for `AddCredits` and `UseCredits`, whose `sequence` is the revision, because their transaction
     is the last one of the request.
+    """
+
+    hash: "bytes" = betterproto2.field(17, betterproto2.TYPE_BYTES)
+    """
+    The `hash` of that transaction. A caller that keeps it can prove later that a history does not contain
+    what was acknowledged. Empty if that transaction has no hash, and if the request was only validated.
     """
 
 

@@ -1,0 +1,104 @@
+"""Write a checkpoint: the heads of an app's users, and the operator's signature of all of them.
+
+The heads are read page by page, each user's in a read of a majority. So the file covers every entry
+that was acknowledged before the first read, and some that were written during the reads.
+"""
+
+import json
+import os
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from credit_models.checkpoint import Checkpoint, MerkleTree
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from credit_server.access import FileUnusable
+from credit_server.store.port import Store
+
+# The number of users in one read of the store.
+PAGE_SIZE = 1000
+
+
+async def write_checkpoint(
+    store: Store, app_id: int, *, key: Path, file: Path, page_size: int = PAGE_SIZE
+) -> Checkpoint:
+    """Write the checkpoint of an app. The file is complete, or it does not exist.
+
+    Args:
+        store: The store.
+        app_id: The app.
+        key: The file with the operator's private key: Ed25519, in PEM, without a password.
+        file: The file to write.
+        page_size: The number of users in one read.
+
+    Returns:
+        What was signed.
+
+    Raises:
+        FileUnusable: The key cannot be used, or the file exists or cannot be written.
+        StoreError: The store cannot be read.
+    """
+    private_key = _private_key(key)
+    with _new_file(file) as stream:
+        checkpoint = await _write_heads(store, app_id, stream, page_size)
+        signature = private_key.sign(checkpoint.text.encode())
+        public_key = private_key.public_key().public_bytes_raw()
+        _write_line(stream, {"checkpoint": checkpoint.signed(signature, public_key)})
+    return checkpoint
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """Open a new file for writing. It gets its name when it is complete."""
+    partial = path.with_name(f"{path.name}.part")
+    if path.exists():
+        raise FileUnusable(f"the checkpoint {path} exists: name a file that does not exist")
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise FileUnusable(f"the checkpoint {path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+async def _write_heads(store: Store, app_id: int, stream: TextIO, page_size: int) -> Checkpoint:
+    time = datetime.now(UTC)
+    tree, last = MerkleTree(), 0
+    while page := await store.heads(app_id, after_user=last, limit=page_size):
+        for user_id, head in page:
+            tree.add(user_id, head)
+            _write_line(stream, {"user_id": user_id, "hash": b64encode(head).decode()})
+        last = page[-1].user_id
+    return Checkpoint(
+        app_id=app_id,
+        size=tree.size,
+        root=tree.root(),
+        time=time.replace(microsecond=time.microsecond // 1000 * 1000),
+    )
+
+
+def _write_line(stream: TextIO, record: dict[str, object]) -> None:
+    stream.write(json.dumps(record) + "\n")
+
+
+def _private_key(path: Path) -> Ed25519PrivateKey:
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise FileUnusable(f"the key {path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise FileUnusable(
+            f"the key {path} is not a private key in PEM without a password"
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise FileUnusable(f"the key {path} is not an Ed25519 key")
+    return key

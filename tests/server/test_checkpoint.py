@@ -1,0 +1,158 @@
+"""Checkpoints: what the command writes is what a consumer can check."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from credit_client import HistoryAltered, HistoryVerifier, load_checkpoint
+from credit_models import CreditTransaction
+from credit_models.codec import decode
+from credit_models.ledger import Add, Receipt
+from credit_models.translation.messages import receipt_to_message
+from credit_server.access import FileUnusable
+from credit_server.api.convert import transactions_to_wire
+from credit_server.checkpoint import write_checkpoint
+from credit_server.commit import Committer
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import Head, Store, StoreUnavailable
+from credit_testing.stores import FailingStore
+
+from tests.client.checkpoints import Operator
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    return Operator(tmp_path)
+
+
+async def _add(committer: Committer, store: Store, user_id: int, app_id: int = 3) -> Receipt:
+    common: dict[str, Any] = {"key": "", "transaction_id": store.new_id(), "created_by": 1}
+    receipt = await committer.submit(Add(user_id=user_id, app_id=app_id, credits=10, **common))
+    assert isinstance(receipt, Receipt)
+    return receipt
+
+
+def _files(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
+
+
+async def _rows(store: Store, user_id: int) -> Sequence[CreditTransaction]:
+    return [
+        decode(CreditTransaction, data)
+        async for page in store.list_transactions(user_id)
+        for data in transactions_to_wire(page)
+    ]
+
+
+async def test_a_consumer_can_check_what_the_command_writes(
+    operator: Operator, tmp_path: Path
+) -> None:
+    store, file = MemoryStore(), tmp_path / "app-3.checkpoint"
+    async with Committer(store) as committer:
+        heads = {}
+        for user_id in (9, 7, 2**32 - 1, 8):
+            for app_id in (3, 4):
+                receipt = await _add(committer, store, user_id, app_id)
+                if app_id == 3:
+                    heads[user_id] = receipt.transaction.hash
+        await _add(committer, store, 5, 4)
+        made = await write_checkpoint(store, 3, key=operator.private_key, file=file, page_size=2)
+        assert made.size == 4
+        read = load_checkpoint(file, key=operator.public_key)
+        assert (read.app_id, read.time, read.heads) == (3, made.time, heads)
+        assert _files(tmp_path) == {"app-3.checkpoint", "checkpoint.key", "checkpoint.pub"}
+
+        # What is written later is not covered, and does not disturb.
+        later = await _add(committer, store, 7)
+        verifier = HistoryVerifier(checkpoint=read, receipts=[receipt_to_message(later)])
+        rows = await _rows(store, 7)
+        for row in rows:
+            verifier.add(row)
+        verifier.end()
+        verifier = HistoryVerifier(checkpoint=read)
+        verifier.add(rows[1])
+        with pytest.raises(HistoryAltered):
+            verifier.end()
+
+
+async def test_the_checkpoint_of_an_app_without_users_is_empty(
+    operator: Operator, tmp_path: Path
+) -> None:
+    file = tmp_path / "empty"
+    await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=file)
+    assert load_checkpoint(file, key=operator.public_key).heads == {}
+
+
+async def test_without_the_store_there_is_no_file(operator: Operator, tmp_path: Path) -> None:
+    store, file = FailingStore(StoreUnavailable("away")), tmp_path / "new" / "file"
+    file.parent.mkdir()
+    with pytest.raises(StoreUnavailable):
+        await write_checkpoint(store, 3, key=operator.private_key, file=file)
+    assert _files(file.parent) == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"text", "is not a private key in PEM without a password"),
+    ],
+)
+async def test_a_key_that_cannot_be_used_is_named(
+    tmp_path: Path, key: bytes | None, message: str
+) -> None:
+    path = tmp_path / "checkpoint.key"
+    if key is not None:
+        path.write_bytes(key)
+    with pytest.raises(FileUnusable, match=message) as raised:
+        await write_checkpoint(MemoryStore(), 3, key=path, file=tmp_path / "file")
+    assert str(path) in str(raised.value)
+
+
+async def test_a_key_of_another_kind_or_an_existing_file_cannot_be_used(
+    operator: Operator, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("yesterday's")
+    with pytest.raises(FileUnusable, match="exists"):
+        await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=file)
+    assert file.read_text() == "yesterday's"
+    missing = tmp_path / "no" / "folder"
+    with pytest.raises(FileUnusable, match="cannot be written: No such file"):
+        await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=missing)
+    operator.make_another_kind_of_key()
+    with pytest.raises(FileUnusable, match="not an Ed25519 key"):
+        await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=tmp_path / "f")
+
+
+class _ChangingStore(MemoryStore):
+    """A store in which a user writes between two reads of the heads."""
+
+    def __init__(self, committer: list[Committer]) -> None:
+        super().__init__()
+        self._committer = committer
+
+    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
+        page = await super().heads(app_id, after_user=after_user, limit=limit)
+        for user_id in (1, 100):
+            await _add(self._committer[0], self, user_id)
+        return page
+
+
+async def test_writes_during_the_reads_do_no_harm(operator: Operator, tmp_path: Path) -> None:
+    committers: list[Committer] = []
+    store, file = _ChangingStore(committers), tmp_path / "file"
+    async with Committer(store) as committer:
+        committers.append(committer)
+        before = {user_id: await _add(committer, store, user_id) for user_id in range(1, 8)}
+        await write_checkpoint(store, 3, key=operator.private_key, file=file, page_size=2)
+    read = load_checkpoint(file, key=operator.public_key)
+    assert read.heads.keys() == {*range(1, 8), 100}
+    for user_id in read.heads:
+        verifier = HistoryVerifier(checkpoint=read)
+        rows = await _rows(store, user_id)
+        for row in rows:
+            verifier.add(row)
+        verifier.end()
+    assert read.heads[1] == before[1].transaction.hash
