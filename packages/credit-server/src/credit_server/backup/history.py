@@ -106,5 +106,5 @@ def _check_place(document: Document) -> None:
 def _damaged(user_id: int, fault: str) -> LedgerDamaged:
     return LedgerDamaged(
         f"The ledger does not add up for user {user_id}: {fault}. No backup was completed; run"
-        " credit-server doctor, and copy the database with MongoDB's own tools until then."
+        " credit-server verify, and copy the database with MongoDB's own tools until then."
     )
