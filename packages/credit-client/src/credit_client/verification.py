@@ -76,7 +76,13 @@ class HistoryVerifier:
                 covers.
             after_sequence: The histories begin after this `sequence`. The first transaction in each
                 app is then not compared with what precedes it.
+
+        Raises:
+            ValueError: There are a checkpoint and `after_sequence`. A checkpoint is compared with
+                whole histories, because what it covers can precede the first transaction.
         """
+        if checkpoint is not None and after_sequence:
+            raise ValueError("a checkpoint needs the whole history: leave out after_sequence")
         self.verified = 0
         self.unhashed = 0
         self._receipts: dict[str, list[Receipt]] = {}
@@ -126,6 +132,8 @@ class HistoryVerifier:
         Raises:
             HistoryAltered: A transaction that a receipt acknowledged is missing, or one that the
                 checkpoint covers.
+            ValueError: No history was compared with the checkpoint. The lists were empty, and the
+                numbers of their users are not known.
         """
         receipts = (each for same in self._receipts.values() for each in same)
         missing = min(receipts, key=lambda each: each.sequence, default=None)
@@ -135,6 +143,11 @@ class HistoryVerifier:
                 f" acknowledged (id {missing.transaction_id})",
                 finding=Finding.RECEIPT_MISSING,
                 sequence=missing.sequence,
+            )
+        if self._checkpoint is not None and not self._chains:
+            raise ValueError(
+                "the history is empty: call expect(user_id=…) with the user's number, so that the"
+                " checkpoint shows whether it should be"
             )
         for (user_id, app_id), chain in self._chains.items():
             if chain.published is not None and self._checkpoint is not None:

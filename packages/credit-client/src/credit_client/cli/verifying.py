@@ -65,6 +65,12 @@ def verify_history(
         if checkpoint is not None and key is not None:
             users = {transaction.user_id for transaction in _read(file, _transaction)}
             users |= set() if user is None else {user}
+            if not users:
+                fail(
+                    f"{file}: there are no transactions. Name the user with --user, so that the"
+                    " checkpoint shows whether there should be some",
+                    Exit.MISUSE,
+                )
             covered = load_checkpoint(checkpoint, key=key, user_ids=users)
         kept = [] if receipts is None else list(_read(receipts, _receipt))
         verifier = HistoryVerifier(receipts=kept, checkpoint=covered)
@@ -134,7 +140,8 @@ def _receipt(record: Mapping[str, Any]) -> Receipt:
     return Receipt(
         transaction_id=record["transaction_id"],
         sequence=record["sequence"],
-        hash=_bytes(record["hash"]),
+        # Receipts of 0.3.0 have no hash.
+        hash=_bytes(record.get("hash", "")),
         validated=record.get("validated", False),
     )
 

@@ -8,6 +8,7 @@ from random import Random
 import structlog
 
 from credit_server.commit.clock import Clock
+from credit_server.commit.errors import ClockSkewed
 from credit_server.store.port import Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")
@@ -50,16 +51,18 @@ class EventRetention:
                 log.warning(
                     "old events of alerts cannot be removed; the server retries",
                     error=str(error),
-                    exc_info=None if isinstance(error, StoreError) else error,
+                    exc_info=None if isinstance(error, (ClockSkewed, StoreError)) else error,
                 )
 
     async def remove(self) -> None:
         """Remove all events and dead letters that are too old.
 
         Raises:
+            ClockSkewed: The clocks of this machine and the store differ by too much. With a wrong
+                clock, events that are not old would be removed.
             StoreError: The store cannot be reached.
         """
-        before = self._clock.time() - KEPT
+        before = self._clock.now().now - KEPT
         await _all(self._store.alert_events.remove_before, before)
         lost = await _all(self._store.webhooks.remove_dead, before)
         if lost:
