@@ -422,7 +422,7 @@ def test_a_checkpoint_is_read_with_its_key(operator: Operator) -> None:
             lambda lines: [lines[0].replace("AQAA", "AQAB"), *lines[1:]],
             "its heads are not those that were signed",
         ),
-        (lambda lines: [lines[1], lines[0], *lines[2:]], "user 3 comes after user 7"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "user 3 is listed after user 7"),
         (lambda lines: [*lines, lines[0]], "there are lines after the signed checkpoint"),
         (lambda lines: lines[:-1], "it is not the checkpoint of an app"),
         (lambda lines: [*lines[:-1], lines[-1].replace("\\n3\\n", "\\n4\\n")], "its signature"),

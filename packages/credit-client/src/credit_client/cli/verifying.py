@@ -51,7 +51,7 @@ def verify_history(
     ] = None,
     user: Annotated[
         int | None,
-        number("--user", "The user's number. The file must have the entries that the checkpoint covers."),
+        number("--user", "The user's number: the file must have its entries up to the checkpoint."),
     ] = None,
 ) -> None:
     """Check that the history in a file was not changed after the server wrote it.
