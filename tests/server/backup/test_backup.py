@@ -72,7 +72,9 @@ def test_an_import_has_the_documents_and_the_digest_of_the_export(
     assert imported(target, tmp_path / "first").digest == digest
     assert exported(target, tmp_path / "second", secrets=secrets).digest == digest
     expected = ledger.documents()
-    assert all(expected.values()), "the ledger has documents of every kind"
+    # No event of an alert is old enough to be removed.
+    empty = {name for name, documents in expected.items() if not documents}
+    assert empty <= {"removed_events"}, "the ledger has documents of every kind"
     if not secrets:
         expected.update(webhooks=[], webhook_deliveries=[])
     assert target.documents() == expected

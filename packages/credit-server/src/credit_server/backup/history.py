@@ -106,5 +106,5 @@ def _check_place(document: Document) -> None:
 def _damaged(user_id: int, fault: str) -> LedgerDamaged:
     return LedgerDamaged(
         f"The ledger does not add up for user {user_id}: {fault}. No backup was completed. Copy the"
-        " database with MongoDB's tools, then run credit-server doctor."
+        " database with MongoDB's tools, then run credit-server verify."
     )
