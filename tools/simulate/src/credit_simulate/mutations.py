@@ -1,4 +1,4 @@
-"""The bugs that prove that the simulation can fail. Each is a change of published code."""
+"""The bugs that the simulation must find. Each is a change to the published code."""
 
 from credit_client.call import Caller
 from credit_client.effect import WriteEffect
@@ -317,4 +317,4 @@ MUTATIONS = (
         seed=103,
     ),
 )
-"""The bugs, each of which some seed meets."""
+"""The bugs. Some seed finds each of them."""
