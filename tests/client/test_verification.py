@@ -365,7 +365,7 @@ def test_the_command_finds_a_change_of_each_field_of_a_file(history: Path, name:
     records[3][name] = json.loads(json.dumps(_plain(CHANGED[name])))
     result = _verify(_lines(history, records))
     assert result.exit_code == 18, result.output
-    assert "was changed: its fields do not have its hash" in result.stderr
+    assert "was changed: its hash does not match its fields" in result.stderr
 
 
 def _plain(value: object) -> object:
@@ -437,8 +437,8 @@ def test_a_checkpoint_is_read_with_its_key(operator: Operator) -> None:
             lambda lines: [lines[0].replace("AQAA", "AQAB"), *lines[1:]],
             "its heads are not those that were signed",
         ),
-        (lambda lines: [lines[1], lines[0], *lines[2:]], "user 3 comes after user 7"),
-        (lambda lines: [*lines, lines[0]], "something follows the signed checkpoint"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "user 3 is listed after user 7"),
+        (lambda lines: [*lines, lines[0]], "there are lines after the signed checkpoint"),
         (lambda lines: lines[:-1], "it is not the checkpoint of an app"),
         (lambda lines: [*lines[:-1], lines[-1].replace("\\n3\\n", "\\n4\\n")], "its signature"),
         (lambda lines: ["no json"], "it is not a checkpoint"),

@@ -167,7 +167,7 @@ class Alerts(ABC):
             after_position = answer.reply.next_after_position
 
     async def alert_position(self, *, app_id: int, timeout_seconds: float | None = None) -> int:
-        """Return the position of now: `watch_alerts` continues after it with new events alone.
+        """Return the current position, after which `watch_alerts` returns only new events.
 
         Args:
             app_id: The app.

@@ -1,7 +1,7 @@
 """Write a checkpoint: the heads of an app's users, and the operator's signature of all of them.
 
-The heads are read page by page, each user's in a read of a majority. So the file covers every entry
-that was acknowledged before the first read, and some that were written during the reads.
+The heads are read page by page with read concern majority. So the file covers every entry that was
+acknowledged before the first read, and some that were written during the reads.
 """
 
 import json
@@ -27,7 +27,7 @@ PAGE_SIZE = 1000
 async def write_checkpoint(
     store: Store, app_id: int, *, key: Path, file: Path, page_size: int = PAGE_SIZE
 ) -> Checkpoint:
-    """Write the checkpoint of an app. The file is complete, or it does not exist.
+    """Write the checkpoint of an app. The file gets its name only when it is complete.
 
     Args:
         store: The store.
@@ -37,7 +37,7 @@ async def write_checkpoint(
         page_size: The number of users in one read.
 
     Returns:
-        What was signed.
+        The content that was signed.
 
     Raises:
         FileUnusable: The key cannot be used, or the file exists or cannot be written.

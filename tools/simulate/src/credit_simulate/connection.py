@@ -1,7 +1,7 @@
 """A server's connection to the replica set: the store's port, with delays and faults.
 
-Every operation is a request and an answer. Either can be slow or lost, and a request that was sent
-arrives although its server has crashed.
+Every operation is a request and an answer. Either can be slow or lost. A request that was sent
+arrives even if its server crashes.
 """
 
 import asyncio
@@ -66,9 +66,9 @@ class Connection:
     """One server's store.
 
     Attributes:
-        dead: Whether the server has crashed, so that nothing is sent any more.
+        dead: Whether the server has crashed, so that it sends nothing more.
         alert_events: The events of alerts.
-        webhooks: None are simulated.
+        webhooks: Not simulated.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Connection:
 
         Args:
             cluster: The replica set.
-            faults: Decides what is lost or slow.
+            faults: Decides which messages are lost or slow.
             ids: Returns numbers that are unique among all servers.
-            monotonic: The server's clock that never jumps.
+            monotonic: The server's monotonic clock.
         """
         self.cluster = cluster
         self.faults = faults
@@ -124,7 +124,7 @@ class Connection:
             raise StoreUnavailable("the answer was lost")
 
     async def read(self, read: Callable[[Node], Coroutine[Any, Any, _Value]]) -> _Value:
-        """Read what a majority has."""
+        """Read the data that a majority has."""
         await self.request()
         value = complete(read(self.cluster.majority))
         await self.answer()
@@ -266,7 +266,7 @@ class Connection:
         return await self.read(find)
 
     async def follow_log(self) -> AsyncGenerator[LogPage, None]:
-        """Iterate over what a majority gets from now on: see the port."""
+        """Iterate over the entries that a majority gets from now on: see the port."""
         await self.request()
         after = self.cluster.log_end
         await self.answer()
@@ -391,12 +391,12 @@ class _Transaction:
         connection, faults = self._connection, self._connection.faults
         loop = asyncio.get_running_loop()
         committed = loop.create_future()
-        # An answer that comes too late has no reader.
+        # Nothing reads an answer that arrives too late.
         committed.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
         if not faults.strike("commit request lost"):
             delay = faults.seconds()
             loop.call_later(delay, connection.cluster.commit, self._open, committed)
-        if faults.strike("commit late"):  # the caller does not wait for it
+        if faults.strike("commit late"):  # the caller does not wait for the answer
             await asyncio.sleep(faults.seconds())
             raise CommitUnknown("the commit has no answer")
         try:

@@ -51,12 +51,13 @@ def verify_history(
     ] = None,
     user: Annotated[
         int | None,
-        number("--user", "The user's number: the file must have what the checkpoint covers."),
+        number("--user", "The user's number: the file must have its entries up to the checkpoint."),
     ] = None,
 ) -> None:
-    """Check in a file that a history was not changed since the server wrote it.
+    """Check that the history in a file was not changed after the server wrote it.
 
-    It needs no server. The exit code is 18 if a transaction was changed, removed or inserted.
+    The check needs no server. The exit code is 18 if a transaction was changed, removed or
+    inserted.
     """
     if (checkpoint is None) != (key is None):
         raise typer.BadParameter("--checkpoint and --key belong together")

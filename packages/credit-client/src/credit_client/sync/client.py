@@ -1831,7 +1831,7 @@ class CreditClient:
         )
 
     def alert_position(self, *, app_id: int, timeout_seconds: float | None = None) -> int:
-        """Return the position of now: `watch_alerts` continues after it with new events alone.
+        """Return the current position, after which `watch_alerts` returns only new events.
 
         Args:
             app_id: The app.
@@ -2095,15 +2095,15 @@ class CreditClient:
         min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Generator[CreditTransaction, None, None]:
-        """Return a user's transactions, oldest first. All else is as for `purchases`.
+        """Return a user's transactions, oldest first. The call behaves like `purchases`.
 
         Args:
             user_id: The user.
             after_sequence: The transactions after this `sequence`; 0 for all.
             verify: Whether to check that the history was not changed since it was written: its
-                hashes and balances and, with a `HistoryVerifier`, the receipts and the checkpoint
-                that it was given. A transaction is checked before it is returned, and the end of
-                the list when the loop reaches it.
+                hashes and balances. A `HistoryVerifier` also compares it with receipts and a
+                checkpoint. Each transaction is checked before it is returned. Missing ones at the
+                end are reported when the loop reaches the end.
             min_revision: As for `user_credits`.
             timeout_seconds: As for `purchases`.
 

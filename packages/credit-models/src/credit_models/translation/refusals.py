@@ -272,7 +272,7 @@ def alert_events_expired(position: int) -> Answer:
     """Return the answer to a read after a position whose following events were removed.
 
     Args:
-        position: Up to which events of the app were removed.
+        position: The position of the last removed event of the app.
     """
     return Answer(
         ErrorReason.ALERT_EVENTS_EXPIRED,

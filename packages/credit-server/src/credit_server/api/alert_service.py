@@ -173,7 +173,7 @@ class AlertService(AlertServiceBase):
         async def read() -> Sequence[OrderedEvent]:
             nonlocal newest
             async with self._list_slots.slot(call.caller_name):
-                # Before the page, which then has all requested events up to there.
+                # Read before the page, so that the page has all requested events up to it.
                 newest = max(after, await stored.newest())
                 return await stored.page(
                     request.app_id, request.user_id, after_position=after, limit=size + 1

@@ -6,7 +6,7 @@ reader that has read up to a position never misses an event before it.
 
 Old events are removed, those with the smallest positions first. The latest event stays, because the
 next position follows from it. For each app, the store keeps the position up to which its events
-were removed, so that a reader who continues before it is rejected.
+were removed, so that a reader that continues from an earlier position is rejected.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ class EventsRemoved(Exception):
     """Events of the app after the position of a read were removed.
 
     Attributes:
-        position: Up to which events of the app were removed.
+        position: The position of the last removed event of the app.
     """
 
     def __init__(self, position: int) -> None:

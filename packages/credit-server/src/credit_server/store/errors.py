@@ -42,7 +42,7 @@ _CONFLICTS = frozenset({11000, 112})
 # the store, after which the same request may succeed. Numbers: MongoDB's error_codes.yml.
 _STORE_FAULTS = frozenset({13, 18, 239, 246, 14031})
 
-# DocumentValidationFailure: what a write would leave of a document is not valid.
+# DocumentValidationFailure: the document would not be valid after the write.
 _INVALID_DOCUMENT = 121
 
 # BadValue: mongod returns it, with this text, for a query by an index that does not exist.
@@ -69,8 +69,8 @@ _NOT_PRIMARY = (SERVER_TYPE.RSSecondary, SERVER_TYPE.RSArbiter, SERVER_TYPE.RSOt
 def translated() -> Iterator[None]:
     """Translate the driver's errors into the port's; other errors are bugs and pass unchanged.
 
-    A document that its model rejects is unreadable. The models of new documents are not made within
-    this context.
+    A document that its model rejects is unreadable. Create models of new documents outside of this
+    context.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Read a ledger for a backup: what changes at one snapshot, and the history up to it.
+"""Read a ledger for a backup: mutable documents at one snapshot, and the histories up to it.
 
-A history only grows. So its entries are read after the snapshot, without a limit of time: an entry
-is part of the backup if its sequence is at most the revision that its user has in the snapshot.
+A history only grows. So its entries are read after the snapshot, without a time limit: an entry is
+part of the backup if its sequence is at most the user's revision in the snapshot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ BEGINNING = Position(0, 0)
 
 
 class AccountState(NamedTuple):
-    """What the history of an account must lead to.
+    """The state of an account that its history must add up to.
 
     Attributes:
         user_id: The user.

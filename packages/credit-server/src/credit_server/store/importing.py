@@ -133,8 +133,8 @@ class LedgerWriter:
         )
         if not changed.matched_count:
             raise StoreError(
-                "another import writes to the database: wait for its end. Nothing is wrong: both"
-                " wrote the same documents"
+                "another import writes to the same database: wait until it ends. No data is"
+                " damaged: both write the same documents"
             )
 
     def build(self) -> None:
@@ -160,7 +160,7 @@ class LedgerWriter:
         return version
 
     def _migrate(self, step: migration.ImportStep) -> int:
-        """Run a step of the schema, which has no limit of time: building an index takes minutes."""
+        """Run a step of the schema, without a time limit: to build an index takes minutes."""
 
         async def run() -> int:
             clients = open_clients(

@@ -235,7 +235,7 @@ def _next_entry(stream: _Stream) -> LogEntry | None:
 
 # Any: values of BSON.
 def _number(document: dict[str, Any], name: str) -> int:
-    """Return a number of an entry; 0, which nobody watches, if it is none."""
+    """Return a number of an entry, or 0, which no watch selects, if it is no number."""
     value = document.get(name)
     return value if isinstance(value, int) else 0
 

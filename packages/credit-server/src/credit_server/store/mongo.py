@@ -604,9 +604,9 @@ def _account(found: RawBSONDocument, user_id: int) -> Account:
 
 
 def _due_account(document: Document) -> DueAccount:
-    """Return an account in which something is due, whatever form its document has.
+    """Return an account in which something is due, even if its document is not valid.
 
-    One that cannot be settled has no apps: the caller skips it, and continues after it.
+    The result for an account that cannot be settled has no apps, so that the caller skips it.
     """
     due_at, user_id = document["due_at"], document.get("user_id")
     apps = {app["app_id"]: app["due"] for app in document["due"]}

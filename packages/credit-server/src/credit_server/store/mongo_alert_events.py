@@ -120,8 +120,8 @@ class MongoAlertEvents:
         async with self._deadline():
             cursor = self._events.find(query).hint(index).sort("position", ASCENDING)
             documents = await cursor.limit(limit).batch_size(limit + 1).to_list(None)
-            # After the events: the position is stored before events are removed, so a read that
-            # lacks one finds it.
+            # Read after the events. The position is stored before events are removed, so a read
+            # that misses a removed event finds its position here.
             removed = await self._removed_until(app_id) if after_position else 0
             if after_position < removed:
                 raise EventsRemoved(removed)
@@ -151,7 +151,7 @@ class MongoAlertEvents:
                     for app_id, position in removed.items()
                 ]
             )
-            # Nothing is added before the last of them, so these are the events that were found.
+            # No event is added before the last of them, so this removes only the events found.
             await self._events.delete_many({"position": {"$lte": old[-1]["position"]}})
         return len(old)
 

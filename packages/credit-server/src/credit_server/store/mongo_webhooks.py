@@ -179,7 +179,7 @@ class MongoWebhooks:
             cursor = self._deliveries.find(old, {"_id": 1}).hint(schema.BY_DEAD_LETTER)
             ids = [each["_id"] for each in await cursor.limit(limit).to_list(None)]
             if ids:
-                # Again with the time: some may have been sent again meanwhile.
+                # The time is compared again, because some may have been resent meanwhile.
                 await self._deliveries.delete_many({"_id": {"$in": ids}, **old})
         return len(ids)
 

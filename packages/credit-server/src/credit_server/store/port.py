@@ -74,7 +74,7 @@ class StoreUnavailable(StoreError):
 
 
 class IndexMissing(StoreUnavailable):
-    """An index is missing that a read needs. Nothing was written. The message has the remedy."""
+    """A read needs an index that is missing. Nothing was written. The message has the remedy."""
 
 
 class Rejected(StoreError):

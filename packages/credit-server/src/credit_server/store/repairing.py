@@ -47,8 +47,8 @@ def open_repairing(uri: str, database: str, timeout_seconds: float) -> "Iterator
 class Repairing(Verification):
     """Reads a ledger, and writes corrections in transactions of the store.
 
-    A transaction reads one snapshot. If another writer changes a document that it has read and
-    writes too, MongoDB aborts the transaction, and it runs again on the new state.
+    A transaction reads one snapshot. If another writer changes a document that the transaction
+    writes, MongoDB aborts the transaction, and it runs again on the new state.
     """
 
     def transaction(self, body: Callable[[], _Result], *, commit: bool) -> _Result:
@@ -89,7 +89,7 @@ class Repairing(Verification):
         return str(ObjectId())
 
     def replace_account(self, account: Account) -> None:
-        """Write the account of a user over the one that is stored, whatever form that has.
+        """Replace the stored account of a user, even if it cannot be read.
 
         Raises:
             Conflict: It has changed since the transaction has read it.
@@ -100,7 +100,7 @@ class Repairing(Verification):
         if stored is None:
             accounts.insert_one(account_bson(account), session=self._session)
             return
-        # A compare-and-set, as each write of the server is.
+        # A compare-and-set, like each write of the server.
         condition = {"_id": stored["_id"], "revision": stored.get("revision")}
         result = accounts.replace_one(condition, account_bson(account), session=self._session)
         if not result.matched_count:
@@ -116,7 +116,7 @@ class Repairing(Verification):
                 self.add_to_total(entry.app_id, entry.effect)
 
     def put_purchase(self, purchase: Purchase) -> None:
-        """Write a purchase that is missing, or over one that cannot be read."""
+        """Write a missing purchase, or replace one that cannot be read."""
         place = {"_id": ObjectId(purchase.id), "user_id": Int64(purchase.user_id)}
         self._database[schema.PURCHASES].replace_one(
             place, purchase_bson(purchase), upsert=True, session=self._session

@@ -1,4 +1,4 @@
-"""Check what belongs to apps and not to a user: totals, events of alerts, the directory."""
+"""Check the documents of apps, not of users: totals, events of alerts, the directory."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,8 @@ from credit_server.verify.span_check import Found, unreadable
 def check_apps(reader: Verification) -> Found:
     """Check all apps.
 
-    A total is compared with the sum of the balances in the accounts at the same snapshot. That
-    each of these balances is the sum of its history is checked user by user: see `span_check`.
+    A total is compared with the sum of the balances in the accounts at the same snapshot.
+    `span_check` checks that each of these balances is the sum of its history.
 
     Raises:
         StoreError: The store cannot be read.

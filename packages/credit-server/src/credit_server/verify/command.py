@@ -26,7 +26,7 @@ from credit_server.verify.span_check import Found
 def opened(settings: StoreSettings) -> Iterator[Target]:
     """Yield the database that the settings name, or the one of the embedded mongod.
 
-    The mongod of a running server is used; without one, it runs for as long as the context lasts.
+    If a server runs, its mongod is used. Otherwise this starts one for the duration of the context.
 
     Raises:
         StartError: There is no database yet.
@@ -62,7 +62,7 @@ def run_verify(
         settings: Where the database is.
         jobs: How many processes check users.
         users: The users to check, and nothing else; empty: everything.
-        progress_path: The file that keeps the progress; None: none does.
+        progress_path: The file that keeps the progress; None to keep none.
 
     Raises:
         StoreError: The store cannot be read.
@@ -91,7 +91,7 @@ def _verified(target: Target, *, jobs: int, users: list[int], progress_path: Pat
 
 
 def _advance(stack: ExitStack, target: Target) -> Advance:
-    """Return what receives the progress: a bar at a terminal, and nothing elsewhere."""
+    """Return the receiver of the progress: a bar at a terminal, otherwise one that ignores it."""
     if not sys.stderr.isatty():
         return lambda _: None
     from credit_server.verify.progress import bar  # noqa: PLC0415 - see its first lines
@@ -113,7 +113,7 @@ def run_repair(
 
     Args:
         settings: Where the database is.
-        order: What the operator asked for.
+        order: The operator's options.
         jobs: How many processes check users.
         users: The users to correct, and nothing else; empty: everything.
         audit_path: The audit log; None: the ordinary log.
@@ -156,7 +156,7 @@ def _audit_line(correction: Correction, order: Order) -> dict[str, str | int]:
 
 
 def repair_exit_code(corrections: list[Correction]) -> int:
-    """Return 0 if everything was corrected, and 1 if something is left."""
+    """Return 0 if everything was corrected, and 1 otherwise."""
     done = all(correction.state is State.DONE for correction in corrections)
     return EXIT_SOUND if done else EXIT_FINDINGS
 
@@ -169,7 +169,7 @@ def repair_json(corrections: list[Correction]) -> str:
 
 
 def repair_text(corrections: list[Correction]) -> str:
-    """Return a line for each action, and what to do next."""
+    """Return a line for each action, and a summary with the next step."""
     lines = []
     for each in corrections:
         place = f"user {each.user_id}" if each.user_id else "database"

@@ -15,7 +15,7 @@ _FORMAT = 1
 
 
 class ProgressUnusable(Exception):
-    """The file of the progress belongs to another database, or is no such file."""
+    """The progress file is invalid, or belongs to another database."""
 
 
 class ProgressFile:
@@ -61,7 +61,7 @@ class ProgressFile:
             self.done[Span(part["first"], part["end"])] = _found(part)
 
     def add(self, span: Span, found: Found) -> None:
-        """Note that a range was checked."""
+        """Record that a range was checked."""
         part = {"first": span.first, "end": span.end, **as_json(found)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n" * self._is_cut_off() + json.dumps(part) + "\n")

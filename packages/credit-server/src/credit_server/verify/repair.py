@@ -1,11 +1,11 @@
-"""Correct findings: rebuild what follows from a sound history, and write an entry about it.
+"""Correct findings: rebuild documents from a sound history, and record each correction.
 
-History is never changed. A history with findings of its own cannot be corrected by adding to it,
-and its account is left as it is.
+Existing entries are never changed. If the history itself has findings, a new entry cannot correct
+them, so the account is not changed either.
 
-Each account that is rebuilt gets an ADJUST entry, in the same transaction of the store. It shows
-the user's history who has corrected what and why. It also changes the account's revision, so that
-no server writes a cached copy of the former account over the rebuilt one.
+Each account that is rebuilt gets an ADJUST entry, in the same transaction of the store. The entry
+records who corrected what, and why. It also changes the account's revision, so that no server
+overwrites the rebuilt account from its cache.
 """
 
 from collections.abc import Callable, Iterator
@@ -53,14 +53,14 @@ _OF_ACCOUNT = frozenset(
         Code.ACCOUNT_DATES,
     }
 )
-# An entry continues a chain of hashes. It begins none, because servers of 0.3.0 may still run.
+# A repair continues a chain of hashes, but begins none, because servers of 0.3.0 may still run.
 _NO_GENESIS = None
 
 _OF_PURCHASES = frozenset({Code.PURCHASE_MISSING, Code.REFUNDED})
 
 
 class State(Enum):
-    """What became of a correction."""
+    """The result of a correction."""
 
     PLANNED = "would"
     DONE = "done"
@@ -69,11 +69,11 @@ class State(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What the operator asked for.
+    """The operator's options.
 
     Attributes:
-        created_by: The operator's number, which the entries show.
-        reason: Why; the note of the entries.
+        created_by: The operator's number, recorded in the entries.
+        reason: The reason, recorded as the note of the entries.
         keeps_account: Whether the stored balance is right where it differs from the history; an
             ADJUST then adds the difference to the history.
         apply: Whether to write; otherwise only what would be written is reported.
@@ -87,14 +87,14 @@ class Order:
 
 @dataclass(kw_only=True, slots=True)
 class Correction:
-    """What was corrected for a user or an app, or why nothing was.
+    """The correction of a user or an app, or the reason why there is none.
 
     Attributes:
         user_id: The user; 0: none.
         app_id: The app; 0: none.
-        state: What became of it.
+        state: The result.
         findings: The kinds of findings that it concerns.
-        actions: What was or would be written, or why nothing is.
+        actions: The changes that were or would be written, or the reason why there are none.
         transaction_ids: The entries that were written.
     """
 
@@ -143,7 +143,7 @@ class _Refused(Exception):
 def repair_total(reader: Repairing, app_id: int, order: Order) -> Correction | None:
     """Make the total of an app the sum of its balances.
 
-    Writes of servers change both by the same credits, so the difference is not theirs.
+    Writes of servers change both by the same credits, so they do not change the difference.
     """
 
     def run() -> Correction | None:
@@ -308,13 +308,13 @@ class _UserRepair:
     def _marked(
         self, account: Account, differences: dict[int, int], correction: Correction
     ) -> tuple[Account, list[Transaction]]:
-        """Return the account with an entry that changes no balance and shows the correction."""
+        """Return the account with an entry that records the correction and changes no balance."""
         draft = Draft(account, created_at(account, self._now, None), _NO_GENESIS)
         app_id = next(iter(differences), min(account.balances))
         entry = draft.record(
             draft.app(app_id),
             Kind.ADJUST,
-            # An entry concerns at least one credit.
+            # The credits of an entry are at least 1.
             max(1, abs(differences.get(app_id, 0))),
             Details(delta=0, note=self._order.reason, metadata=_metadata(correction)),
             created_by=self._order.created_by,
@@ -351,7 +351,7 @@ class _UserRepair:
 
 
 def _differences(account: Account, stored: StoredAccount | None) -> dict[int, int]:
-    """Return what the stored balances have more than the history, by app."""
+    """Return by how much the stored balances exceed the history, by app."""
     if stored is None:
         return {}
     balances = stored.account.balances
@@ -367,7 +367,7 @@ def _metadata(correction: Correction) -> tuple[tuple[str, str], ...]:
 
 
 def _advice(codes: set[Code]) -> str:
-    """Return what an operator must do about findings that cannot be corrected here."""
+    """Return the remedy for findings that a repair cannot correct."""
     remedies = dict.fromkeys(code.remedy.value for code in Code if code in codes)
     return "; ".join(remedies)
 

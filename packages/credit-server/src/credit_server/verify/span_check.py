@@ -1,4 +1,4 @@
-"""Check the users of one range: replay their histories, and compare what is stored with them."""
+"""Check the users of one range: replay their histories, and compare them with what is stored."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from credit_server.verify.findings import Code, Finding
 from credit_server.verify.transfers import Add, Transfers
 from credit_server.verify.user_book import UserBook
 
-# The findings of each kind that a range reports; the others are counted.
+# The findings of each kind that a range reports in full. More are only counted.
 SHOWN_MAX = 100
 
 
@@ -124,7 +124,7 @@ def replay(
     """Replay the history of a user, and compare its purchases.
 
     Args:
-        reader: Finds entries that are no longer kept.
+        reader: Finds entries that are no longer in memory.
         records: The user's documents.
         since: What `counted_since` returns for the user's account.
         add: Receives the findings about documents that cannot be read.
@@ -170,7 +170,7 @@ class _Purchases:
         return purchase
 
     def finish(self) -> None:
-        """Check what is left, and the refunds of all purchases."""
+        """Check the remaining purchases, and the refunds of all purchases."""
         while self._next is not None:
             self._unpaid(self._next)
             self._next = self._advance()
