@@ -159,6 +159,17 @@ class Verification:
         with all_translated():
             return self._database[schema.CREDIT_TRANSACTIONS].estimated_document_count()
 
+    def identity(self) -> str:
+        """Return what identifies the database: its name, and MongoDB's id of its transactions.
+
+        A collection that is created again has another id. The hosts identify nothing: an embedded
+        mongod has another port at each start.
+        """
+        with all_translated():
+            found = self._database.list_collections(filter={"name": schema.CREDIT_TRANSACTIONS})
+            ids = [each["info"]["uuid"] for each in found]
+        return "/".join([self._database.name, *(str(id_) for id_ in ids)])
+
     def next_span(self, first: int | None, entries: int) -> Span:
         """Return a range of users that begins with one and has about some number of entries.
 

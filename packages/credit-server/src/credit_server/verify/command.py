@@ -12,7 +12,6 @@ from credit_server.access.audit import AuditFile, ordinary_log
 from credit_server.embedded import has_database, open_uri
 from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
-from credit_server.store.connection import hosts_of
 from credit_server.store.repairing import open_repairing
 from credit_server.store.verification import open_verification, schema_drift
 from credit_server.verify.progress_file import ProgressFile
@@ -81,7 +80,8 @@ def _verified(target: Target, *, jobs: int, users: list[int], progress_path: Pat
         return found
     progress = None
     if progress_path is not None:
-        progress = ProgressFile(progress_path, f"{hosts_of(target.uri)}/{target.database}")
+        with open_verification(target.uri, target.database, target.timeout_seconds) as reader:
+            progress = ProgressFile(progress_path, reader.identity())
     drift = asyncio.run(
         schema_drift(target.uri, database=target.database, timeout_seconds=target.timeout_seconds)
     )
