@@ -15,6 +15,7 @@ from bson.objectid import ObjectId
 from credit_server.backup import command, manifest
 from credit_server.backup.errors import BackupError, BackupUnusable, LedgerDamaged
 from credit_server.backup.export import Advance, export
+from credit_server.backup.folder import MARKER
 from credit_server.backup.manifest import Manifest
 from credit_server.backup.restoring import ImportedDiffers, compare_imported, import_
 from credit_server.embedded import DataDirectoryInUse
@@ -260,6 +261,55 @@ def test_a_folder_with_something_else_is_rejected(ledger: Ledger, tmp_path: Path
     (tmp_path / "backup").chmod(0o500)
     with pytest.raises(BackupUnusable, match="cannot be used"):
         exported(ledger, tmp_path / "notes.txt" / "backup")
+
+
+CHUNK = "purchases-000001.ndjson.gz"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["note.txt", "precious.ndjson.gz"],
+        ["precious.ndjson.gz", MARKER],
+        ["precious-000001.ndjson.gz", MARKER],
+        [CHUNK],  # without a marker it is not of an export that was interrupted
+        [CHUNK + ".part"],
+        [manifest.NAME + ".part"],
+        [CHUNK + ".old", CHUNK, MARKER],
+    ],
+)
+def test_an_export_keeps_files_that_are_not_its_own(
+    ledger: Ledger, tmp_path: Path, names: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(BackupUnusable, match=r"other files \(.*none was changed"):
+        exported(ledger, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        names, "precious"
+    )
+
+
+def test_an_export_that_runs_excludes_another_one_from_its_folder(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    digest = exported(ledger, tmp_path / "alone").digest
+    refused = 0
+
+    def again(_: int) -> None:
+        nonlocal refused
+        with pytest.raises(BackupUnusable, match="another export writes to"):
+            exported(ledger, tmp_path / "shared")
+        refused += 1
+
+    made = exported(ledger, tmp_path / "shared", advance=again)
+    assert (made.digest, refused) == (digest, len(made.chunks))
+    assert command.run_check(tmp_path / "shared").digest == digest
+    # Nothing is left but the backup, and an export into it leaves nothing either.
+    with pytest.raises(BackupUnusable, match="complete backup"):
+        exported(ledger, tmp_path / "shared")
+    left = {path.name for path in (tmp_path / "shared").iterdir()}
+    assert left == {manifest.NAME, *(chunk.file for chunk in made.chunks)}
 
 
 def test_an_export_of_another_database_or_with_other_options_does_not_continue(
