@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from credit_server.access.audit import AuditFile, ordinary_log
-from credit_server.embedded import has_database, open_uri
+from credit_server.embedded import open_uri
 from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
 from credit_server.store.repairing import open_repairing
@@ -28,14 +28,8 @@ def opened(settings: StoreSettings) -> Iterator[Target]:
     The mongod of a running server is used; without one, it runs for as long as the context lasts.
 
     Raises:
-        StartError: There is no database yet.
-        EmbeddedError: It cannot be started.
+        EmbeddedError: There is no database yet, or it cannot be started.
     """
-    if settings.mongodb_uri is None and not has_database(settings.data_dir):
-        raise StartError(
-            f"there is no database in {settings.data_dir}: set CREDIT_MONGODB_URI, or"
-            " CREDIT_DATA_DIR to the folder of a server"
-        )
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         if settings.mongodb_uri is not None:
