@@ -119,6 +119,11 @@ async def test_an_export_and_an_import_that_are_killed_end_with_the_same_digest(
         try:
             for killed_at in IMPORT_KILLED_AT:
                 await _killed(killed_at, tmp_path, *import_)
+                refused = await _run(0, tmp_path, *import_)
+                assert refused.status == 1
+                assert "was killed within the last 15 seconds" in refused.errors
+                # Do not wait for the end of the lease.
+                client[target]["leases"].delete_one({"_id": "import"})
             refused = await _run(0, tmp_path, "serve", *to)
             assert refused.status == 1
             assert "an import into it is not complete" in refused.errors

@@ -10,13 +10,17 @@ from credit_models import CreditTransaction
 from credit_models.codec import decode
 from credit_models.ledger import Add, Receipt
 from credit_models.translation.messages import receipt_to_message
+from credit_server import app
 from credit_server.access import FileUnusable
 from credit_server.api.convert import transactions_to_wire
 from credit_server.checkpoint import write_checkpoint
 from credit_server.commit import Committer
+from credit_server.embedded import EmbeddedMongod, NoDatabase
+from credit_server.settings import StoreSettings
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Head, Store, StoreUnavailable
+from credit_server.store.port import Head, Store, StoreMisconfigured, StoreUnavailable
 from credit_testing.stores import FailingStore
+from pymongo import AsyncMongoClient
 
 from tests.client.checkpoints import Operator
 
@@ -82,6 +86,30 @@ async def test_the_checkpoint_of_an_app_without_users_is_empty(
     file = tmp_path / "empty"
     await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=file)
     assert load_checkpoint(file, key=operator.public_key).heads == {}
+
+
+async def test_an_embedded_database_is_read_with_and_without_its_server(
+    operator: Operator, tmp_path: Path
+) -> None:
+    settings = StoreSettings(data_dir=tmp_path / "data")
+
+    async def made(name: str) -> int:
+        file = tmp_path / name
+        return (await app.checkpoint(settings, 3, key=operator.private_key, file=file)).size
+
+    with pytest.raises(NoDatabase):
+        await made("none")
+    assert not settings.data_dir.exists()
+    async with EmbeddedMongod(data_dir=settings.data_dir) as mongod:
+        with pytest.raises(StoreMisconfigured):
+            await made("not-migrated")
+        client: AsyncMongoClient[dict[str, Any]]
+        async with AsyncMongoClient(mongod.uri) as client:
+            assert await client[settings.mongodb_database].list_collection_names() == []
+    async with app.open_store(settings) as opened, Committer(opened.store) as committer:
+        await _add(committer, opened.store, 7)
+        assert await made("running") == 1
+    assert await made("stopped") == 1
 
 
 async def test_without_the_store_there_is_no_file(operator: Operator, tmp_path: Path) -> None:

@@ -15,16 +15,18 @@ from bson.objectid import ObjectId
 from credit_server.backup import command, manifest
 from credit_server.backup.errors import BackupError, BackupUnusable, LedgerDamaged
 from credit_server.backup.export import Advance, export
+from credit_server.backup.folder import MARKER
 from credit_server.backup.manifest import Manifest
-from credit_server.backup.restoring import ImportedDiffers, import_
+from credit_server.backup.restoring import ImportedDiffers, compare_imported, import_
 from credit_server.embedded import DataDirectoryInUse
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.settings import StoreSettings
+from credit_server.store.importing import LedgerWriter
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreError, StoreMisconfigured
 from credit_testing.ledger_check import findings
 from pydantic import SecretStr
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 
 from tests.server.backup.ledgers import SECRET, Ledger
 from tests.server.store.old_schemas import make_schema
@@ -261,6 +263,55 @@ def test_a_folder_with_something_else_is_rejected(ledger: Ledger, tmp_path: Path
         exported(ledger, tmp_path / "notes.txt" / "backup")
 
 
+CHUNK = "purchases-000001.ndjson.gz"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["note.txt", "precious.ndjson.gz"],
+        ["precious.ndjson.gz", MARKER],
+        ["precious-000001.ndjson.gz", MARKER],
+        [CHUNK],  # without a marker it is not of an export that was interrupted
+        [CHUNK + ".part"],
+        [manifest.NAME + ".part"],
+        [CHUNK + ".old", CHUNK, MARKER],
+    ],
+)
+def test_an_export_keeps_files_that_are_not_its_own(
+    ledger: Ledger, tmp_path: Path, names: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text("precious")
+    with pytest.raises(BackupUnusable, match=r"other files \(.*none was changed"):
+        exported(ledger, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        names, "precious"
+    )
+
+
+def test_an_export_that_runs_excludes_another_one_from_its_folder(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    digest = exported(ledger, tmp_path / "alone").digest
+    refused = 0
+
+    def again(_: int) -> None:
+        nonlocal refused
+        with pytest.raises(BackupUnusable, match="another export writes to"):
+            exported(ledger, tmp_path / "shared")
+        refused += 1
+
+    made = exported(ledger, tmp_path / "shared", advance=again)
+    assert (made.digest, refused) == (digest, len(made.chunks))
+    assert command.run_check(tmp_path / "shared").digest == digest
+    # Nothing is left but the backup, and an export into it leaves nothing either.
+    with pytest.raises(BackupUnusable, match="complete backup"):
+        exported(ledger, tmp_path / "shared")
+    left = {path.name for path in (tmp_path / "shared").iterdir()}
+    assert left == {manifest.NAME, *(chunk.file for chunk in made.chunks)}
+
+
 def test_an_export_of_another_database_or_with_other_options_does_not_continue(
     ledger: Ledger, target: Ledger, tmp_path: Path
 ) -> None:
@@ -304,6 +355,118 @@ def test_an_import_detects_what_another_process_wrote_meanwhile(
     with pytest.raises(ImportedDiffers, match="directory-000001"):
         imported(target, tmp_path)
     asyncio.run(refused(target))
+
+
+def test_an_import_that_runs_excludes_another_one(
+    ledger: Ledger, target: Ledger, tmp_path: Path
+) -> None:
+    backup = exported(ledger, tmp_path)
+    refused: list[str] = []
+
+    def again(_: int) -> None:
+        with pytest.raises(StoreMisconfigured, match="has written nothing") as error:
+            imported(target, tmp_path)
+        refused.append(str(error.value))
+
+    with target.writer() as writer, target.reader() as reader:
+        import_(writer, backup, again)
+        compare_imported(writer, reader, backup, again)
+        writer.finish()
+    assert len(refused) > len(backup.chunks)
+    with pytest.raises(StoreMisconfigured, match="not empty"):
+        imported(target, tmp_path)
+
+
+def _insert(writer: LedgerWriter, ledger: Ledger, _: Manifest) -> None:
+    purchases = ledger.documents()["purchases"]
+    list(writer.insert("purchases", purchases, may_exist=True))
+
+
+def _compare(writer: LedgerWriter, ledger: Ledger, backup: Manifest) -> None:
+    with ledger.reader() as reader:
+        compare_imported(writer, reader, backup, lambda _: None)
+
+
+STEPS: dict[str, Callable[[LedgerWriter, Ledger, Manifest], object]] = {
+    "begin": lambda writer, _, backup: writer.begin(backup.digest),
+    "insert": _insert,
+    "advance": lambda writer, _, backup: writer.advance(len(backup.chunks)),
+    "build": lambda writer, _ledger, _backup: writer.build(),
+    "compare": _compare,
+    "finish": lambda writer, _ledger, _backup: writer.finish(),
+}
+
+
+def _end_lease(database: Any) -> None:  # Any: a database
+    ended = datetime(2000, 1, 1, tzinfo=UTC)
+    database["leases"].update_one({"_id": "import"}, {"$set": {"until": ended}})
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("lease", ["taken", "free"])
+def test_an_import_that_paused_writes_nothing_after_another_one_completed_it(
+    ledger: Ledger, target: Ledger, tmp_path: Path, step: str, lease: str
+) -> None:
+    backup = exported(ledger, tmp_path)
+    with (
+        MongoClient[Document](ledger.uri) as client,
+        target.writer() as paused,
+    ):
+        database = client[target.database]
+        import_(paused, backup, lambda _: None)
+        _end_lease(database)
+        imported(target, tmp_path)
+        asyncio.run(target.grow())  # servers run on it
+        if lease == "taken":
+            taken = {"owner": "another", "until": datetime(2100, 1, 1, tzinfo=UTC)}
+            database["leases"].update_one({"_id": "import"}, {"$set": taken})
+        names = sorted(set(database.list_collection_names()) - {"leases"})
+        before = {name: list(database[name].find().sort("_id")) for name in names}
+        with pytest.raises(StoreError) as error:
+            STEPS[step](paused, target, backup)
+        assert "drop the database" not in str(error.value)
+        assert {name: list(database[name].find().sort("_id")) for name in names} == before
+        assert findings(database) == []
+
+
+def test_a_repeated_chunk_keeps_the_documents_that_exist(
+    ledger: Ledger, target: Ledger, tmp_path: Path
+) -> None:
+    backup = exported(ledger, tmp_path)
+    with MongoClient[Document](ledger.uri) as client, target.writer() as writer:
+        writer.begin(backup.digest)
+        accounts = ledger.documents()["user_credits"]
+        list(writer.insert("user_credits", accounts, may_exist=False))
+        newer = {"_id": accounts[0]["_id"]}
+        stored = client[target.database]["user_credits"]
+        stored.update_one(newer, {"$set": {"revision": Int64(99)}})
+        list(writer.insert("user_credits", accounts, may_exist=True))
+        assert [each["revision"] for each in stored.find(newer)] == [99]
+        with pytest.raises(StoreError, match="does not accept a document"):
+            list(writer.insert("user_credits", accounts, may_exist=False))
+        with pytest.raises(StoreError, match="does not accept a document"):
+            list(writer.insert("user_credits", [{"_id": ObjectId()}], may_exist=True))
+
+
+def test_a_script_sees_that_an_import_compares(
+    ledger: Ledger, target: Ledger, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = exported(ledger, tmp_path).records
+    imported(target, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    for work in ("import", "compare"):
+        shown = [line for line in lines if line.startswith(work)]
+        assert shown[0] == f"{work}: 0 of about {records} documents"
+        assert shown[-1] == f"{work}: {records} of about {records} documents"
+        assert len(shown) <= 11
+
+
+def test_an_export_and_an_import_read_from_the_primary(target: Ledger) -> None:
+    separator = "&" if "?" in target.uri else "?"
+    target.uri += f"{separator}readPreference=secondaryPreferred"
+    with target.reader() as reader, target.writer() as writer:
+        for database in (reader._database, writer._database, writer._stepping):
+            assert database.read_preference == ReadPreference.PRIMARY
 
 
 def _without_entry(database: Any) -> None:  # Any: a database

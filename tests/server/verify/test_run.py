@@ -1,5 +1,6 @@
 """Test how a database is verified: by ranges, processes, with progress, by the command line."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from credit_server.main import run
-from credit_server.store.verification import Span, Verification
+from credit_server.store.verification import Span, Verification, open_verification
 from credit_server.verify import run as run_module
 from credit_server.verify.findings import Code
 from credit_server.verify.progress_file import ProgressFile, ProgressUnusable
 from credit_server.verify.run import Target, verify
 from credit_server.verify.span_check import SHOWN_MAX, Found, check_span
 from credit_testing.server import migrated
+from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 
 from tests.server.store.old_schemas import make_schema
@@ -106,6 +108,33 @@ def test_a_progress_of_another_database_is_rejected(tmp_path: Path) -> None:
     path.write_text("not JSON\n")
     with pytest.raises(ProgressUnusable, match="cannot be used"):
         ProgressFile(path, "here/credit")
+
+
+def test_a_progress_continues_on_the_same_collections_alone(
+    mongod_uri: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = asyncio.run(migrated(mongod_uri, database))
+    path = tmp_path / "progress"
+    verify_ = ["verify", *where, "--jobs", "1", "--progress", str(path)]
+
+    def begin() -> None:
+        with open_verification(mongod_uri, database, 30) as reader:
+            ProgressFile(path, reader.identity())
+
+    begin()
+    assert run(verify_) == 0
+    begin()
+    with MongoClient[Document](mongod_uri) as client:
+        client.drop_database(database)
+    asyncio.run(migrated(mongod_uri, database))
+    assert run(verify_) == 2
+    assert "the database was replaced" in capsys.readouterr().err
+
+
+def test_a_verification_reads_from_the_primary(ledger: Target) -> None:
+    uri = f"{ledger.uri}{'&' if '?' in ledger.uri else '?'}readPreference=secondaryPreferred"
+    with open_verification(uri, ledger.database, 30) as reader:
+        assert reader._database.read_preference == ReadPreference.PRIMARY
 
 
 def test_many_findings_of_a_kind_are_counted_and_some_are_shown(

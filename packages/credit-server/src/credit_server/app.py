@@ -41,7 +41,7 @@ from credit_server.commit import (
     Sweeper,
     SweepLimits,
 )
-from credit_server.embedded import EmbeddedError, EmbeddedMongod
+from credit_server.embedded import EmbeddedError, EmbeddedMongod, open_uri
 from credit_server.embedded.restarting import keep_running
 from credit_server.errors import PartFailed, StartError
 from credit_server.grpc.server import GrpcServer
@@ -102,23 +102,32 @@ async def open_store(
             uri = mongod.uri
         else:
             uri = settings.mongodb_uri.get_secret_value()
-        store = MongoStore(
-            uri,
-            database=settings.mongodb_database,
-            timeout_seconds=settings.store_timeout_seconds,
-            driver=settings.mongodb_driver,
-        )
-        stack.push_async_callback(store.close)
-        try:
-            await store.check_topology()
-        except StoreUnavailable as error:
-            which = f"MongoDB at {hosts_of(uri)}" if mongod is None else "The embedded MongoDB"
-            raise StartError(
-                f"{which} cannot be reached. {error}. Run credit-server doctor for details."
-            ) from error
+        store = await stack.enter_async_context(_connected(settings, uri))
         if mongod is not None and migrate_embedded:
             await store.migrate()
         yield OpenStore(store=store, mongod=mongod)
+
+
+@asynccontextmanager
+async def _connected(settings: StoreSettings, uri: str) -> AsyncIterator[MongoStore]:
+    store = MongoStore(
+        uri,
+        database=settings.mongodb_database,
+        timeout_seconds=settings.store_timeout_seconds,
+        driver=settings.mongodb_driver,
+    )
+    try:
+        try:
+            await store.check_topology()
+        except StoreUnavailable as error:
+            embedded = settings.mongodb_uri is None
+            which = "The embedded MongoDB" if embedded else f"MongoDB at {hosts_of(uri)}"
+            raise StartError(
+                f"{which} cannot be reached. {error}. Run credit-server doctor for details."
+            ) from error
+        yield store
+    finally:
+        await store.close()
 
 
 async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None] = lambda: None) -> int:
@@ -139,10 +148,19 @@ async def planned_migration(settings: StoreSettings) -> list[str]:
 
 
 async def checkpoint(settings: StoreSettings, app_id: int, *, key: Path, file: Path) -> Checkpoint:
-    """Write a checkpoint of an app; see `write_checkpoint`."""
-    async with open_store(settings) as opened:
-        await opened.store.verify_schema()
-        return await write_checkpoint(opened.store, app_id, key=key, file=file)
+    """Write a checkpoint of an app; see `write_checkpoint`.
+
+    Nothing is migrated. The embedded mongod of a running server is used; without one, it runs until
+    the file is complete.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.mongodb_uri is None:
+            uri = await stack.enter_async_context(open_uri(settings.data_dir))
+        else:
+            uri = settings.mongodb_uri.get_secret_value()
+        store = await stack.enter_async_context(_connected(settings, uri))
+        await store.verify_schema()
+        return await write_checkpoint(store, app_id, key=key, file=file)
 
 
 async def serve(settings: ServerSettings, assignment: Assignment | None = None) -> None:

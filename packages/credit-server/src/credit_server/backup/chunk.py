@@ -14,7 +14,7 @@ from credit_server.backup.errors import BackupUnusable
 RECORDS_MAX = 20_000
 """The records of a chunk. The digest of a backup depends on it, so it is part of the format."""
 
-_SUFFIX = ".ndjson.gz"
+SUFFIX = ".ndjson.gz"
 
 # Compressing is the largest part of an export's CPU: level 1 takes a third of the time of level 6,
 # and the files are a fifth larger.
@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
 
 def file_name(collection: str, number: int) -> str:
     """Return the name of a chunk's file; the numbers of a collection begin with 1."""
-    return f"{collection}-{number:06d}{_SUFFIX}"
+    return f"{collection}-{number:06d}{SUFFIX}"
 
 
 def write_file(folder: Path, name: str, lines: Iterable[bytes]) -> None:
@@ -84,13 +84,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_files(folder: Path) -> None:
-    """Remove the chunks of an export that has no manifest yet."""
-    for pattern in ("*" + _SUFFIX, "*" + _SUFFIX + ".part"):
-        for path in folder.glob(pattern):
-            path.unlink()
 
 
 def read_lines(folder: Path, chunk: Chunk) -> Iterator[bytes]:

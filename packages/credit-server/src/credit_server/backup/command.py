@@ -4,13 +4,12 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 
 from credit_server.backup.export import Advance, export
 from credit_server.backup.manifest import Manifest, load
 from credit_server.backup.records import changing
-from credit_server.backup.restoring import check, compare, import_
+from credit_server.backup.restoring import check, compare_imported, import_
 from credit_server.embedded import EmbeddedMongod, open_uri
 from credit_server.settings import StoreSettings
 from credit_server.store.exporting import HISTORY, LedgerReader, open_reader
@@ -52,22 +51,22 @@ def run_import(settings: StoreSettings, folder: Path) -> Manifest:
         EmbeddedError: The embedded mongod cannot be started, or a server uses its data.
     """
     manifest = run_check(folder)
-    with _uri(settings, shared=False) as uri:
-        opened = partial(
-            open_writer,
+    with (
+        _uri(settings, shared=False) as uri,
+        open_writer(
             uri,
             database=settings.mongodb_database,
             timeout_seconds=settings.store_timeout_seconds,
-        )
-        with opened() as writer, _progress("import", manifest.records) as advance:
+        ) as writer,
+    ):
+        with _progress("import", manifest.records, logged=True) as advance:
             import_(writer, manifest, advance)
         with (
             _reader(settings, uri) as reader,
-            _progress("compare", manifest.records) as advance,
+            _progress("compare", manifest.records, logged=True) as advance,
         ):
-            compare(reader, manifest, advance)
-        with opened() as writer:
-            writer.finish()
+            compare_imported(writer, reader, manifest, advance)
+        writer.finish()
     return manifest
 
 
@@ -103,10 +102,37 @@ def _reader(settings: StoreSettings, uri: str) -> AbstractContextManager[LedgerR
     )
 
 
-def _progress(work: str, documents: int) -> AbstractContextManager[Advance]:
-    """Return a bar at a terminal, and nothing elsewhere."""
+def _progress(
+    work: str, documents: int, *, logged: bool = False
+) -> AbstractContextManager[Advance]:
+    """Show the progress: a bar at a terminal, and elsewhere lines or nothing.
+
+    Args:
+        work: What is done.
+        documents: About how many documents there are.
+        logged: Whether to print a line on standard error for each tenth, if that is no terminal.
+    """
     if not sys.stderr.isatty():
-        return nullcontext(lambda _: None)
+        return nullcontext(_tenths(work, documents) if logged else lambda _: None)
     from credit_server.backup.progress import bar  # noqa: PLC0415 - see its first lines
 
     return bar(work, documents)
+
+
+def _tenths(work: str, documents: int) -> Advance:
+    """Return what prints a line now and after each tenth."""
+    complete = shown = 0
+
+    def show() -> None:
+        line = f"{work}: {complete:,} of about {documents:,} documents"
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - it is for people
+
+    def advance(count: int) -> None:
+        nonlocal complete, shown
+        complete += count
+        if (tenths := 10 * complete // max(1, documents)) > shown:
+            shown = tenths
+            show()
+
+    show()
+    return advance

@@ -5,7 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from credit_server.backup import chunk
-from credit_server.backup.manifest import Header, Manifest, unfinished
+from credit_server.backup.folder import claimed
+from credit_server.backup.manifest import Header, Manifest
 from credit_server.backup.records import changing, chunks, history
 from credit_server.store.exporting import BEGINNING, HISTORY, AccountState, LedgerReader, Position
 from credit_server.store.extended_json import from_line
@@ -29,25 +30,26 @@ def export(reader: LedgerReader, folder: Path, *, secrets: bool, advance: Advanc
         advance: Receives the progress.
 
     Raises:
-        BackupUnusable: The folder cannot be used, or has a backup of another database.
+        BackupUnusable: The folder cannot be used, or another export uses it.
         LedgerDamaged: The ledger does not add up.
-        StoreError: The store cannot be read.
+        StoreError: The store cannot be read, or the folder has an export of another database.
     """
     schema = reader.schema_version()
-    manifest = unfinished(folder)
-    if manifest is None:
-        manifest = _begin(reader, folder, schema=schema, secrets=secrets, advance=advance)
-    elif (manifest.header.database, manifest.header.secrets) != (reader.name, secrets):
-        raise StoreMisconfigured(
-            f"{folder} has an interrupted export of the database '{manifest.header.database}'"
-            f" {'with' if manifest.header.secrets else 'without'} --secrets: continue it with the"
-            " same options, or name another folder"
-        )
-    else:
-        advance(manifest.records)
-    for collection in HISTORY:
-        _add_history(reader, manifest, collection, advance)
-    manifest.complete()
+    with claimed(folder) as interrupted:
+        manifest = interrupted
+        if manifest is None:
+            manifest = _begin(reader, folder, schema=schema, secrets=secrets, advance=advance)
+        elif (manifest.header.database, manifest.header.secrets) != (reader.name, secrets):
+            raise StoreMisconfigured(
+                f"{folder} has an interrupted export of the database '{manifest.header.database}'"
+                f" {'with' if manifest.header.secrets else 'without'} --secrets: continue it with"
+                " the same options, or name another folder"
+            )
+        else:
+            advance(manifest.records)
+        for collection in HISTORY:
+            _add_history(reader, manifest, collection, advance)
+        manifest.complete()
     return manifest
 
 

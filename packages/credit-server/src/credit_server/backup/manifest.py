@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from credit_server.backup.chunk import Chunk, remove_files, sync_folder, writing
+from credit_server.backup.chunk import Chunk, sync_folder, writing
 from credit_server.backup.errors import BackupUnusable
 
 NAME = "manifest.ndjson"
@@ -104,31 +104,6 @@ def digest_of(chunks: Iterable[Chunk]) -> str:
     return digest.hexdigest()
 
 
-def unfinished(folder: Path) -> Manifest | None:
-    """Return the manifest of an interrupted export; None if the export must start from scratch.
-
-    Args:
-        folder: The folder of the backup; created, with mode 0700, if it is missing.
-
-    Raises:
-        BackupUnusable: The folder has a complete backup or other files, or cannot be used.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (folder / NAME).exists():
-            found = _read(folder)
-            if found.digest:
-                raise BackupUnusable(f"{folder} has a complete backup: name another folder")
-            return found
-        remove_files(folder)
-        (folder / (NAME + ".part")).unlink(missing_ok=True)
-        if any(folder.iterdir()):
-            raise BackupUnusable(f"{folder} has other files: name a new folder")
-    except OSError as error:
-        raise BackupUnusable(f"{folder} cannot be used: {error}") from error
-    return None
-
-
 def load(folder: Path) -> Manifest:
     """Return the manifest of a complete backup.
 
@@ -136,7 +111,7 @@ def load(folder: Path) -> Manifest:
         BackupUnusable: The folder is no backup, or the backup is incomplete or damaged.
     """
     try:
-        found = _read(folder)
+        found = read(folder)
     except OSError as error:
         raise BackupUnusable(f"{folder} is no backup: {error}") from error
     if not found.digest:
@@ -146,8 +121,13 @@ def load(folder: Path) -> Manifest:
     return found
 
 
-def _read(folder: Path) -> Manifest:
-    """Read a manifest; a last line that is cut off is ignored."""
+def read(folder: Path) -> Manifest:
+    """Return the manifest of a backup, complete or not. A last line that is cut off is ignored.
+
+    Raises:
+        OSError: It cannot be read.
+        BackupUnusable: It is damaged, or of a later release.
+    """
     text = (folder / NAME).read_bytes()
     try:
         head, *lines = [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]

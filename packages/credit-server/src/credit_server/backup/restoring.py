@@ -69,6 +69,31 @@ def _documents(folder: Path, each: Chunk) -> Iterator[Document]:
             raise BackupUnusable(f"{folder / each.file} has a line that is no document") from error
 
 
+def compare_imported(
+    writer: LedgerWriter, reader: LedgerReader, manifest: Manifest, advance: Advance
+) -> None:
+    """Compare a database with the backup, as long as no other process completed the import.
+
+    Args:
+        writer: The database.
+        reader: The same database.
+        manifest: The backup.
+        advance: Receives the progress.
+
+    Raises:
+        ImportedDiffers: The database is not what the backup has.
+        LedgerDamaged: An account and its history do not agree.
+        StoreError: See `LedgerWriter.confirm`. Its message replaces the advice to drop the
+            database, which may have acknowledged writes by then.
+    """
+    writer.confirm()
+    try:
+        compare(reader, manifest, advance)
+    except BackupError:
+        writer.confirm()
+        raise
+
+
 def compare(reader: LedgerReader, manifest: Manifest, advance: Advance) -> None:
     """Read a database as an export does, and compare each chunk with the backup.
 

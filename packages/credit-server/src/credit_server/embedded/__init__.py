@@ -8,6 +8,7 @@ from credit_server.embedded.errors import (
     DataDirectoryInUse,
     MongodFailed,
     MongodNotFound,
+    NoDatabase,
 )
 from credit_server.embedded.mongod import EmbeddedMongod, open_uri
 from credit_server.embedded.process import find_mongod
@@ -20,6 +21,7 @@ __all__ = [
     "EmbeddedMongod",
     "MongodFailed",
     "MongodNotFound",
+    "NoDatabase",
     "find_mongod",
     "has_database",
     "open_uri",

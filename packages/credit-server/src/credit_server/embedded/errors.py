@@ -2,10 +2,11 @@
 
 EmbeddedError
 ├── MongodNotFound      the machine has none: the operator installs one
+├── NoDatabase          a command needs an existing database: the operator names its directory
 ├── DataDirectoryInUse  another process holds the data: the operator stops it or picks another place
 └── MongodFailed        `mongod` did not start, or the data directory cannot be used
 
-The three are named after the condition, without `Error` at the end, like the refusals elsewhere.
+The four are named after the condition, without `Error` at the end, like the refusals elsewhere.
 Each message states what the operator must do.
 """
 
@@ -42,6 +43,10 @@ _UNLOGGED_ENDINGS: dict[int | None, str] = {
 
 class MongodNotFound(EmbeddedError):
     """There is no `mongod` on PATH, and none that the `embedded` extra has installed."""
+
+
+class NoDatabase(EmbeddedError):
+    """No server has ever run on the data directory, so there is nothing to read."""
 
 
 class DataDirectoryInUse(EmbeddedError):

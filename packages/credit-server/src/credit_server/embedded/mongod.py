@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from credit_server.embedded.data_directory import DataDirectory, DirectoryLock
-from credit_server.embedded.errors import Cause, Diagnosis, MongodFailed
+from credit_server.embedded.errors import Cause, Diagnosis, MongodFailed, NoDatabase
 from credit_server.embedded.process import HOST, LaunchSettings, MongodProcess, find_mongod
-from credit_server.embedded.running import end_orphan, running_uri
+from credit_server.embedded.running import end_orphan, has_database, running_uri
 from credit_server.store.connection import REPLICA_SET, ensure_primary
 
 _ATTEMPTS = 5
@@ -295,11 +295,17 @@ async def open_uri(data_dir: Path) -> AsyncIterator[str]:
     """Yield the URI of the `mongod` of a running server, or start one during the context.
 
     Raises:
+        NoDatabase: The data directory has no database. Nothing was created.
         EmbeddedError: It cannot be started.
     """
     uri = running_uri(data_dir)
     if uri is not None:
         yield uri
         return
+    if not has_database(data_dir):
+        raise NoDatabase(
+            f"there is no database in {data_dir}: set CREDIT_MONGODB_URI, or"
+            " CREDIT_DATA_DIR to the folder of a server"
+        )
     async with EmbeddedMongod(data_dir=data_dir) as mongod:
         yield mongod.uri

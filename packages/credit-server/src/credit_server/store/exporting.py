@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from bson.int64 import Int64
-from pymongo import ASCENDING, DESCENDING, MongoClient
+from pymongo import ASCENDING, DESCENDING, MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.cursor import Cursor
 from pymongo.errors import OperationFailure
@@ -108,7 +108,10 @@ class LedgerReader:
     def __init__(self, client: MongoClient[Document], database: str) -> None:
         self._client = client
         self._database = client.get_database(
-            database, codec_options=DECODED, read_concern=ReadConcern("majority")
+            database,
+            codec_options=DECODED,
+            read_concern=ReadConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
         )
 
     @property

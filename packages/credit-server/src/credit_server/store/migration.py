@@ -1,6 +1,6 @@
 """Create and update the collections, their validators and indexes, step by step."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -136,7 +136,8 @@ async def _write_version(database: Database) -> None:
     await database[schema.VERSION].replace_one({"_id": stored["_id"]}, stored, upsert=True)
 
 
-ImportStep = Callable[[Database], Awaitable[int]]
+# Any: a coroutine may receive any value.
+ImportStep = Callable[[Database], Coroutine[Any, Any, int]]
 """A step of an import. It can be repeated."""
 
 

@@ -19,7 +19,7 @@ from bson.min_key import MinKey
 from bson.objectid import ObjectId
 from credit_models.ledger import UINT32_MAX, Account, AlertEvent, Kind, Purchase, Transaction
 from pydantic import ValidationError
-from pymongo import ASCENDING, MongoClient
+from pymongo import ASCENDING, MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.cursor import Cursor
 
@@ -107,7 +107,9 @@ async def schema_drift(uri: str, *, database: str, timeout_seconds: float) -> li
     """
     with all_translated():
         async with connected(uri, timeout_seconds=timeout_seconds) as client:
-            return await schema.verify(client[database])
+            return await schema.verify(
+                client.get_database(database, read_preference=ReadPreference.PRIMARY)
+            )
 
 
 @contextmanager
@@ -133,7 +135,9 @@ class Verification:
 
     def __init__(self, client: MongoClient[Document], database: str) -> None:
         self._client = client
-        self._database = client.get_database(database, codec_options=DECODED)
+        self._database = client.get_database(
+            database, codec_options=DECODED, read_preference=ReadPreference.PRIMARY
+        )
         self._session: ClientSession | None = None
         self._indexed = all(
             name in self._database[collection].index_information()
@@ -154,6 +158,17 @@ class Verification:
         """Return about how many entries there are."""
         with all_translated():
             return self._database[schema.CREDIT_TRANSACTIONS].estimated_document_count()
+
+    def identity(self) -> str:
+        """Return what identifies the database: its name, and MongoDB's id of its transactions.
+
+        A collection that is created again has another id. The hosts identify nothing: an embedded
+        mongod has another port at each start.
+        """
+        with all_translated():
+            found = self._database.list_collections(filter={"name": schema.CREDIT_TRANSACTIONS})
+            ids = [each["info"]["uuid"] for each in found]
+        return "/".join([self._database.name, *(str(id_) for id_ in ids)])
 
     def next_span(self, first: int | None, entries: int) -> Span:
         """Return a range of users that begins with one and has about some number of entries.

@@ -9,10 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from credit_server.access.audit import AuditFile, ordinary_log
-from credit_server.embedded import has_database, open_uri
+from credit_server.embedded import open_uri
 from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
-from credit_server.store.connection import hosts_of
 from credit_server.store.repairing import open_repairing
 from credit_server.store.verification import open_verification, schema_drift
 from credit_server.verify.progress_file import ProgressFile
@@ -29,14 +28,8 @@ def opened(settings: StoreSettings) -> Iterator[Target]:
     If a server runs, its mongod is used. Otherwise this starts one for the duration of the context.
 
     Raises:
-        StartError: There is no database yet.
-        EmbeddedError: It cannot be started.
+        EmbeddedError: There is no database yet, or it cannot be started.
     """
-    if settings.mongodb_uri is None and not has_database(settings.data_dir):
-        raise StartError(
-            f"there is no database in {settings.data_dir}: set CREDIT_MONGODB_URI, or"
-            " CREDIT_DATA_DIR to the folder of a server"
-        )
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         if settings.mongodb_uri is not None:
@@ -81,7 +74,8 @@ def _verified(target: Target, *, jobs: int, users: list[int], progress_path: Pat
         return found
     progress = None
     if progress_path is not None:
-        progress = ProgressFile(progress_path, f"{hosts_of(target.uri)}/{target.database}")
+        with open_verification(target.uri, target.database, target.timeout_seconds) as reader:
+            progress = ProgressFile(progress_path, reader.identity())
     drift = asyncio.run(
         schema_drift(target.uri, database=target.database, timeout_seconds=target.timeout_seconds)
     )

@@ -30,7 +30,7 @@ class ProgressFile:
 
         Args:
             path: The file.
-            database: The hosts and the name of the database.
+            database: What identifies the database; see `Verification.identity`.
 
         Raises:
             ProgressUnusable: It cannot be read, or is of another database.
@@ -50,8 +50,8 @@ class ProgressFile:
     def _read(self, lines: list[str]) -> None:
         if json.loads(lines[0]) != self._header:
             raise ProgressUnusable(
-                f"{self._path} has the progress of another database or release: name another file,"
-                " or remove it"
+                f"{self._path} has the progress of another database or release, or the database was"
+                " replaced: name another file, or remove it"
             )
         for line in lines[1:]:
             try:
