@@ -15,8 +15,9 @@ from credit_server.settings import StoreSettings
 from credit_server.store.connection import hosts_of
 from credit_server.store.repairing import open_repairing
 from credit_server.store.verification import open_verification, schema_drift
+from credit_server.verify.correction import Correction, Order, State
 from credit_server.verify.progress_file import ProgressFile
-from credit_server.verify.repair import Correction, Order, State, repairs
+from credit_server.verify.repair import repairs
 from credit_server.verify.report import EXIT_FINDINGS, EXIT_SOUND
 from credit_server.verify.run import Advance, Target, verify, verify_user
 from credit_server.verify.span_check import Found
@@ -134,7 +135,7 @@ def run_repair(
         found = _verified(target, jobs=jobs, users=users, progress_path=None)
         corrections = []
         with open_repairing(target.uri, target.database, target.timeout_seconds) as reader:
-            for correction in repairs(reader, found.findings, order):
+            for correction in repairs(reader, found, order):
                 corrections.append(correction)
                 if correction.state is State.DONE:
                     sink(_audit_line(correction, order))
