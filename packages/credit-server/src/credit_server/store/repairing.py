@@ -25,7 +25,7 @@ from credit_server.store.alert_documents import event_bson
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.driver import Document
 from credit_server.store.errors import all_translated
-from credit_server.store.port import Conflict
+from credit_server.store.port import Conflict, StoreMisconfigured
 from credit_server.store.verification import Verification
 from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
 
@@ -59,6 +59,23 @@ class Repairing(Verification):
     A transaction reads one snapshot. If another writer changes a document that it has read and
     writes too, MongoDB aborts the transaction, and it runs again on the new state.
     """
+
+    def require_schema(self) -> None:
+        """Raise an error if the ledger is not one that this release writes.
+
+        Documents of a later release cannot be read here, and a repair would rebuild their accounts
+        without what is new in them.
+
+        Raises:
+            StoreMisconfigured: An import is incomplete, or the schema is that of another release.
+        """
+        with all_translated():
+            version = schema.ledger_version(self._database)
+        if version < schema.SCHEMA_VERSION:
+            raise StoreMisconfigured(
+                f"The database '{self._database.name}' has schema version {version}, and this"
+                f" release needs {schema.SCHEMA_VERSION}: run credit-server migrate."
+            )
 
     def transaction(self, body: Callable[[], _Result], *, commit: bool) -> _Result:
         """Run a function whose reads and writes are one transaction.

@@ -121,9 +121,12 @@ def run_repair(
 
     Raises:
         StartError: The audit log cannot be opened.
-        StoreError: The store cannot be used. Corrections before the error are written.
+        StoreError: The store cannot be used, or its schema is that of another release.
+            Corrections before the error are written.
     """
     with opened(settings) as target:
+        with open_repairing(target.uri, target.database, target.timeout_seconds) as reader:
+            reader.require_schema()
         sink = ordinary_log
         if audit_path is not None:
             try:
