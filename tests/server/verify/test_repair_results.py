@@ -41,7 +41,9 @@ def raise_balance(db: Database[Document], user_id: int, app_id: int, credits_: i
 def raise_total(db: Database[Document], app_id: int, credits_: int) -> None:
     """Change the stored total of an app by some credits."""
     db["app_totals"].update_one(
-        {"app_id": app_id, "slot": 3}, {"$inc": {"total": Int64(credits_)}}, upsert=True
+        {"app_id": Int64(app_id), "slot": Int64(3)},
+        {"$inc": {"total": Int64(credits_)}},
+        upsert=True,
     )
 
 
@@ -89,6 +91,22 @@ async def test_a_total_is_refused_if_a_balance_in_the_app_cannot_be_corrected(
     corrections = await correct(ledger, await check(ledger))
     assert states(corrections)[0, 2] == [("app-total", State.REFUSED)]
     assert contents(documents)["app_totals"] == before
+
+
+async def test_totals_follow_an_unreadable_account_that_is_rebuilt(
+    ledger: Target, documents: Database[Document]
+) -> None:
+    extra = {"app_id": Int64(77), "balance": Int64(5)}
+    documents["user_credits"].update_one(
+        {"user_id": LAST},
+        {"$push": {"balances": extra}, "$set": {"surprise": True}},
+        bypass_document_validation=True,
+    )
+    raise_total(documents, 77, 5)
+    found = await check(ledger)
+    assert set(found.counts) == {Code.UNREADABLE}
+    assert all(each.state is State.DONE for each in await correct(ledger, found))
+    assert (await check(ledger)).findings == []
 
 
 # Balances without entries in the app.
@@ -198,13 +216,22 @@ def effects_past_uint32(db: Database[Document]) -> None:
     rechain(db, 7)
 
 
+def user_id_of_64_bits(db: Database[Document]) -> None:
+    greatest = {"$set": {"user_id": Int64(2**63 - 1)}}
+    db["credit_transactions"].update_one(
+        {"user_id": 7, "sequence": 4}, greatest, bypass_document_validation=True
+    )
+
+
 def purchase_of_another_user(db: Database[Document]) -> None:
     db["purchases"].find_one_and_update(
         {"user_id": 7}, {"$set": {"user_id": Int64(6)}}, sort=[("sequence", -1)]
     )
 
 
-@pytest.mark.parametrize("plant", [effects_past_uint32, purchase_of_another_user])
+@pytest.mark.parametrize(
+    "plant", [effects_past_uint32, user_id_of_64_bits, purchase_of_another_user]
+)
 @pytest.mark.parametrize("order", [ORDER, KEEP_ACCOUNT], ids=["history", "account"])
 async def test_a_user_that_cannot_be_corrected_does_not_end_the_repair(
     ledger: Target,
@@ -231,7 +258,8 @@ async def test_an_entry_that_crosses_alerts_of_the_user_and_of_the_app_has_their
     before = {each["_id"] for each in documents["alert_events"].find()}
     raise_balance(documents, LAST, 2, 300 - balance(documents, LAST, 2))
     debtor = next(user_id for user_id in (7, 8, 9) if balance(documents, user_id, 1) >= 40)
-    raise_balance(documents, debtor, 1, 10 - balance(documents, debtor, 1))
+    # The policy of the app lets adjustments leave a debt.
+    raise_balance(documents, debtor, 1, -100 - balance(documents, debtor, 1))
     await correct(ledger, await check(ledger), KEEP_ACCOUNT)
     events = [each for each in documents["alert_events"].find() if each["_id"] not in before]
     crossed = {(each["user_id"], each["app_id"], each["alert"]["credits"]) for each in events}

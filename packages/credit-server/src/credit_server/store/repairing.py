@@ -190,7 +190,10 @@ class Repairing(Verification):
         return AppPolicyDocument.model_validate(found).to_policy().policy
 
     def apps_of(self, user_id: int) -> set[int]:
-        """Return the apps of a user's accounts, whatever form they have, and of the entries."""
+        """Return the apps of a user's accounts, whatever form they have, and of the entries.
+
+        They are read outside of a transaction.
+        """
         user = {"user_id": Int64(user_id)}
         found = [
             *self._database[schema.USER_CREDITS].distinct("balances.app_id", user),

@@ -2,5 +2,6 @@
 
 `user_book` and `app_book` replay a history, `account_check` compares the account with the result,
 and `span_check` does so for a range of users. `apps_check` checks what belongs to no user. `run`
-does all of it, and `repair` corrects findings. `findings` lists what can be found.
+does all of it. `repair` corrects findings, and `user_repair` those of one user. `findings` lists
+what can be found.
 """

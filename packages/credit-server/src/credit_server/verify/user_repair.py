@@ -125,8 +125,8 @@ def repair_user(
         raise
     except _Refused as refused:
         codes, reason = refused.codes | elsewhere, str(refused)
-    except (InvariantViolated, StoreError) as error:
-        codes, reason = set(found), f"the correction is not valid: {error}"
+    except (InvariantViolated, StoreError, OverflowError) as error:  # BSON's integers have 64 bits
+        codes, reason = set(found), f"the ledger or the store rejects the correction: {error}"
     correction = Correction(
         user_id=user_id,
         state=State.REFUSED,
@@ -174,7 +174,7 @@ class _UserRepair:
         self._entries: list[Transaction] = []
         self._events: list[AlertEvent] = []
 
-    def run(self, elsewhere: set[Code] | frozenset[Code]) -> UserResult:
+    def run(self, elsewhere: frozenset[Code]) -> UserResult:
         """Write what corrects the user, and examine what is left afterwards.
 
         Args:
@@ -318,7 +318,9 @@ class _UserRepair:
         self._reader.replace_account(account)
         self._reader.add_entries(self._entries)
         self._reader.add_events(self._events)
-        return set(account.balances) if stored is None else set(differences)
+        if stored is None:  # outside of the transaction, the account is still the former one
+            return self._reader.apps_of(self._user_id)
+        return set(differences)
 
     def _check_balances(self, account: Account) -> None:
         for app_id, balance in account.balances.items():
