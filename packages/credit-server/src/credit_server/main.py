@@ -318,7 +318,7 @@ def repair_ledger(
     meanwhile. Exit codes: 0 all corrected, 1 not all corrected, 2 not checked.
     """
     from credit_server.verify import command, report  # noqa: PLC0415 - see the top of the file
-    from credit_server.verify.repair import Order  # noqa: PLC0415
+    from credit_server.verify.correction import Order  # noqa: PLC0415
 
     settings = _load(StoreSettings, given)
     if not 1 <= len(reason) <= _REASON_MAX:

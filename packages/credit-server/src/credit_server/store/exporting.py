@@ -20,7 +20,7 @@ from credit_server.store import schema
 from credit_server.store.errors import all_translated
 from credit_server.store.extended_json import Document
 from credit_server.store.fields import DECODED
-from credit_server.store.port import StoreError, StoreMisconfigured
+from credit_server.store.port import StoreError
 
 # The documents that a cursor holds at a time: about 1 MB of BSON.
 _BATCH = 2000
@@ -126,15 +126,7 @@ class LedgerReader:
             StoreMisconfigured: There is no ledger, an import is incomplete, or the schema is that
                 of a later release.
         """
-        if self._database[schema.IMPORT_PROGRESS].find_one() is not None:
-            raise StoreMisconfigured(schema.IMPORT_INCOMPLETE)
-        found = self._database[schema.VERSION].find_one({"_id": "credit"})
-        version = 0 if found is None else int(found["version"])
-        if version == 0:
-            raise StoreMisconfigured(f"The database '{self.name}' has no ledger.")
-        if version > schema.SCHEMA_VERSION:
-            raise schema.SchemaTooNew(self.name, version)
-        return version
+        return schema.ledger_version(self._database)
 
     def time(self) -> datetime:
         """Return the time of the primary."""

@@ -46,7 +46,10 @@ def _totals(reader: Verification) -> Iterator[Finding]:
 def _events(reader: Verification) -> Iterator[Finding]:
     for batch in reader.events():
         events = [event for event in batch if isinstance(event, AlertEvent)]
-        yield from (unreadable(bad) for bad in batch if isinstance(bad, BadDocument))
+        # Not of the user: what is unreadable of a user is corrected with the user's account.
+        yield from (
+            unreadable(bad._replace(user_id=0)) for bad in batch if isinstance(bad, BadDocument)
+        )
         entries = reader.entries({event.transaction_id for event in events})
         for event in events:
             entry = entries.get(event.transaction_id)

@@ -14,8 +14,9 @@ from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
 from credit_server.store.repairing import open_repairing
 from credit_server.store.verification import open_verification, schema_drift
+from credit_server.verify.correction import Correction, Order, State
 from credit_server.verify.progress_file import ProgressFile
-from credit_server.verify.repair import Correction, Order, State, repairs
+from credit_server.verify.repair import repairs
 from credit_server.verify.report import EXIT_FINDINGS, EXIT_SOUND
 from credit_server.verify.run import Advance, Target, verify, verify_user
 from credit_server.verify.span_check import Found
@@ -114,9 +115,12 @@ def run_repair(
 
     Raises:
         StartError: The audit log cannot be opened.
-        StoreError: The store cannot be used. Corrections before the error are written.
+        StoreError: The store cannot be used, or its schema is that of another release.
+            Corrections before the error are written.
     """
     with opened(settings) as target:
+        with open_repairing(target.uri, target.database, target.timeout_seconds) as reader:
+            reader.require_schema()
         sink = ordinary_log
         if audit_path is not None:
             try:
@@ -128,7 +132,7 @@ def run_repair(
         found = _verified(target, jobs=jobs, users=users, progress_path=None)
         corrections = []
         with open_repairing(target.uri, target.database, target.timeout_seconds) as reader:
-            for correction in repairs(reader, found.findings, order):
+            for correction in repairs(reader, found, order):
                 corrections.append(correction)
                 if correction.state is State.DONE:
                     sink(_audit_line(correction, order))

@@ -90,6 +90,7 @@ def as_json(found: Found) -> dict[str, object]:
         "entries": found.entries,
         "counts": {code.value: count for code, count in found.counts.items()},
         "findings": [finding_json(finding) for finding in found.findings],
+        "places": {code.value: sorted(places) for code, places in found.places.items()},
     }
 
 
@@ -105,4 +106,5 @@ def _found(part: Mapping[str, Any]) -> Found:
         entries=part["entries"],
         counts=Counter({Code(code): count for code, count in part["counts"].items()}),
         findings=[Finding(**{**each, "code": Code(each["code"])}) for each in part["findings"]],
+        places={Code(code): {(u, a) for u, a in places} for code, places in part["places"].items()},
     )

@@ -31,15 +31,18 @@ class Found:
         entries: How many entries were checked.
         counts: How many findings of each kind there are.
         findings: The first `SHOWN_MAX` of each kind.
+        places: The user and the app of every finding of each kind; 0: none. A repair uses these.
     """
 
     users: int = 0
     entries: int = 0
     counts: Counter[Code] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    places: dict[Code, set[tuple[int, int]]] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
         """Add a finding."""
+        self.places.setdefault(finding.code, set()).add((finding.user_id, finding.app_id))
         self.counts[finding.code] += 1
         if self.counts[finding.code] <= SHOWN_MAX:
             self.findings.append(finding)
@@ -54,6 +57,8 @@ class Found:
             if shown[finding.code] <= SHOWN_MAX:
                 self.findings.append(finding)
         self.counts += other.counts
+        for code, places in other.places.items():
+            self.places.setdefault(code, set()).update(places)
 
 
 def check_span(reader: Verification, span: Span) -> Found:
