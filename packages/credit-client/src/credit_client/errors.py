@@ -256,11 +256,14 @@ class ResumeTokenExpired(_Refusal):
 
 @_figures
 class AlertEventsExpired(_Refusal):
-    """The server has removed events of the app after the position, because they were too old.
+    """The server cannot return all events of the app after the position.
+
+    It has removed some, because they were too old. Or no event has the position yet: the operator
+    has restored an older backup, or the position is of another server.
 
     Attributes:
-        position: Up to which it has removed events. To read those that are kept, begin with the
-            position 0, or continue after this one.
+        position: Up to which it has removed events, or the greatest position. To read the events
+            that are kept, begin with the position 0, or continue after this one.
     """
 
     status = Status.OUT_OF_RANGE
