@@ -109,8 +109,8 @@ class Finder:
         if query.user_id is None:
             async with self._clients.causal() as session:
                 settled_until = await self._settled_until(session, query)
-                reader = _AppReader(self._listed[source.collection], session, source.to_row)
-                return await reader.page(query, conditions, settled_until)
+                in_app = _AppReader(self._listed[source.collection], session, source.to_row)
+                return await in_app.page(query, conditions, settled_until)
         scans = source.scans(query)
         if scans is None or conditions is None:
             return Page([], None)
