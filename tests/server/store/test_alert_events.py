@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from credit_models.ledger import Account, Alert, AlertEvent, AppAccount, Direction, Policy
 from credit_server.store.alert_documents import AlertEventDocument, event_bson
-from credit_server.store.alert_events import EventsRemoved
+from credit_server.store.alert_events import EventsRemoved, PositionUnknown
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
@@ -19,6 +19,8 @@ from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocum
 from credit_server.store.webhooks import Webhook, new_delivery
 from credit_server.store.writing import account_bson
 from pymongo.errors import BulkWriteError
+
+from tests.server.store.profiler import profiled_reads
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 ALERT = Alert(credits=20, direction=Direction.FALLS_BELOW)
@@ -84,7 +86,7 @@ async def order_all(store: Store, limit: int = 100) -> None:
 
 
 async def positions(store: Store, app_id: int = 1) -> Sequence[tuple[int, AlertEvent]]:
-    found = await store.alert_events.page(app_id, limit=1000)
+    found = (await store.alert_events.page(app_id, limit=1000)).events
     return [(position, event) for position, event in found]
 
 
@@ -113,13 +115,20 @@ async def test_a_page_has_the_events_of_an_app_or_of_a_user_of_it(store: Store) 
     there = [event(number, user_id=7 + number % 2, app_id=1 + number // 4) for number in range(6)]
     await write(store, *there)
     await order_all(store)
-    page = store.alert_events.page
-    assert [each.position for each in await page(1, limit=9)] == [1, 2, 3, 4]
-    assert [each.position for each in await page(1, limit=3)] == [1, 2, 3]
-    assert [each.position for each in await page(1, after_position=2, limit=9)] == [3, 4]
-    assert [each.position for each in await page(1, 8, limit=9)] == [2, 4]
-    assert [each.position for each in await page(2, 8, limit=9)] == [6]
+
+    # Any: the arguments of a page.
+    async def page(*args: Any, **options: Any) -> list[int]:
+        found = await store.alert_events.page(*args, **options)
+        assert found.position == 6
+        return [each.position for each in found.events]
+
+    assert await page(1, limit=9) == [1, 2, 3, 4]
+    assert await page(1, limit=3) == [1, 2, 3]
+    assert await page(1, after_position=2, limit=9) == [3, 4]
+    assert await page(1, 8, limit=9) == [2, 4]
+    assert await page(2, 8, limit=9) == [6]
     assert await page(3, limit=9) == []
+    assert await page(1, after_position=6, limit=9) == []
     assert await store.alert_events.newest() == 6
     assert list(await store.alert_events.since(3, 2)) == [(4, 1), (5, 2)]
     assert await store.alert_events.since(6, 2) == []
@@ -141,8 +150,59 @@ async def test_old_events_are_removed_and_a_read_that_lacks_some_is_rejected(sto
         assert rejected.value.position == removed
         with pytest.raises(EventsRemoved):
             await events.page(app_id, 8, after_position=1, limit=9)
-        assert await events.page(app_id, after_position=removed, limit=1)
-    assert await events.page(3, after_position=1, limit=9) == []
+        assert (await events.page(app_id, after_position=removed, limit=1)).events
+    assert await events.page(3, after_position=1, limit=9) == ([], 7)
+
+
+@with_each_driver
+async def test_a_read_after_a_position_that_no_event_has_is_rejected(store: Store) -> None:
+    page = store.alert_events.page
+    for newest in (0, 1, 2):
+        with pytest.raises(PositionUnknown) as rejected:
+            await page(3, after_position=newest + 1, limit=9)
+        assert rejected.value.newest == newest
+        assert await page(3, after_position=newest, limit=9) == ([], newest)
+        await write(store, event(newest))
+        await order_all(store)
+
+
+@pytest.mark.parametrize("driver", Driver)
+async def test_a_read_that_does_not_find_the_position_of_an_earlier_read_is_retried(
+    mongod_uri: str, migrated_database: str, driver: Driver
+) -> None:
+    class Stale(Failing):
+        """Misses the latest event, as a new primary can for a moment."""
+
+        async def find_one(self, query: Any, *args: Any, **options: Any) -> Any:
+            return await self._collection.find_one({"position": 1}, *args)
+
+    async with mongo(mongod_uri, migrated_database, driver) as store:
+        await write(store, event(1), event(2))
+        await order_all(store)
+        events = store.alert_events._events
+        stale: Any = Stale(events)
+        store.alert_events._events = stale
+        with pytest.raises(StoreUnavailable):
+            await store.alert_events.page(1, after_position=2, limit=9)
+        with pytest.raises(PositionUnknown) as rejected:
+            await store.alert_events.page(1, after_position=3, limit=9)
+        assert rejected.value.newest == 2
+        store.alert_events._events = events
+        assert await store.alert_events.page(1, after_position=2, limit=9) == ([], 2)
+
+
+@pytest.mark.parametrize("driver", Driver)
+async def test_a_page_sees_what_its_earlier_reads_have_seen(
+    mongod_uri: str, migrated_database: str, driver: Driver
+) -> None:
+    async with mongo(mongod_uri, migrated_database, driver) as store:
+        await write(store, event(1), event(2))
+        await order_all(store)
+        with profiled_reads(mongod_uri, migrated_database) as reads:
+            found = await store.alert_events.page(1, after_position=1, limit=9)
+    assert [each.position for each in found.events] == [2]
+    assert [read["find"] for read in reads] == ["alert_events", "alert_events", "removed_events"]
+    assert all("afterClusterTime" in read["readConcern"] for read in reads[1:])
 
 
 @with_each_driver

@@ -148,7 +148,8 @@ class Alerts(ABC):
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         while True:
             values: Values = {
@@ -200,7 +201,8 @@ class Alerts(ABC):
             timeout_seconds: The time for each call; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         while True:
             values: Values = {

@@ -1819,7 +1819,8 @@ class CreditClient:
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         return self._session.rows(
             self._session.client.alert_events(
@@ -1863,7 +1864,8 @@ class CreditClient:
             timeout_seconds: The time for each call; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         return self._session.rows(
             self._session.client.watch_alerts(

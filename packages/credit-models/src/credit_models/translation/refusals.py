@@ -282,6 +282,21 @@ def alert_events_expired(position: int) -> Answer:
     )
 
 
+def alert_position_unknown(newest: int) -> Answer:
+    """Return the answer to a read after a position that no event has yet.
+
+    Args:
+        newest: The greatest position of an event.
+    """
+    return Answer(
+        ErrorReason.ALERT_EVENTS_EXPIRED,
+        f"the newest event has the position {newest}, which is less than after_position: the server"
+        " has restored an older backup, or the position is of another server. Events may be"
+        " missing: continue after it, or begin with after_position 0",
+        {"position": str(newest)},
+    )
+
+
 def transaction_not_found(transaction_id: str) -> Answer:
     """Return the answer to a read of a transaction that does not exist for the caller."""
     return Answer(

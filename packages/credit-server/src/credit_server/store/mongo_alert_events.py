@@ -10,14 +10,21 @@ from bson.objectid import ObjectId
 from credit_models.ledger import AlertEvent
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
 
 from credit_server.store import schema
 from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
-from credit_server.store.alert_events import EventsRemoved, OrderedEvent
-from credit_server.store.driver import Database, Document
+from credit_server.store.alert_events import (
+    EventPage,
+    EventsRemoved,
+    OrderedEvent,
+    PositionUnknown,
+)
+from credit_server.store.driver import Clients, Collection, Database, Document, Session
 from credit_server.store.errors import readable
 from credit_server.store.mongo_webhooks import MongoWebhooks
-from credit_server.store.port import Conflict
+from credit_server.store.port import Conflict, StoreUnavailable
+from credit_server.store.queries import STALE_READ
 
 _DUPLICATE_KEY = 11000
 
@@ -27,6 +34,7 @@ class MongoAlertEvents:
 
     def __init__(
         self,
+        clients: Clients,
         database: Database,
         webhooks: MongoWebhooks,
         deadline: Callable[[], AbstractAsyncContextManager[None]],
@@ -34,11 +42,14 @@ class MongoAlertEvents:
         """Prepare; nothing is sent yet.
 
         Args:
-            database: The database.
+            clients: The clients of the database.
+            database: The database, whose read concern is majority.
             webhooks: Receives the ordered events.
             deadline: Translates the driver's errors, and limits the time of an operation.
         """
+        self._clients = clients
         self._events = database[schema.ALERT_EVENTS]
+        self._confirmed = self._events.with_options(read_concern=ReadConcern("linearizable"))
         self._removed = database[schema.REMOVED_EVENTS]
         self._webhooks = webhooks
         self._deadline = deadline
@@ -57,7 +68,7 @@ class MongoAlertEvents:
             # The usual case. The read takes an index that is empty then.
             if await self._events.find_one({"unordered": True}, {"_id": 1}) is None:
                 return 0
-            first = await self._newest() + 1
+            first = await _newest(self._events) + 1
             cursor = self._events.find({"unordered": True}).hint(schema.BY_UNORDERED)
             cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
             found = await cursor.limit(limit).to_list(None)
@@ -88,16 +99,7 @@ class MongoAlertEvents:
     async def newest(self) -> int:
         """Return the greatest position: see the port."""
         async with self._deadline():
-            return await self._newest()
-
-    async def _newest(self) -> int:
-        last = await self._events.find_one(
-            {"position": {"$exists": True}},
-            {"position": 1},
-            sort=[("position", DESCENDING)],
-            hint=schema.BY_POSITION,
-        )
-        return 0 if last is None else int(last["position"])
+            return await _newest(self._events)
 
     async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
         """Return the position and the app of later events: see the port."""
@@ -110,33 +112,51 @@ class MongoAlertEvents:
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
-    ) -> Sequence[OrderedEvent]:
+    ) -> EventPage:
         """Return events of an app: see the port."""
         query: Document = {"app_id": app_id, "position": {"$gt": after_position}}
         index = schema.BY_APP_AND_POSITION
         if user_id is not None:
             query["user_id"] = user_id
             index = schema.BY_USER_AND_POSITION
-        async with self._deadline():
-            cursor = self._events.find(query).hint(index).sort("position", ASCENDING)
-            documents = await cursor.limit(limit).batch_size(limit + 1).to_list(None)
+        async with self._deadline(), self._clients.causal() as session:
+            # Read before the events, so that all events up to this position are among them.
+            newest = await _newest(self._events, session)
+            if after_position > newest:
+                await self._check_known(after_position)
+            cursor = self._events.find(query, session=session).hint(index)
+            cursor = cursor.sort("position", ASCENDING).limit(limit)
+            documents = await cursor.batch_size(limit + 1).to_list(None)
             # Read after the events. The position is stored before events are removed, so a read
             # that misses a removed event finds its position here.
-            removed = await self._removed_until(app_id) if after_position else 0
+            removed = await self._removed_until(app_id, session) if after_position else 0
             if after_position < removed:
                 raise EventsRemoved(removed)
             events = [AlertEventDocument.model_validate(document) for document in documents]
-        return [OrderedEvent(event.position or 0, event.to_event()) for event in events]
+        ordered = [OrderedEvent(event.position or 0, event.to_event()) for event in events]
+        return EventPage(ordered, max(newest, ordered[-1].position if ordered else 0))
 
-    async def _removed_until(self, app_id: int) -> int:
-        found = await self._removed.find_one({"_id": app_id})
+    async def _check_known(self, position: int) -> None:
+        """Reject a read after a position that was not found.
+
+        An earlier read may have returned the position, and the present one may miss it because the
+        primary has just changed. A linearizable read misses nothing that any read has returned. It
+        waits for a majority, so it is not used for each page.
+        """
+        newest = await _newest(self._confirmed)
+        if position > newest:
+            raise PositionUnknown(newest)
+        raise StoreUnavailable(STALE_READ)
+
+    async def _removed_until(self, app_id: int, session: Session) -> int:
+        found = await self._removed.find_one({"_id": app_id}, session=session)
         return 0 if found is None else RemovedEventsDocument.model_validate(found).position
 
     async def remove_before(self, time: datetime, limit: int) -> int:
         """Remove the oldest events: see the port."""
         async with self._deadline():
             cursor = self._events.find(
-                {"position": {"$lt": await self._newest()}},
+                {"position": {"$lt": await _newest(self._events)}},
                 {"_id": 0, "position": 1, "app_id": 1, "created_at": 1},
             ).hint(schema.BY_POSITION)
             oldest = await cursor.sort("position", ASCENDING).limit(limit).to_list(None)
@@ -154,6 +174,17 @@ class MongoAlertEvents:
             # No event is added before the last of them, so this removes only the events found.
             await self._events.delete_many({"position": {"$lte": old[-1]["position"]}})
         return len(old)
+
+
+async def _newest(events: Collection, session: Session | None = None) -> int:
+    last = await events.find_one(
+        {"position": {"$exists": True}},
+        {"position": 1},
+        sort=[("position", DESCENDING)],
+        hint=schema.BY_POSITION,
+        session=session,
+    )
+    return 0 if last is None else int(last["position"])
 
 
 def _event(document: Document) -> AlertEvent:
