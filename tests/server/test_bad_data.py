@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+import bson
 import pytest
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
@@ -27,6 +29,7 @@ from credit_testing.calls import Answer
 from credit_testing.server import migrated
 from grpclib.const import Status
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.database import Database
 from structlog.testing import capture_logs
 
@@ -61,6 +64,8 @@ ACCOUNTS: dict[int, Document] = {
     106: {"apps": [{"app_id": Int64(1), "grants": [GRANT]}]},
     107: {"created_at": "yesterday"},
 }
+NOT_UTF8 = "stored as bytes that are not UTF-8"
+
 # What an entry has instead of sound fields.
 ENTRIES: list[Document] = [
     {"credits": 2.5},
@@ -73,6 +78,7 @@ ENTRIES: list[Document] = [
     {"type": "gift"},
     {"idempotency_key": Int64(7)},
     {"idempotency_key": b"\xff"},
+    {"idempotency_key": NOT_UTF8},
     {"hash": "abc"},
     {"purchase_id": "abc"},
     {"fingerprint": {"report_id": Int64(1), "report_name": "R"}},
@@ -130,6 +136,13 @@ def plant(db: Database[Document]) -> None:
     db["app_policies"].insert_one(policy, bypass_document_validation=True)
     total = {"app_id": Int64(BAD_TOTAL), "slot": Int64(1), "total": "7"}
     db["app_totals"].insert_one(total, bypass_document_validation=True)
+
+
+def insert(collection: Collection[Document], document: Document) -> None:
+    """Store a document that no release writes."""
+    encoded = bson.encode({"_id": ObjectId(), **document})
+    bad = encoded.replace(NOT_UTF8.encode(), b"\xff" * len(NOT_UTF8))
+    collection.insert_one(RawBSONDocument(bad), bypass_document_validation=True)
 
 
 def _account(user_id: int) -> Document:
@@ -300,7 +313,7 @@ async def test_a_list_with_any_kind_of_bad_entry_is_refused(
     for collection, listing, query, kinds in (entries, purchases):
         sound = _entry(305) if collection.name == "credit_transactions" else _purchase(305)
         for changed in kinds:
-            collection.insert_one({**sound, **changed}, bypass_document_validation=True)
+            insert(collection, {**sound, **changed})
             with capture_logs() as logged:
                 for call in (listing, query):
                     is_refused(await caller.call(call, request_of(call, user_id=305)))
@@ -319,12 +332,12 @@ async def test_a_bad_entry_ends_the_watches_of_its_user_and_its_app_alone(
     for changed in ENTRIES:
         ending = [await begin(caller, user_id=301), await begin(caller, app_id=2)]
         entry = {**_entry(301), "app_id": Int64(2), **changed}
-        entries.insert_one(entry, bypass_document_validation=True)
+        insert(entries, entry)
         for each in ending:
             is_refused(await each.ended())
         entries.delete_many({"user_id": 301})
     nobodys = {**_entry(301), "user_id": "301"}
-    entries.insert_one(nobodys, bypass_document_validation=True)
+    insert(entries, nobodys)
     for watched, fields in ((going_on, {"user_id": SOUND}), (other_app, {"app_id": 3})):
         before = len(watched.sequences)
         await caller.write("AddCredits", **{"user_id": SOUND, **fields})

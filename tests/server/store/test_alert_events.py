@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
+import bson
 import pytest
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from credit_models.ledger import Account, Alert, AlertEvent, AppAccount, Direction, Policy
 from credit_server.store.alert_documents import AlertEventDocument, event_bson
 from credit_server.store.alert_events import EventsRemoved
@@ -527,6 +529,7 @@ async def test_an_unconfirmed_write_is_no_success(mongod_uri: str, migrated_data
         assert [position for position, _ in await positions(store)] == [1]
 
 
+NOT_UTF8 = "stored as bytes that are not UTF-8"
 FAR = DatetimeMS(10**15)
 MALFORMED: list[dict[str, Any]] = [
     {"colour": "red"},
@@ -537,13 +540,15 @@ MALFORMED: list[dict[str, Any]] = [
     {"sequence": "first"},
     {"created_at": "yesterday"},
     {"created_at": FAR},
+    {"text": NOT_UTF8},
 ]
 
 
 def plant(store: MongoStore, collection: str, *documents: dict[str, Any]) -> None:
     """Store documents that no release writes."""
     database = store._clients.writing[store._database.name]
-    database[collection].insert_many(documents, bypass_document_validation=True)
+    encoded = [bson.encode(each).replace(NOT_UTF8.encode(), b"\xff" * 34) for each in documents]
+    database[collection].insert_many(map(RawBSONDocument, encoded), bypass_document_validation=True)
 
 
 async def test_events_of_another_form_do_not_stop_the_order(
