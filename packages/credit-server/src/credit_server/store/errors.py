@@ -43,7 +43,7 @@ _CONFLICTS = frozenset({11000, 112})
 _STORE_FAULTS = frozenset({13, 18, 239, 246, 14031})
 
 # DocumentValidationFailure: the document would not be valid after the write.
-_INVALID_DOCUMENT = 121
+INVALID_DOCUMENT = 121
 
 # BadValue: mongod returns it, with this text, for a query by an index that does not exist.
 _BAD_VALUE = 2
@@ -146,7 +146,7 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Conflict(str(error))
     if error.has_error_label("TransientTransactionError"):
         return Interrupted(f"the transaction was aborted ({type(error).__name__})")
-    if code == _INVALID_DOCUMENT:
+    if code == INVALID_DOCUMENT:
         return Unreadable("a stored document is not valid, so that it cannot be changed")
     if code == _BAD_VALUE and _NO_INDEX in str(error):
         return IndexMissing("an index is missing: run credit-server migrate")

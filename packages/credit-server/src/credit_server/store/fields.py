@@ -17,6 +17,10 @@ DECODED: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
 
+# Where a server reads documents of many users: text that is not UTF-8 must not end the read either.
+# It is decoded with surrogates, which the models and the contract's messages reject.
+TEXT_ERRORS = "surrogateescape"
+
 Long = Annotated[int, PlainSerializer(Int64)]
 # An id or a number of credits.
 Number = Annotated[Long, Field(ge=1, le=UINT32_MAX)]

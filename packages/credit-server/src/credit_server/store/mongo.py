@@ -27,7 +27,7 @@ from credit_server.store.connection import open_clients
 from credit_server.store.documents import CounterDocument, DirectoryDocument, TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, report, translated, unreadable
-from credit_server.store.fields import DECODED
+from credit_server.store.fields import DECODED, TEXT_ERRORS
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -681,7 +681,7 @@ def _due_apps(before: datetime) -> Document:
 def _database(client: Client, name: str) -> Database:
     return client.get_database(
         name,
-        codec_options=DECODED,
+        codec_options=DECODED.with_options(unicode_decode_error_handler=TEXT_ERRORS),
         # Acknowledged writes are on a majority: read those, from the primary.
         read_concern=ReadConcern("majority"),
         write_concern=WriteConcern("majority"),

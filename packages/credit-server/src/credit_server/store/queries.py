@@ -24,6 +24,7 @@ from credit_server.store.driver import (
     Session,
     aggregate,
 )
+from credit_server.store.fields import TEXT_ERRORS
 from credit_server.store.history import (
     EXAMINED_MAX,
     BalanceAt,
@@ -47,7 +48,9 @@ from credit_server.store.summaries import pipeline, summary_row
 NOT_LISTED = {"request": False}
 
 # For the collections whose documents become rows.
-LISTED: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+LISTED: CodecOptions[Document] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler=TEXT_ERRORS
+)
 
 # The fields that `balance_at` reads.
 _BALANCE = {"_id": False, "sequence": True, "balance_after": True, "effective_at": True}

@@ -102,9 +102,12 @@ def _row_details(kind: Kind, document: Raw) -> RowDetails:
     )
 
 
-# Any: `DatetimeMS`, which the driver does not export as a type of a document's values.
-def _milliseconds(moment: Any) -> int | None:
-    return None if moment is None else int(moment)
+def _milliseconds(moment: object) -> int | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, DatetimeMS):
+        raise TypeError("time")
+    return int(moment)
 
 
 def purchase_row(document: Raw) -> PurchaseRow:
