@@ -42,6 +42,7 @@ class MigratedDatabases:
         client: AsyncMongoClient[dict[str, Any]]
         async with AsyncMongoClient(self._uri) as client:
             await migration.migrate(client[name])
+            await _empty(client[name])  # of the lease of the migration
             self._schemas[name] = await _schema(client[name])
         return name
 

@@ -65,7 +65,8 @@ def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence(
     answered += [user_not_found("u").reason, user_ids_exhausted().reason]
     answered += [revision_not_reached(1, required=2).reason]
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
-    others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}
+    of_store = {ErrorReason.DATA_UNREADABLE}
+    others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *of_store, *retryable}
     assert sorted(answered) == sorted(RULES.keys() - others)
 
 

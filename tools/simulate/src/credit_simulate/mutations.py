@@ -240,9 +240,8 @@ MUTATIONS = (
             Edit(
                 MemoryAlertEvents.order,
                 {
-                    "self._ordered += [self._unordered.pop(event.id) for event in found]": (
-                        "self._ordered += [*found, *found]; self._unordered.clear()"
-                    )
+                    "self._ordered.append(": "self._ordered.extend(2 * (",
+                    "self._unordered.pop(event.id)))": "self._unordered.pop(event.id)),))",
                 },
             ),
         ),

@@ -6,8 +6,8 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from credit_server.backup.errors import BackupUnusable
 
@@ -21,7 +21,8 @@ SUFFIX = ".ndjson.gz"
 _LEVEL = 1
 
 
-class Chunk(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Chunk:
     """A chunk as the manifest lists it.
 
     Attributes:

@@ -64,7 +64,7 @@ class Manifest:
     def create(self) -> None:
         """Write the manifest of the chunks that are complete so far, atomically."""
         lines = [{"credit_backup": _FORMAT, **asdict(self.header)}]
-        lines += [chunk._asdict() for chunk in self.chunks]
+        lines += [asdict(chunk) for chunk in self.chunks]
         part = self.folder / (NAME + ".part")
         with writing(self.folder):
             with part.open("w", encoding="utf-8") as file:
@@ -77,7 +77,7 @@ class Manifest:
     def add(self, chunk: Chunk) -> None:
         """Append a chunk, whose file is complete."""
         self.chunks.append(chunk)
-        self._append(chunk._asdict())
+        self._append(asdict(chunk))
 
     def complete(self) -> None:
         """Append the digest: the backup is complete."""
