@@ -45,7 +45,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.tom
 	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation $(MEMBERS:%=-e ./%)
 	@touch $@
 
-# For the tests of clients in TypeScript, and of grpc-fuzz on grpc-js. Node.js and npm are in a wheel. No package may run
+# For the tests of clients in TypeScript, and of grpc-fuzz on grpc-js. Node.js and npm come from a wheel. No package may run
 # a script. After a change of package.json, `npm install --package-lock-only --omit-lockfile-registry-resolved` writes the
 # lock without the registry's name; remove the `funding` entries, which name other hosts.
 $(VENV)/typescript/.installed: $(VENV)/.installed tests/typescript/package-lock.json

@@ -10,6 +10,7 @@ from credit_client import (
     Alert,
     AlertDirection,
     AlertEvent,
+    AlertEventsExpired,
     DeadLetterNotFound,
     InvalidField,
     TooManyAlerts,
@@ -85,6 +86,16 @@ async def test_alerts_are_set_listed_and_removed(world: World) -> None:
         for _ in range(2):
             assert await credits_.remove_alert(**at, direction=rises) == [BELOW_20]
         assert await credits_.remove_alert(**at) == []
+
+
+async def test_a_position_that_no_event_has_is_rejected(world: World) -> None:
+    newest = await world.credits.alert_position(app_id=world.app)
+    at: dict[str, Any] = {"app_id": world.app, "after_position": 2**62}
+    for read in (world.credits.alert_events, world.credits.watch_alerts):
+        with pytest.raises(AlertEventsExpired) as caught:
+            await anext(read(**at))
+        # Other tests may add events to the same server.
+        assert newest <= caught.value.position < 2**62
 
 
 async def test_the_number_of_alerts_is_limited(world: World) -> None:

@@ -237,6 +237,16 @@ def test_a_part_of_a_history_can_be_checked() -> None:
         HistoryVerifier(after_sequence=5).add(ROWS[4])
 
 
+def test_a_checkpoint_is_not_compared_with_a_part_of_a_history() -> None:
+    with pytest.raises(ValueError, match="leave out after_sequence"):
+        HistoryVerifier(checkpoint=CHECKPOINT, after_sequence=5)
+
+
+def test_an_empty_history_of_an_unknown_user_is_not_taken_for_a_sound_one() -> None:
+    with pytest.raises(ValueError, match="call expect"):
+        HistoryVerifier(checkpoint=CHECKPOINT).end()
+
+
 def test_a_receipt_of_a_dry_run_proves_nothing() -> None:
     dry = Receipt(transaction_id="validated", sequence=99, validated=True)
     assert check(ROWS, [dry]).verified == len(ROWS)
@@ -327,6 +337,9 @@ def test_the_command_checks_an_export(history: Path, operator: Operator, tmp_pat
     receipts = _lines(tmp_path / "receipts.json", [record_of(receipt) for receipt in RECEIPTS])
     checkpoint = operator.checkpoint(1, {3: b"\x01" * 33, 7: ROWS[-1].hash, 9: b"\x01" * 33})
     signed = ["--checkpoint", checkpoint, "--key", operator.public_key]
+    old = {name: value for name, value in record_of(RECEIPTS[0]).items() if name != "hash"}
+    result = _verify(history, "--receipts", _lines(tmp_path / "receipts-0.3.0.json", [old]))
+    assert result.exit_code == 0, result.output
     result = _verify(history, "--receipts", receipts, *signed, "--user", 7)
     assert result.exit_code == 0, result.output
     expected = f"{len(ROWS)} transactions, compared with {len(RECEIPTS)} receipts"
@@ -337,7 +350,9 @@ def test_the_command_checks_an_export(history: Path, operator: Operator, tmp_pat
     assert (result.exit_code, result.stdout) == (18, "")
     assert "the history of user 7 in app 1 does not have the transaction" in result.stderr
     empty = _lines(tmp_path / "empty.json", [])
-    assert _verify(empty, *signed).exit_code == 0
+    result = _verify(empty, *signed)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Name the user with --user" in result.stderr
     assert _verify(empty, *signed, "--user", 7).exit_code == 18
     result = _verify(empty, "--receipts", receipts)
     assert (result.exit_code, result.stdout) == (18, "")
@@ -350,7 +365,7 @@ def test_the_command_finds_a_change_of_each_field_of_a_file(history: Path, name:
     records[3][name] = json.loads(json.dumps(_plain(CHANGED[name])))
     result = _verify(_lines(history, records))
     assert result.exit_code == 18, result.output
-    assert "was changed: its fields do not have its hash" in result.stderr
+    assert "was changed: its hash does not match its fields" in result.stderr
 
 
 def _plain(value: object) -> object:
@@ -422,8 +437,8 @@ def test_a_checkpoint_is_read_with_its_key(operator: Operator) -> None:
             lambda lines: [lines[0].replace("AQAA", "AQAB"), *lines[1:]],
             "its heads are not those that were signed",
         ),
-        (lambda lines: [lines[1], lines[0], *lines[2:]], "user 3 comes after user 7"),
-        (lambda lines: [*lines, lines[0]], "something follows the signed checkpoint"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "user 3 is listed after user 7"),
+        (lambda lines: [*lines, lines[0]], "there are lines after the signed checkpoint"),
         (lambda lines: lines[:-1], "it is not the checkpoint of an app"),
         (lambda lines: [*lines[:-1], lines[-1].replace("\\n3\\n", "\\n4\\n")], "its signature"),
         (lambda lines: ["no json"], "it is not a checkpoint"),

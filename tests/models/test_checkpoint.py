@@ -48,7 +48,7 @@ def test_the_root_is_that_of_rfc_6962() -> None:
 def test_users_are_added_in_their_order(user_id: int) -> None:
     tree = MerkleTree()
     tree.add(7, b"")
-    with pytest.raises(CheckpointInvalid, match=f"user {user_id} comes after user 7"):
+    with pytest.raises(CheckpointInvalid, match=f"user {user_id} is listed after user 7"):
         tree.add(user_id, b"")
 
 

@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
+import bson
 import pytest
+from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from credit_models import (
     BatchWriteRequest,
     BatchWriteResponse,
@@ -26,6 +29,7 @@ from credit_testing.calls import Answer
 from credit_testing.server import migrated
 from grpclib.const import Status
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.database import Database
 from structlog.testing import capture_logs
 
@@ -34,7 +38,6 @@ from tests.server.commit.test_kinds import Moving, write
 from tests.server.commit.test_sweeper import Swept
 from tests.server.operations import BATCH_WRITE
 from tests.server.requests import request_of
-from tests.server.serving import until
 from tests.server.watching import begin
 
 Document = dict[str, Any]  # values of BSON
@@ -61,6 +64,37 @@ ACCOUNTS: dict[int, Document] = {
     106: {"apps": [{"app_id": Int64(1), "grants": [GRANT]}]},
     107: {"created_at": "yesterday"},
 }
+NOT_UTF8 = "stored as bytes that are not UTF-8"
+
+# What an entry has instead of sound fields.
+ENTRIES: list[Document] = [
+    {"credits": 2.5},
+    {"credits": Int64(-5)},
+    {"balance_after": Int64(2**40)},
+    {"balance_after": Int64(-(2**40))},
+    {"created_by": Int64(2**32)},
+    {"created_at": "yesterday"},
+    {"created_at": DatetimeMS(10**15)},
+    {"type": "gift"},
+    {"idempotency_key": Int64(7)},
+    {"idempotency_key": b"\xff"},
+    {"idempotency_key": NOT_UTF8},
+    {"hash": "abc"},
+    {"purchase_id": "abc"},
+    {"fingerprint": {"report_id": Int64(1), "report_name": "R"}},
+    {"note": Int64(7)},
+    {"type": "adjust", "delta": 2.5},
+    {"type": "grant", "effective_at": "2026"},
+    {"metadata": [{"name": "n", "value": Int64(1)}]},
+    {"allocations": [{"credits": Int64(-1)}]},
+]
+PURCHASES: list[Document] = [
+    {"credits": Int64(-5)},
+    {"report_id": Int64(7)},
+    {"refunded_credits": Int64(2**40)},
+    {"created_at": DatetimeMS(10**15)},
+    {"transaction_id": "abc"},
+]
 BAD_ENTRY, BAD_PURCHASE = 121, 122
 BAD_POLICY, BAD_TOTAL = 5, 6
 
@@ -104,6 +138,13 @@ def plant(db: Database[Document]) -> None:
     db["app_totals"].insert_one(total, bypass_document_validation=True)
 
 
+def insert(collection: Collection[Document], document: Document) -> None:
+    """Store a document that no release writes."""
+    encoded = bson.encode({"_id": ObjectId(), **document})
+    bad = encoded.replace(NOT_UTF8.encode(), b"\xff" * len(NOT_UTF8))
+    collection.insert_one(RawBSONDocument(bad), bypass_document_validation=True)
+
+
 def _account(user_id: int) -> Document:
     return {
         "user_id": Int64(user_id),
@@ -125,6 +166,20 @@ def _entry(user_id: int) -> Document:
         "created_by": Int64(1),
         "type": "add",
         "balance_after": Int64(10),
+        "sequence": Int64(1),
+    }
+
+
+def _purchase(user_id: int) -> Document:
+    return {
+        "user_id": Int64(user_id),
+        "app_id": Int64(1),
+        "report_id": "r",
+        "report_name": "R",
+        "credits": Int64(10),
+        "created_at": AT,
+        "created_by": Int64(1),
+        "transaction_id": ObjectId(),
         "sequence": Int64(1),
     }
 
@@ -249,20 +304,44 @@ async def test_a_bad_total_does_not_hide_those_of_other_apps(caller: WireCaller)
     assert reason_of(await caller.call("GetAppBalance", sound)) == ""
 
 
-async def test_a_bad_entry_ends_the_watch_of_its_user_alone(
+async def test_a_list_with_any_kind_of_bad_entry_is_refused(
     caller: WireCaller, documents: Database[Document]
 ) -> None:
-    await caller.write("AddCredits", user_id=301)
-    ending = await begin(caller, user_id=301)
+    entries = documents["credit_transactions"], "ListUserTransactions", "QueryTransactions", ENTRIES
+    purchases = documents["purchases"], "ListUserPurchases", "QueryPurchases", PURCHASES
+    documents["user_credits"].insert_one(_account(305))
+    for collection, listing, query, kinds in (entries, purchases):
+        sound = _entry(305) if collection.name == "credit_transactions" else _purchase(305)
+        for changed in kinds:
+            insert(collection, {**sound, **changed})
+            with capture_logs() as logged:
+                for call in (listing, query):
+                    is_refused(await caller.call(call, request_of(call, user_id=305)))
+            errors = [line for line in logged if line["log_level"] == "error"]
+            assert len(errors) == 2, (changed, errors)
+            assert not any("exc_info" in line for line in logged)
+            collection.delete_many({"user_id": 305})
+
+
+async def test_a_bad_entry_ends_the_watches_of_its_user_and_its_app_alone(
+    caller: WireCaller, documents: Database[Document]
+) -> None:
+    entries = documents["credit_transactions"]
     going_on = await begin(caller, user_id=SOUND)
-    before = len(going_on.events)
-    entry = {**_entry(301), "sequence": Int64(2), "type": "gift"}
-    documents["credit_transactions"].insert_one(entry, bypass_document_validation=True)
+    other_app = await begin(caller, app_id=3)
+    for changed in ENTRIES:
+        ending = [await begin(caller, user_id=301), await begin(caller, app_id=2)]
+        entry = {**_entry(301), "app_id": Int64(2), **changed}
+        insert(entries, entry)
+        for each in ending:
+            is_refused(await each.ended())
+        entries.delete_many({"user_id": 301})
     nobodys = {**_entry(301), "user_id": "301"}
-    documents["credit_transactions"].insert_one(nobodys, bypass_document_validation=True)
-    is_refused(await ending.ended())
-    await caller.write("AddCredits", user_id=SOUND)
-    await until(lambda: len(going_on.events) > before)
+    insert(entries, nobodys)
+    for watched, fields in ((going_on, {"user_id": SOUND}), (other_app, {"app_id": 3})):
+        before = len(watched.sequences)
+        await caller.write("AddCredits", **{"user_id": SOUND, **fields})
+        await watched.has_transactions(before + 1)
 
 
 async def test_without_an_index_reads_fail_until_it_is_there_again(

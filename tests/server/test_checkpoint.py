@@ -1,6 +1,7 @@
 """Checkpoints: what the command writes is what a consumer can check."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from credit_server.commit import Committer
 from credit_server.embedded import EmbeddedMongod, NoDatabase
 from credit_server.settings import StoreSettings
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import Head, Store, StoreMisconfigured, StoreUnavailable
+from credit_server.store.mongo import MongoStore
+from credit_server.store.port import (
+    ClockReading,
+    Head,
+    Store,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
 from credit_testing.stores import FailingStore
 from pymongo import AsyncMongoClient
 
@@ -156,6 +164,57 @@ async def test_a_key_of_another_kind_or_an_existing_file_cannot_be_used(
         await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=tmp_path / "f")
 
 
+class _TimedStore(MemoryStore):
+    """A store whose answer about its time takes a while, and which records what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def ping(self) -> ClockReading:
+        self.asked.append("time")
+        return ClockReading(store_seconds=1_000.0, asked_at=5.0, answered_at=7.5)
+
+    async def heads(self, app_id: int, *, page_size: int) -> AsyncIterator[Sequence[Head]]:
+        self.asked.append("heads")
+        async for page in super().heads(app_id, page_size=page_size):
+            yield page
+
+
+async def test_the_time_is_the_earliest_one_of_the_store_before_the_heads_are_read(
+    operator: Operator, tmp_path: Path
+) -> None:
+    store = _TimedStore()
+    made = await write_checkpoint(store, 3, key=operator.private_key, file=tmp_path / "file")
+    assert made.time == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=1_000 - 2.5)
+    assert store.asked == ["time", "heads"]
+
+
+@pytest.mark.parametrize("wrong_by", [timedelta(days=-999), timedelta(days=999)])
+async def test_a_wrong_clock_of_the_machine_does_not_matter(
+    operator: Operator, tmp_path: Path, wrong_by: timedelta
+) -> None:
+    right = (datetime.now(UTC) + wrong_by).replace(microsecond=0)
+    store = MemoryStore(clock=right.timestamp)
+    made = await write_checkpoint(store, 3, key=operator.private_key, file=tmp_path / "file")
+    assert made.time == right
+
+
+async def test_a_checkpoint_of_a_real_database_has_its_time_and_its_heads(
+    operator: Operator, tmp_path: Path, mongod_uri: str, migrated_database: str
+) -> None:
+    store, file = MongoStore(mongod_uri, database=migrated_database), tmp_path / "file"
+    before = await store.ping()
+    async with Committer(store) as committer:
+        added = [await _add(committer, store, user_id) for user_id in (7, 8)]
+        made = await write_checkpoint(store, 3, key=operator.private_key, file=file, page_size=1)
+    after = await store.ping()
+    await store.close()
+    assert before.store_earliest(before.asked_at) - 1 < made.time.timestamp() < after.store_seconds
+    read = load_checkpoint(file, key=operator.public_key)
+    assert read.heads == {one.transaction.user_id: one.transaction.hash for one in added}
+
+
 class _ChangingStore(MemoryStore):
     """A store in which a user writes between two reads of the heads."""
 
@@ -163,11 +222,11 @@ class _ChangingStore(MemoryStore):
         super().__init__()
         self._committer = committer
 
-    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
-        page = await super().heads(app_id, after_user=after_user, limit=limit)
-        for user_id in (1, 100):
-            await _add(self._committer[0], self, user_id)
-        return page
+    async def heads(self, app_id: int, *, page_size: int) -> AsyncIterator[Sequence[Head]]:
+        async for page in super().heads(app_id, page_size=page_size):
+            for user_id in (1, 100):
+                await _add(self._committer[0], self, user_id)
+            yield page
 
 
 async def test_writes_during_the_reads_do_no_harm(operator: Operator, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lend migrated databases to tests: to empty one takes a tenth of the CPU time of a migration."""
+"""Reuse migrated databases in tests: to empty one takes a tenth of the CPU of a migration."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,7 +47,7 @@ class MigratedDatabases:
 
 
 async def _schema(database: Database) -> object:
-    """Return what a test must not change, in a form that can be compared."""
+    """Return the properties that a test must not change, for a comparison."""
     profiler = await database.command("profile", -1)  # -1: return the level alone
     collections = {entry["name"]: entry async for entry in await database.list_collections()}
     indexes = (await database.command("dbStats"))["indexes"]

@@ -144,7 +144,7 @@ def _sequences() -> list[Stage]:
 def _chains() -> list[Stage]:
     """Return entries whose previous hash is not the hash of the entry before in the app.
 
-    What a hash covers is not computed here: a consumer of the history does that.
+    This does not compute the hashes from the fields. A consumer of the history does that.
     """
     window = {
         "partitionBy": _BY_USER_AND_APP,

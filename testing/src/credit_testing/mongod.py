@@ -20,7 +20,7 @@ from credit_testing.ports import HOST, lasting_port
 _START_TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
-# A replica set of three. The default of an election is 10 s, which tests would wait for.
+# A replica set of three. With the default election timeout of 10 s, tests would take long.
 _NODES = 3
 _ELECTION_MILLISECONDS = 2000
 _STEP_DOWN_SECONDS = 10

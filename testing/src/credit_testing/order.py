@@ -1,6 +1,6 @@
 """Order tests so that a parallel run begins with the longest files.
 
-A run that begins a long file last waits for it on one core.
+If a long file begins last, the run waits for it while the other cores are idle.
 """
 
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ _VARYING = re.compile(
 )
 
 
-# What `credit` shows where an answer takes more than a second, as on a busy machine.
+# `credit` prints this line if an answer takes more than a second, as on a busy machine.
 _WAITING = re.compile(r"^credit: waiting for .*\n", re.MULTILINE)
 
 

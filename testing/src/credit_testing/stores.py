@@ -14,7 +14,7 @@ from credit_models.ledger import (
     AppAccount,
     Grant,
 )
-from credit_server.store.alert_events import MemoryAlertEvents, OrderedEvent
+from credit_server.store.alert_events import EventPage, MemoryAlertEvents
 from credit_server.store.history import (
     SUMMARIZED_MAX,
     BalanceAt,
@@ -33,6 +33,7 @@ from credit_server.store.port import (
     AppKey,
     AppPolicy,
     Changes,
+    ClockReading,
     DirectoryUser,
     ExternalId,
     Head,
@@ -129,7 +130,7 @@ class _FailingAlertEvents(MemoryAlertEvents):
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
-    ) -> Sequence[OrderedEvent]:
+    ) -> EventPage:
         raise self._error
 
 
@@ -203,7 +204,13 @@ class FailingStore(MemoryStore):
         raise self._error
 
     async def hold_entries(
-        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+        self,
+        user_id: int,
+        app_id: int,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+        limit: int,
     ) -> Sequence[HoldRow]:
         raise self._error
 
@@ -231,8 +238,12 @@ class FailingStore(MemoryStore):
     async def find_user(self, name: int | ExternalId) -> DirectoryUser | None:
         raise self._error
 
-    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
+    async def ping(self) -> ClockReading:
         raise self._error
+
+    async def heads(self, app_id: int, *, page_size: int) -> AsyncIterator[Sequence[Head]]:
+        raise self._error
+        yield []
 
     async def policy(self, app_id: int) -> AppPolicy:
         raise self._error
@@ -252,7 +263,12 @@ class FailingStore(MemoryStore):
         yield []
 
     async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         raise self._error
         yield []

@@ -11,6 +11,7 @@ from credit_models.ledger import InvariantViolated, Kind, Period, Refusal
 from credit_models.reasons import ACCESS_REASONS, DOMAIN, RULES
 from credit_models.translation.refusals import (
     alert_events_expired,
+    alert_position_unknown,
     answer_of,
     bad_request,
     dead_letter_not_found,
@@ -66,6 +67,13 @@ def test_every_reason_that_follows_from_a_request_and_the_ledger_has_a_sentence(
     retryable = {reason for reason, rule in RULES.items() if rule.retryable}
     others = {ErrorReason.INVALID_FIELD, *ACCESS_REASONS, *retryable}
     assert sorted(answered) == sorted(RULES.keys() - others)
+
+
+def test_a_position_that_no_event_has_is_rejected_as_one_whose_events_were_removed() -> None:
+    answer = alert_position_unknown(7)
+    assert answer.reason is alert_events_expired(7).reason
+    assert answer.metadata == {"position": "7"}
+    assert "7" in answer.message
 
 
 def test_the_sum_of_an_app_that_is_too_large_is_named() -> None:

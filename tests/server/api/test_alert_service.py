@@ -172,8 +172,27 @@ async def test_a_page_has_the_position_from_which_to_continue(
     # The last page goes up to the latest event, although it is of another user.
     last = await caller.read("ListAlertEvents", after_position=first.position)
     assert (len(last.events), last.next_after_position, last.position) == (1, 0, 4)
-    none = await caller.read("ListAlertEvents", after_position=9)
-    assert (none.events, none.position) == ([], 9)
+    none = await caller.read("ListAlertEvents", after_position=4)
+    assert (none.events, none.position) == ([], 4)
+
+
+@pytest.mark.parametrize("wait_seconds", [0, 20])
+async def test_a_reader_that_continues_after_a_position_that_no_event_has_is_rejected(
+    caller: WireCaller, store: MemoryStore, wait_seconds: int
+) -> None:
+    """A server that has restored an older backup must not leave out new events."""
+    await caller.read("SetAlert", user_id=None, direction=AlertDirection.RISES_TO)
+    for newest in (0, 1):
+        request = request_of(
+            "ListAlertEvents", after_position=newest + 1, wait_seconds=wait_seconds
+        )
+        answer = await caller.call("ListAlertEvents", request)
+        assert (answer.status, reason_of(answer)) == (Status.OUT_OF_RANGE, "ALERT_EVENTS_EXPIRED")
+        assert info_of(answer).metadata == {"position": str(newest)}
+        page = await caller.read("ListAlertEvents", after_position=newest)
+        assert (page.events, page.position) == ([], newest)
+        await caller.write("AddCredits", user_id=7 + newest)
+        await EventOrder(store).order()
 
 
 @pytest.mark.parametrize("wait_seconds", [0, 20])

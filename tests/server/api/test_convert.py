@@ -17,7 +17,7 @@ from credit_models.ledger import (
 )
 from credit_server.api import convert
 from credit_server.store.history import PurchaseRow, RowDetails, TransactionRow
-from credit_server.store.port import AppPolicy
+from credit_server.store.port import AppPolicy, Unreadable
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 MILLISECONDS = round(NOW.timestamp() * 1000)
@@ -180,9 +180,18 @@ def test_every_field_of_a_purchase_is_its_own() -> None:
     assert messages == [purchase, replace(purchase, report_name="S", sequence=6)]
 
 
-@pytest.mark.parametrize("values", [{"credits": 2**32}, {"user_id": -1}, {"id": "\ud800"}])
-def test_a_row_that_does_not_fit_the_contract_is_an_error(values: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, OverflowError)):
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"credits": 2**32},
+        {"user_id": -1},
+        {"id": "\ud800"},
+        {"created_at": 253_402_300_800_000},
+        {"created_at": -62_135_596_800_001},
+    ],
+)
+def test_a_row_that_does_not_fit_the_contract_is_unreadable(values: dict[str, Any]) -> None:
+    with pytest.raises(Unreadable, match="does not fit the contract"):
         list(convert.transactions_to_wire([ROW._replace(**values)]))
 
 

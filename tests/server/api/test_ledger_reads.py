@@ -292,7 +292,13 @@ class GatedHolds(MemoryStore):
         self.allowed = asyncio.Semaphore(0)
 
     async def hold_entries(
-        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+        self,
+        user_id: int,
+        app_id: int,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+        limit: int,
     ) -> Sequence[HoldRow]:
         self.asked += 1
         await self.allowed.acquire()

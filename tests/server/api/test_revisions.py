@@ -90,6 +90,17 @@ async def test_a_revision_that_does_not_come_is_reported(
     assert store.reads > 1
 
 
+@pytest.mark.parametrize("call", [*OF_HISTORY, "GetBalanceAt", "ListHolds"])
+async def test_a_history_that_misses_the_revision_is_not_returned(
+    caller: WireCaller, store: LaggingStore, call: str
+) -> None:
+    """Right after a change of primary, the history can be older than the account."""
+    del store._tables.sequences[7, 2]
+    also = {"include_settled": True} if call == "ListHolds" else {}
+    answer = await read(caller, call, min_revision=2, **also)
+    assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
+
+
 async def test_a_user_without_history_has_revision_0(caller: WireCaller) -> None:
     answer = await read(caller, "GetAppBalance", user_id=8, min_revision=0)
     assert answer.message(Balance) == Balance(app_id=1)

@@ -317,14 +317,14 @@ def test_an_export_of_another_database_or_with_other_options_does_not_continue(
 ) -> None:
     with pytest.raises(Stopped):
         exported(ledger, tmp_path, advance=stop_after(9))
-    with pytest.raises(StoreMisconfigured, match="continue it as it began"):
+    with pytest.raises(StoreMisconfigured, match="continue it with the same options"):
         exported(ledger, tmp_path, secrets=True)
     exported(ledger, tmp_path)
     imported(target, tmp_path)
     (tmp_path / "other").mkdir()
     with pytest.raises(Stopped):
         exported(ledger, tmp_path / "other", advance=stop_after(9))
-    with pytest.raises(StoreMisconfigured, match="continue it as it began"):
+    with pytest.raises(StoreMisconfigured, match="continue it with the same options"):
         exported(target, tmp_path / "other")
 
 
@@ -513,9 +513,9 @@ def _entry_without_user(database: Any) -> None:
     [
         (_without_entry, "user 7: there is no entry 2"),
         (_without_last_entry, "user 8: there is no entry 3"),
-        (_without_account, "user 9: there are entries and no account"),
+        (_without_account, "user 9: there are entries but no account"),
         (_without_history, "user 4294967295: there is no entry 1"),
-        (_other_balance, "user 9: a balance is not the one after its last entry"),
+        (_other_balance, "user 9: a balance differs from that of its last entry"),
         (_unknown_type, "of directory cannot be exported"),
         (_account_without_revision, "the account .* is damaged"),
         (_entry_without_user, "has no valid user or sequence"),

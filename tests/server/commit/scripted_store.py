@@ -9,7 +9,15 @@ from credit_models.ledger import Account, Add, ReportKey, Transaction, Use
 from credit_server.commit import CommitLimits
 from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import AppKey, Changes, Reference, References, Store, StoreTransaction
+from credit_server.store.port import (
+    AppKey,
+    Changes,
+    Reference,
+    References,
+    Store,
+    StoreTransaction,
+    Unreadable,
+)
 
 LIMITS = CommitLimits(
     shards=2, retry_seconds=5, backoff_initial_seconds=0.0001, backoff_max_seconds=0.001
@@ -29,6 +37,8 @@ class Script:
     looked_up_fails: list[Exception | None] = field(default_factory=list)
     hold: asyncio.Event | None = None
     held: asyncio.Event = field(default_factory=asyncio.Event)
+    # Users whose documents the store cannot change.
+    unreadable: frozenset[int] = frozenset()
 
 
 class ScriptedStore(MemoryStore):
@@ -46,6 +56,7 @@ class ScriptedTransaction:
     def __init__(self, transaction: StoreTransaction, script: Script) -> None:
         self._transaction = transaction
         self._script = script
+        self._users: set[int] = set()
 
     async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
         return await self._transaction.accounts(user_ids)
@@ -68,10 +79,13 @@ class ScriptedTransaction:
             self._script.held.set()
             await self._script.hold.wait()
         _raise_next(self._script.write)
+        self._users |= {entry.user_id for entry in changes.transactions}
         await self._transaction.write(changes)
 
     async def commit(self, check: Callable[[], None] | None = None) -> None:
         _raise_next(self._script.before)
+        if bad := self._users & self._script.unreadable:
+            raise Unreadable("not valid", user_ids=bad)
         await self._transaction.commit(check)
         self._script.commits += 1
         _raise_next(self._script.after)

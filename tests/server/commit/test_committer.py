@@ -32,6 +32,7 @@ from credit_server.store.port import (
     Interrupted,
     Rejected,
     StoreUnavailable,
+    Unreadable,
 )
 from structlog.testing import capture_logs
 
@@ -468,6 +469,25 @@ async def test_an_unexpected_error_of_the_store_fails_the_batch_after_a_few_atte
             assert isinstance(await committer.submit(add(store)), Receipt)
     assert {type(result) for result in results} == {NotCommitted, type(error)}
     assert sum(isinstance(result, NotCommitted) for result in results) == 253
+
+
+async def test_a_document_that_cannot_be_changed_fails_the_calls_that_need_it_and_no_others(
+    store: ScriptedStore,
+) -> None:
+    """The store reports it when the transaction is committed, because its commands wait until then.
+
+    It was taken for a commit whose result is unknown, and held up the whole batch.
+    """
+    store.script.unreadable = frozenset({7})
+    with capture_logs():
+        async with Committer(store, replace(LIMITS, shards=1)) as committer:
+            results = await asyncio.gather(
+                *(committer.submit(add(store, user=n)) for n in range(1, 65)),
+                return_exceptions=True,
+            )
+    failed = {n for n, result in enumerate(results, 1) if isinstance(result, Exception)}
+    assert failed == {7}
+    assert isinstance(results[6], Unreadable)
 
 
 async def test_an_unexpected_error_of_a_commit_is_not_reported_as_failed(

@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 
 import pytest
 import structlog.testing
-from credit_server.commit import EventRetention
+from credit_server.commit import ClockSkewed, EventRetention
 from credit_server.commit.event_retention import KEPT
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_testing.stores import FailingStore
 
-from tests.server.clocks import NOON, Clocks
+from tests.server.clocks import NOON, Clocks, skewed_clock
 
 
 class Found:
@@ -40,6 +40,17 @@ async def test_everything_is_removed_that_is_older_than_30_days(
     assert (events.left, dead.left) == (0, 0)
     assert events.before == dead.before == {NOON - timedelta(days=30)}
     assert [(line["dead_letters"], line["days"]) for line in lines] == [(1000, KEPT.days)]
+
+
+async def test_nothing_is_removed_while_the_clocks_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, events, dead = MemoryStore(), Found(1), Found(1)
+    monkeypatch.setattr(store.alert_events, "remove_before", events)
+    monkeypatch.setattr(store.webhooks, "remove_dead", dead)
+    with pytest.raises(ClockSkewed):
+        await EventRetention(store, skewed_clock(60 * 86_400)).remove()
+    assert (events.left, dead.left) == (1, 1)
 
 
 @pytest.mark.parametrize("fault", [StoreUnavailable("away"), RuntimeError("a bug")])

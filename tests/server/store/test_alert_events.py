@@ -5,12 +5,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 
+import bson
 import pytest
+from bson.datetime_ms import DatetimeMS
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from credit_models.ledger import Account, Alert, AlertEvent, AppAccount, Direction, Policy
 from credit_server.store.alert_documents import AlertEventDocument, event_bson
-from credit_server.store.alert_events import EventsRemoved
+from credit_server.store.alert_events import EventsRemoved, PositionUnknown
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
@@ -19,6 +25,9 @@ from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocum
 from credit_server.store.webhooks import Webhook, new_delivery
 from credit_server.store.writing import account_bson
 from pymongo.errors import BulkWriteError
+from structlog.testing import capture_logs
+
+from tests.server.store.profiler import profiled_reads
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 ALERT = Alert(credits=20, direction=Direction.FALLS_BELOW)
@@ -84,7 +93,7 @@ async def order_all(store: Store, limit: int = 100) -> None:
 
 
 async def positions(store: Store, app_id: int = 1) -> Sequence[tuple[int, AlertEvent]]:
-    found = await store.alert_events.page(app_id, limit=1000)
+    found = (await store.alert_events.page(app_id, limit=1000)).events
     return [(position, event) for position, event in found]
 
 
@@ -113,13 +122,20 @@ async def test_a_page_has_the_events_of_an_app_or_of_a_user_of_it(store: Store) 
     there = [event(number, user_id=7 + number % 2, app_id=1 + number // 4) for number in range(6)]
     await write(store, *there)
     await order_all(store)
-    page = store.alert_events.page
-    assert [each.position for each in await page(1, limit=9)] == [1, 2, 3, 4]
-    assert [each.position for each in await page(1, limit=3)] == [1, 2, 3]
-    assert [each.position for each in await page(1, after_position=2, limit=9)] == [3, 4]
-    assert [each.position for each in await page(1, 8, limit=9)] == [2, 4]
-    assert [each.position for each in await page(2, 8, limit=9)] == [6]
+
+    # Any: the arguments of a page.
+    async def page(*args: Any, **options: Any) -> list[int]:
+        found = await store.alert_events.page(*args, **options)
+        assert found.position == 6
+        return [each.position for each in found.events]
+
+    assert await page(1, limit=9) == [1, 2, 3, 4]
+    assert await page(1, limit=3) == [1, 2, 3]
+    assert await page(1, after_position=2, limit=9) == [3, 4]
+    assert await page(1, 8, limit=9) == [2, 4]
+    assert await page(2, 8, limit=9) == [6]
     assert await page(3, limit=9) == []
+    assert await page(1, after_position=6, limit=9) == []
     assert await store.alert_events.newest() == 6
     assert list(await store.alert_events.since(3, 2)) == [(4, 1), (5, 2)]
     assert await store.alert_events.since(6, 2) == []
@@ -141,8 +157,59 @@ async def test_old_events_are_removed_and_a_read_that_lacks_some_is_rejected(sto
         assert rejected.value.position == removed
         with pytest.raises(EventsRemoved):
             await events.page(app_id, 8, after_position=1, limit=9)
-        assert await events.page(app_id, after_position=removed, limit=1)
-    assert await events.page(3, after_position=1, limit=9) == []
+        assert (await events.page(app_id, after_position=removed, limit=1)).events
+    assert await events.page(3, after_position=1, limit=9) == ([], 7)
+
+
+@with_each_driver
+async def test_a_read_after_a_position_that_no_event_has_is_rejected(store: Store) -> None:
+    page = store.alert_events.page
+    for newest in (0, 1, 2):
+        with pytest.raises(PositionUnknown) as rejected:
+            await page(3, after_position=newest + 1, limit=9)
+        assert rejected.value.newest == newest
+        assert await page(3, after_position=newest, limit=9) == ([], newest)
+        await write(store, event(newest))
+        await order_all(store)
+
+
+@pytest.mark.parametrize("driver", Driver)
+async def test_a_read_that_does_not_find_the_position_of_an_earlier_read_is_retried(
+    mongod_uri: str, migrated_database: str, driver: Driver
+) -> None:
+    class Stale(Failing):
+        """Misses the latest event, as a new primary can for a moment."""
+
+        async def find_one(self, query: Any, *args: Any, **options: Any) -> Any:
+            return await self._collection.find_one({"position": 1}, *args)
+
+    async with mongo(mongod_uri, migrated_database, driver) as store:
+        await write(store, event(1), event(2))
+        await order_all(store)
+        events = store.alert_events._events
+        stale: Any = Stale(events)
+        store.alert_events._events = stale
+        with pytest.raises(StoreUnavailable):
+            await store.alert_events.page(1, after_position=2, limit=9)
+        with pytest.raises(PositionUnknown) as rejected:
+            await store.alert_events.page(1, after_position=3, limit=9)
+        assert rejected.value.newest == 2
+        store.alert_events._events = events
+        assert await store.alert_events.page(1, after_position=2, limit=9) == ([], 2)
+
+
+@pytest.mark.parametrize("driver", Driver)
+async def test_a_page_sees_what_its_earlier_reads_have_seen(
+    mongod_uri: str, migrated_database: str, driver: Driver
+) -> None:
+    async with mongo(mongod_uri, migrated_database, driver) as store:
+        await write(store, event(1), event(2))
+        await order_all(store)
+        with profiled_reads(mongod_uri, migrated_database) as reads:
+            found = await store.alert_events.page(1, after_position=1, limit=9)
+    assert [each.position for each in found.events] == [2]
+    assert [read["find"] for read in reads] == ["alert_events", "alert_events", "removed_events"]
+    assert all("afterClusterTime" in read["readConcern"] for read in reads[1:])
 
 
 @with_each_driver
@@ -493,7 +560,7 @@ async def test_events_that_another_process_has_just_ordered_are_no_error(
 ) -> None:
     class Stale(Failing):
         async def find_one(self, query: Any, *_: Any, **options: Any) -> Any:
-            unordered = query == {"unordered": True}
+            unordered = "unordered" in query
             return {"_id": 1} if unordered else await self._collection.find_one(query, **options)
 
     async with mongo(mongod_uri, migrated_database) as store:
@@ -520,6 +587,149 @@ async def test_an_unconfirmed_write_is_no_success(mongod_uri: str, migrated_data
             setattr(owner, name, whole)
         await order_all(store)
         assert [position for position, _ in await positions(store)] == [1]
+
+
+NOT_UTF8 = "stored as bytes that are not UTF-8"
+FAR = DatetimeMS(10**15)
+MALFORMED: list[dict[str, Any]] = [
+    {"colour": "red"},
+    {"_id": "no object id"},
+    {"app_id": "1"},
+    {"user_id": Int64(2**40)},
+    {"alert": None},
+    {"sequence": "first"},
+    {"created_at": "yesterday"},
+    {"created_at": FAR},
+    {"text": NOT_UTF8},
+]
+
+
+def plant(store: MongoStore, collection: str, *documents: dict[str, Any]) -> None:
+    """Store documents that no release writes."""
+    database = store._clients.writing[store._database.name]
+    encoded = [bson.encode(each).replace(NOT_UTF8.encode(), b"\xff" * 34) for each in documents]
+    database[collection].insert_many(map(RawBSONDocument, encoded), bypass_document_validation=True)
+
+
+async def test_events_of_another_form_do_not_stop_the_order(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
+        await store.webhooks.set(webhook())
+        bad = [event_bson(event(number)) | each for number, each in enumerate(MALFORMED, 20)]
+        plant(store, "alert_events", *bad)
+        await write(store, event(1), event(90))
+        with capture_logs() as logged:
+            for _ in range(3):
+                await order_all(store, 2)
+        assert await positions(store) == [(1, event(1)), (2, event(90))]
+        errors = [line for line in logged if line["log_level"] == "error"]
+        assert len(errors) == len(MALFORMED), errors
+        later = NOW + timedelta(minutes=1)
+        for number in (1, 90):
+            claim = await store.webhooks.claim(later, later + timedelta(minutes=1))
+            assert claim is not None
+            assert claim.delivery.event == event(number)
+
+
+async def test_an_event_that_was_corrected_is_ordered_an_hour_later(
+    mongod_uri: str, migrated_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
+        plant(store, "alert_events", event_bson(event(1)) | {"colour": "red"})
+        await order_all(store)
+        await store._database["alert_events"].update_one({}, {"$unset": {"colour": ""}})
+        await order_all(store)
+        assert await positions(store) == []
+        hour_later = monotonic() + 3600
+        monkeypatch.setattr("credit_server.store.set_aside.monotonic", lambda: hour_later)
+        await order_all(store)
+        assert await positions(store) == [(1, event(1))]
+
+
+async def test_an_event_that_only_the_validator_rejects_does_not_stop_the_order(
+    mongod_uri: str, database: str
+) -> None:
+    async with mongo(mongod_uri, database) as store:
+        await store.migrate()
+        await write(store, *(event(number) for number in range(4)))
+        validator = {"_id": {"$ne": ObjectId(event(1).id)}}
+        await store._database.command("collMod", "alert_events", validator=validator)
+        await order_all(store)
+        await order_all(store)
+        assert await positions(store) == [(1, event(0)), (2, event(2)), (3, event(3))]
+
+
+async def test_a_position_of_another_form_does_not_stop_the_order(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
+        await write(store, event(1))
+        await order_all(store)
+        for number, position in enumerate(("last", float("nan"), 1e300, True, {"n": 1})):
+            bad = event_bson(event(50 + number)) | {"position": position}
+            del bad["unordered"]
+            plant(store, "alert_events", bad)
+        await write(store, event(2))
+        await order_all(store)
+        assert await store.alert_events.newest() == 2
+
+
+async def test_events_without_a_valid_time_are_removed_with_those_before_them(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
+        await write(store, *(event(number) for number in range(1, 10)))
+        await order_all(store)
+        bad: list[dict[str, Any]] = [
+            {"created_at": FAR},
+            {"created_at": "yesterday"},
+            {"created_at": None, "app_id": "1"},
+            {"app_id": {"id": 1}},
+            {"app_id": True},
+        ]
+        for position, changed in enumerate(bad, 1):
+            await store._database["alert_events"].update_one(
+                {"position": position}, {"$set": changed}, bypass_document_validation=True
+            )
+        assert list(await store.alert_events.since(3, 9)) == [(each, 1) for each in (6, 7, 8, 9)]
+        before = event(7).created_at
+        assert [await store.alert_events.remove_before(before, 2) for _ in range(4)] == [2, 2, 2, 0]
+        assert await positions(store) == [(each, event(each)) for each in (7, 8, 9)]
+        with pytest.raises(EventsRemoved) as rejected:
+            await store.alert_events.page(1, after_position=5, limit=9)
+        assert rejected.value.position == 6
+
+
+async def test_a_delivery_or_webhook_of_another_form_does_not_stop_other_apps(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
+        webhooks, later = store.webhooks, NOW + timedelta(minutes=1)
+        for app_id in (1, 2):
+            await webhooks.set(webhook(app_id, app_id=app_id))
+        bad = WebhookDocument.from_webhook(webhook(3)).to_bson() | {"secret": Int64(7)}
+        plant(store, "webhooks", bad)
+        sound = DeliveryDocument.from_delivery(new_delivery(event(5), webhook())).to_bson()
+        changes: list[dict[str, Any]] = [
+            {"colour": "red"},
+            {"attempts": "none"},
+            {"attempts": None},
+            {"created_at": FAR},
+            {"webhook_id": bad["_id"]},
+            {"event": {}},
+            {"error": Int64(7)},
+        ]
+        planted = [sound | {"_id": ObjectId()} | each for each in changes]
+        plant(store, "webhook_deliveries", *planted)
+        await write(store, event(1, app_id=2), event(2, app_id=1))
+        await order_all(store)
+        with capture_logs() as logged:
+            claims = [await webhooks.claim(later, later + timedelta(minutes=1)) for _ in range(3)]
+        claimed = [None if each is None else each.delivery.event for each in claims]
+        assert claimed == [event(2, app_id=1), event(1, app_id=2), None]
+        assert len([line for line in logged if line["log_level"] == "error"]) == len(changes)
+        await webhooks.backlog()
 
 
 def test_a_delivery_is_the_same_for_the_same_event_and_webhook() -> None:

@@ -131,7 +131,7 @@ async def test_a_migration_that_was_paused_for_too_long_stops_before_its_next_st
         until = datetime.now(UTC) + timedelta(hours=1)
         taken = {"$set": {"owner": "another release", "until": until}}
         await bare["leases"].update_one({}, taken)
-        with pytest.raises(StoreError, match="nothing is damaged; run the command again"):
+        with pytest.raises(StoreError, match="no data is damaged; run the command again"):
             await lease.extend()
     lease_after = await bare["leases"].find_one()
     assert lease_after is not None

@@ -33,6 +33,7 @@ from pymongo import MongoClient
 
 from tests.server.cancelled_connects import sockets_are_collected
 from tests.server.store.fail_point import failing
+from tests.server.store.profiler import profiled_reads
 
 NOTHING = Changes(accounts=[], transactions=[], purchases=[], totals={1: 5}, counter_shard=0)
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -368,28 +369,29 @@ async def test_a_database_without_a_schema_is_reported(
 
 
 @with_each_driver
-@pytest.mark.parametrize("apps", [None, frozenset({1})], ids=["all apps", "some"])
-async def test_reads_that_miss_what_an_earlier_read_has_returned_fail(
-    store: MongoStore, apps: frozenset[int] | None
+async def test_each_step_over_heads_reads_a_bounded_number_of_accounts_of_any_app(
+    store: MongoStore, mongod_uri: str, migrated_database: str
 ) -> None:
     async with Committer(store, CommitLimits(shards=1)) as committer:
-        for app_id in (1, 2):
-            id_ = store.new_id()
-            command = Add(
-                user_id=1, app_id=app_id, credits=5, created_by=1, key="", transaction_id=id_
+        for user_id in range(1, 26):
+            await committer.submit(
+                Add(
+                    user_id=user_id,
+                    app_id=2 if user_id in (3, 24) else 1,
+                    credits=5,
+                    created_by=1,
+                    key="",
+                    transaction_id=store.new_id(),
+                )
             )
-            await committer.submit(command)
-
-    async def listed(stored: int) -> list[int]:
-        pages = store.list_transactions(1, apps, stored_sequence=stored)
-        return [row.sequence async for page in pages for row in page]
-
-    assert await listed(2) == ([1, 2] if apps is None else [1])
-    assert (await store.balance_at(1, 1, end=3)).balance == 5
-    with pytest.raises(StoreUnavailable):
-        await listed(3)
-    with pytest.raises(StoreUnavailable):
-        await store.balance_at(1, 1, end=4)
+    with profiled_reads(mongod_uri, migrated_database) as reads:
+        pages = [page async for page in store.heads(2, page_size=10)]
+    assert [[head.user_id for head in page] for page in pages] == [[3], [], [24]]
+    # The first read sees all that was acknowledged, and the others see at least the same.
+    assert [read["readConcern"].get("level") for read in reads[:1]] == ["linearizable"]
+    assert len(reads) == 4
+    assert all("afterClusterTime" in read["readConcern"] for read in reads[1:])
+    assert max(read["docsExamined"] for read in reads) <= 10
 
 
 @with_each_driver

@@ -14,7 +14,7 @@ from credit_server.store.driver import Driver
 from credit_server.store.history import PurchaseRow, TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Changes, Conflict, Store
+from credit_server.store.port import Changes, Conflict, Head, Store
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -499,11 +499,14 @@ async def test_heads_are_those_of_an_app_by_user(store: Store) -> None:
     async with store.writer().begin() as transaction:
         await transaction.write(changes(accounts=[(0, each) for each in accounts]))
         await transaction.commit()
-    assert await store.heads(3, limit=10) == []
-    assert await store.heads(1, limit=2) == [(7, heads[1]), (8, heads[1])]
-    assert await store.heads(1, after_user=8, limit=2) == [(9, heads[1]), (2**32 - 1, heads[1])]
-    assert await store.heads(1, after_user=2**32 - 1, limit=2) == []
-    assert [head.user_id for head in await store.heads(2, limit=10)] == [5, 7, 8, 9, 2**32 - 1]
+
+    async def found(app_id: int, page_size: int) -> list[Head]:
+        return [head async for page in store.heads(app_id, page_size=page_size) for head in page]
+
+    for page_size in (1, 2, 5, 9):
+        assert await found(3, page_size) == []
+        assert await found(1, page_size) == [(user, heads[1]) for user in (7, 8, 9, 2**32 - 1)]
+        assert await found(2, page_size) == [(user, heads[2]) for user in (5, 7, 8, 9, 2**32 - 1)]
 
 
 async def test_hashes_are_stored_and_a_head_moves_with_its_account(store: Store) -> None:

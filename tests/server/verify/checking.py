@@ -5,7 +5,8 @@ from typing import Any
 
 from credit_server.store.repairing import open_repairing
 from credit_server.store.verification import schema_drift
-from credit_server.verify.repair import Correction, Order, repairs
+from credit_server.verify.correction import Correction, Order
+from credit_server.verify.repair import repairs
 from credit_server.verify.run import Target, verify
 from credit_server.verify.span_check import Found
 from pymongo.database import Database
@@ -26,7 +27,7 @@ async def correct(ledger: Target, found: Found, order: Order = ORDER) -> list[Co
 
     def run() -> list[Correction]:
         with open_repairing(ledger.uri, ledger.database, 30) as reader:
-            return list(repairs(reader, found.findings, order))
+            return list(repairs(reader, found, order))
 
     return await asyncio.to_thread(run)
 

@@ -13,8 +13,8 @@ from bson.int64 import Int64
 from bson.objectid import ObjectId
 from credit_models.ledger import GENESIS, Kind, hash_of
 from credit_server.store.documents import TransactionDocument
+from credit_server.verify.correction import State
 from credit_server.verify.findings import Code, Remedy
-from credit_server.verify.repair import State
 from credit_server.verify.run import Target
 from pymongo.collection import Collection
 from pymongo.database import Database

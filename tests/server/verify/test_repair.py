@@ -8,8 +8,8 @@ from bson.objectid import ObjectId
 from credit_models.ledger import Add
 from credit_server.commit import Committer
 from credit_server.store.mongo import MongoStore
+from credit_server.verify.correction import State
 from credit_server.verify.findings import Code
-from credit_server.verify.repair import State
 from credit_server.verify.run import Target
 from credit_testing.ledger_check import findings as independent_findings
 from pymongo.database import Database

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from credit_server.main import run
+from credit_server.store.schema import SCHEMA_VERSION
 from credit_server.store.verification import Span, Verification, open_verification
 from credit_server.verify import run as run_module
 from credit_server.verify.findings import Code
@@ -21,7 +22,7 @@ from pymongo.database import Database
 
 from tests.server.cancelled_connects import sockets_are_collected
 from tests.server.store.old_schemas import make_schema
-from tests.server.verify.checking import check
+from tests.server.verify.checking import check, contents
 from tests.server.verify.histories import LAST
 
 Document = dict[str, Any]  # values of BSON
@@ -225,6 +226,42 @@ def test_the_command_corrects_only_with_apply_and_writes_an_audit_line(
     assert line["transaction_id"]
     assert command("verify", "--jobs", "1")[0] == 0
     assert command("repair", *options, "--apply") == (0, "nothing to correct\n", "")
+
+
+@pytest.mark.parametrize("users", [(), ("--user", str(LAST))], ids=["all", "one user"])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema_version": SCHEMA_VERSION + 1}, "run a later release"),
+        ({"schema_version": SCHEMA_VERSION - 1}, "run credit-server migrate"),
+        ({"import_progress": 1}, "An import into the database is not complete"),
+    ],
+    ids=["later schema", "earlier schema", "incomplete import"],
+)
+def test_a_ledger_that_this_release_does_not_write_is_not_repaired(
+    command: Command,
+    documents: Database[Document],
+    change: dict[str, int],
+    reason: str,
+    users: tuple[str, ...],
+) -> None:
+    raise_balance(documents)
+    documents["user_credits"].update_one(
+        {"user_id": LAST}, {"$set": {"new_field": 1}}, bypass_document_validation=True
+    )
+    for name, version in change.items():
+        documents[name].update_one(
+            {"_id": "credit"}, {"$set": {"version": Int64(version)}}, upsert=True
+        )
+    before = contents(documents)
+    try:
+        options = ("--jobs", "1", "--created-by", "99", "--reason", "disk fault", "--apply")
+        code, _, err = command("repair", *options, *users)
+        assert code == 2
+        assert reason in err
+        assert contents(documents) == before
+    finally:
+        documents.drop_collection("import_progress")
 
 
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,7 +148,8 @@ class Alerts(ABC):
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         while True:
             values: Values = {
@@ -167,7 +168,7 @@ class Alerts(ABC):
             after_position = answer.reply.next_after_position
 
     async def alert_position(self, *, app_id: int, timeout_seconds: float | None = None) -> int:
-        """Return the position of now: `watch_alerts` continues after it with new events alone.
+        """Return the current position, after which `watch_alerts` returns only new events.
 
         Args:
             app_id: The app.
@@ -200,7 +201,8 @@ class Alerts(ABC):
             timeout_seconds: The time for each call; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         while True:
             values: Values = {

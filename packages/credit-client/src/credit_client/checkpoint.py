@@ -53,7 +53,7 @@ def load_checkpoint(
         The checkpoint.
 
     Raises:
-        CheckpointRejected: A file is not what it should be, or the signature is not that of the
+        CheckpointRejected: A file has the wrong format, or the checkpoint is not signed with the
             key.
         ImportError: The extra is not installed.
         OSError: A file cannot be read.
@@ -65,7 +65,7 @@ def load_checkpoint(
         with Path(file).open(encoding="utf-8") as lines:
             for line in lines:
                 if note:
-                    raise CheckpointInvalid("something follows the signed checkpoint")
+                    raise CheckpointInvalid("there are lines after the signed checkpoint")
                 record = json.loads(line)
                 if "checkpoint" in record:
                     note = str(record["checkpoint"])
@@ -109,5 +109,5 @@ def _checked(note: str, key: "Ed25519PublicKey") -> Stated:
     try:
         key.verify(signature, stated.text.encode())
     except InvalidSignature:
-        raise CheckpointInvalid("its signature is not that of the key") from None
+        raise CheckpointInvalid("it was not signed with the key") from None
     return stated

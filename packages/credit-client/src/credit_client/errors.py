@@ -9,7 +9,7 @@
     ├── SummaryTooLarge         your request: request shorter spans
     ├── ResumeTokenInvalid      your request: begin without a token
     ├── ResumeTokenExpired      your app: begin without a token, and read what it missed
-    ├── AlertEventsExpired      your app: it continues too late, so events may be missed
+    ├── AlertEventsExpired      your app: it reads too late, and events were already removed
     ├── UserNotFound            your request: the directory has no user with this external id
     ├── UserIdsExhausted        the operator: the directory has no number left for a user
     ├── NotReversible           your request: transactions of this type cannot be reversed
@@ -59,7 +59,7 @@
     │   └── StoreUnavailable    the server: retry later
     ├── DeadlineExceeded        unknown: retry, with more time
     ├── HistoryAltered          the operator: a history is not what the server has written
-    ├── CheckpointRejected      your app, or the operator: a checkpoint is not what was signed
+    ├── CheckpointRejected      your app, or the operator: a checkpoint has no valid signature
     ├── ClientClosed            your app: the client was not open, or was closed during the call
     ├── InternalError           the server: report it, with the request id
     └── ProtocolMismatch        the server, or a proxy: the answer breaks the contract
@@ -256,11 +256,14 @@ class ResumeTokenExpired(_Refusal):
 
 @_figures
 class AlertEventsExpired(_Refusal):
-    """The server has removed events of the app after the position, because they were too old.
+    """The server cannot return all events of the app after the position.
+
+    It has removed some, because they were too old. Or no event has the position yet: the operator
+    has restored an older backup, or the position is of another server.
 
     Attributes:
-        position: Up to which it has removed events. To read those that are kept, begin with the
-            position 0, or continue after this one.
+        position: The position of the last removed event of the app, or the greatest position of any
+            event. Continue after it, or pass 0 to read all events that are kept.
     """
 
     status = Status.OUT_OF_RANGE
@@ -887,19 +890,19 @@ class DeadlineExceeded(CreditError):
 
 
 class Finding(Enum):
-    """How a history differs from what the server has written."""
+    """The ways in which a history can differ from what the server has written."""
 
     CHANGED = "changed"
-    """A field of the transaction was changed: it does not have its hash."""
+    """A field of the transaction was changed: its hash does not match its fields."""
 
     CHAIN_BROKEN = "chain_broken"
     """The transaction does not follow the one before it: one was removed, inserted or replaced."""
 
     OUT_OF_ORDER = "out_of_order"
-    """The transaction's `sequence` is not greater than the one before."""
+    """The transaction's `sequence` is not greater than that of the previous transaction."""
 
     HASH_MISSING = "hash_missing"
-    """The transaction has no hash, and an earlier one of the user in the app has one."""
+    """The transaction has no hash, but an earlier one of the user in the app has one."""
 
     VERSION_UNKNOWN = "version_unknown"
     """The hash is of a scheme that this SDK does not know: update the SDK to check it."""
@@ -919,14 +922,14 @@ class Finding(Enum):
 
 @_figures
 class HistoryAltered(_Refusal):
-    """A history is not what the server has written. Keep it, and ask the operator.
+    """A history is not what the server has written. Keep it as evidence, and ask the operator.
 
     Attributes:
         finding: The difference.
         user_id: The user; 0 if it is not known.
         app_id: The app; 0 if it is not known.
-        sequence: The `sequence` of the first transaction that is wrong or missing; 0 if it is not
-            known, which is so for `Finding.CHECKPOINT_DIFFERS`.
+        sequence: The `sequence` of the first wrong or missing transaction; 0 if it is not known, as
+            for `Finding.CHECKPOINT_DIFFERS`.
     """
 
     status = Status.DATA_LOSS
@@ -938,7 +941,7 @@ class HistoryAltered(_Refusal):
 
 
 class CheckpointRejected(CreditError):
-    """A checkpoint is not what was signed with the key. Its heads prove nothing."""
+    """A checkpoint is malformed or was not signed with the key. Do not rely on its heads."""
 
     status = Status.DATA_LOSS
     outcome = Outcome.NO_CHANGE

@@ -16,6 +16,7 @@ from credit_client.errors import (
     CapExceeded,
     CreditError,
     CreditsLimitExceeded,
+    DataUnreadable,
     DeadlineExceeded,
     IdempotencyKeyReused,
     InsufficientCredits,
@@ -33,7 +34,7 @@ from credit_client.request import Values
 CONCURRENCY_MAX = 64
 _NAME_MAX = 100
 
-# Half of what a message may hold: two messages of a shard alternate without a pause of the server.
+# Half of what a message may hold, so that the server works on one message while the next one waits.
 _ROWS_PER_MESSAGE = 500
 
 # The errors that concern a row alone. All others concern the server or the whole import.
@@ -42,6 +43,7 @@ _REJECTIONS = (
     BalanceOverflow,
     CapExceeded,
     CreditsLimitExceeded,
+    DataUnreadable,
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidField,
@@ -143,7 +145,7 @@ class ImportReport:
 
 @dataclass(slots=True)
 class _Shard:
-    """The rows of some users, in their order. One message of a shard is under way at a time."""
+    """The rows of some users, in their order. Only one message of a shard is in flight."""
 
     waiting: list[tuple[int, ImportRow, PendingWrite]] = field(default_factory=list)
     sending: asyncio.Task[None] | None = None
@@ -219,8 +221,8 @@ class Import:
         except (InvalidField, TypeError) as error:
             self._reject(RejectedRow(number=number, row=row, error=error))
             return
-        # Rows of a user share a shard: they take effect in their order. A text and a number of one
-        # user can be in two shards.
+        # All rows of a user are in one shard, so that they take effect in their order. If the rows
+        # name a user by text and by number, they can be in two shards.
         user = row.user_id
         # Not `hash`, which differs between processes.
         user = zlib.crc32(user.encode()) if isinstance(user, str) else user
@@ -230,7 +232,7 @@ class Import:
             await self._send(shard)
 
     async def _send(self, shard: _Shard) -> None:
-        """Send the rows of a shard that wait, when the message before has its answer."""
+        """Send the waiting rows of a shard once its previous message is answered."""
         await _sent(shard)
         waiting, shard.waiting = shard.waiting, []
         if waiting:

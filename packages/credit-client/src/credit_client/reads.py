@@ -168,15 +168,15 @@ class Reads(ABC):
         min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[CreditTransaction, None]:
-        """Return a user's transactions, oldest first. All else is as for `purchases`.
+        """Return a user's transactions, oldest first. The call behaves like `purchases`.
 
         Args:
             user_id: The user.
             after_sequence: The transactions after this `sequence`; 0 for all.
             verify: Whether to check that the history was not changed since it was written: its
-                hashes and balances and, with a `HistoryVerifier`, the receipts and the checkpoint
-                that it was given. A transaction is checked before it is returned, and the end of
-                the list when the loop reaches it.
+                hashes and balances. A `HistoryVerifier` also compares it with receipts and a
+                checkpoint. Each transaction is checked before it is returned. Missing ones at the
+                end are reported when the loop reaches the end.
             min_revision: As for `user_credits`.
             timeout_seconds: As for `purchases`.
 

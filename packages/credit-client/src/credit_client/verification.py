@@ -11,14 +11,14 @@ from credit_client.checkpoint import Checkpoint
 from credit_client.errors import Finding, HistoryAltered
 
 _MESSAGES = {
-    Finding.CHANGED: "was changed: its fields do not have its hash",
+    Finding.CHANGED: "was changed: its hash does not match its fields",
     Finding.CHAIN_BROKEN: (
         "does not follow the one before it: a transaction was removed, inserted or replaced"
     ),
     Finding.OUT_OF_ORDER: "is not in the order of the history",
     Finding.HASH_MISSING: "has no hash, and an earlier one has",
     Finding.VERSION_UNKNOWN: "has a hash of a scheme that this SDK does not know: update the SDK",
-    Finding.BALANCE_WRONG: "has a balance that is not the one before it and its effect",
+    Finding.BALANCE_WRONG: "has a balance that is not the previous balance plus its effect",
     Finding.RECEIPT_DIFFERS: "is not the one that a receipt acknowledged",
 }
 
@@ -27,13 +27,13 @@ _WITH_EFFECT = (TransactionType.ADD, TransactionType.USE)
 
 @dataclass(slots=True)
 class _Chain:
-    """What is known of a user in an app so far.
+    """The state of the check for a user in an app.
 
     Attributes:
         head: The hash of the latest transaction; None: the next one may have any `previous_hash`.
         balance: The balance after it, negative if the user owes credits; None: not known.
         began: Whether a transaction had a hash.
-        published: The head that a checkpoint has, until a transaction has it as its hash.
+        published: The head in the checkpoint, until a transaction with this hash is added.
     """
 
     head: bytes | None
@@ -50,8 +50,8 @@ class HistoryVerifier:
             ...
 
     Or call `add` for each transaction, oldest first, and then `end`. The transactions of several
-    users may follow one another or alternate. All transactions of a user in an app are needed, from
-    the first one on, as an identity of that app gets them.
+    users may follow one another or alternate. The check needs all transactions of a user in an app,
+    from the first one on.
 
     Attributes:
         verified: The number of transactions whose hash is right.
@@ -67,16 +67,22 @@ class HistoryVerifier:
         checkpoint: Checkpoint | None = None,
         after_sequence: int = 0,
     ) -> None:
-        """Check nothing yet.
+        """Prepare a check.
 
         Args:
             receipts: Receipts of writes for the users. Their transactions must be in the histories.
-                Those up to `after_sequence`, and of dry runs, are ignored.
+                Receipts up to `after_sequence`, and those of dry runs, are ignored.
             checkpoint: A checkpoint of an app. The histories must have the transactions that it
                 covers.
             after_sequence: The histories begin after this `sequence`. The first transaction in each
                 app is then not compared with what precedes it.
+
+        Raises:
+            ValueError: There are a checkpoint and `after_sequence`. A checkpoint is compared with
+                whole histories, because what it covers can precede the first transaction.
         """
+        if checkpoint is not None and after_sequence:
+            raise ValueError("a checkpoint needs the whole history: leave out after_sequence")
         self.verified = 0
         self.unhashed = 0
         self._receipts: dict[str, list[Receipt]] = {}
@@ -126,6 +132,8 @@ class HistoryVerifier:
         Raises:
             HistoryAltered: A transaction that a receipt acknowledged is missing, or one that the
                 checkpoint covers.
+            ValueError: No history was compared with the checkpoint. The lists were empty, and the
+                numbers of their users are not known.
         """
         receipts = (each for same in self._receipts.values() for each in same)
         missing = min(receipts, key=lambda each: each.sequence, default=None)
@@ -135,6 +143,11 @@ class HistoryVerifier:
                 f" acknowledged (id {missing.transaction_id})",
                 finding=Finding.RECEIPT_MISSING,
                 sequence=missing.sequence,
+            )
+        if self._checkpoint is not None and not self._chains:
+            raise ValueError(
+                "the history is empty: call expect(user_id=…) with the user's number, so that the"
+                " checkpoint shows whether it should be"
             )
         for (user_id, app_id), chain in self._chains.items():
             if chain.published is not None and self._checkpoint is not None:

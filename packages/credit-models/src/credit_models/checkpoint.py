@@ -22,13 +22,13 @@ _KEY_ID_BYTES = 4
 
 
 class CheckpointInvalid(Exception):
-    """The text is not a checkpoint, or is not the one that it should be. The message has why."""
+    """The text is no checkpoint, or not the expected one. The message has the reason."""
 
 
 class MerkleTree:
     """Computes the root of the heads of an app, which are added in the order of their users.
 
-    It keeps one hash for each level of the tree: a tree of a million heads has 20.
+    It keeps one hash for each level of the tree: a tree of a million heads has 20 levels.
 
     Attributes:
         size: The number of heads.
@@ -47,7 +47,7 @@ class MerkleTree:
             CheckpointInvalid: The user does not come after the user before.
         """
         if not self._last_user < user_id <= _UINT32_MAX:
-            raise CheckpointInvalid(f"user {user_id} comes after user {self._last_user}")
+            raise CheckpointInvalid(f"user {user_id} is listed after user {self._last_user}")
         self._last_user = user_id
         self.size += 1
         size, root = 1, sha256(b"\x00" + user_id.to_bytes(4, "big") + head).digest()
@@ -116,7 +116,7 @@ def read_checkpoint(note: str, public_key: bytes) -> tuple[Checkpoint, bytes]:
         The checkpoint, and the signature, which the caller must check.
 
     Raises:
-        CheckpointInvalid: It is no checkpoint, or no signature of this key is there.
+        CheckpointInvalid: The text is no checkpoint, or has no signature of this key.
     """
     text, separator, signatures = note.partition("\n\n")
     try:
@@ -129,7 +129,7 @@ def read_checkpoint(note: str, public_key: bytes) -> tuple[Checkpoint, bytes]:
             root=b64decode(root, validate=True),
             time=datetime.fromisoformat(time.removeprefix(_TIME)),
         )
-        # What is signed is the text: reading it must not drop anything.
+        # The signature covers the text, so a text that is read and written must stay the same.
         if checkpoint.text != f"{text}\n":
             raise ValueError(text)
     except ValueError:

@@ -1,7 +1,7 @@
 """The hash of an entry, from the fields that the contract shows.
 
 The contract defines what is hashed, in the comment of `CreditTransaction.hash`. Like the ledger,
-this module needs the standard library alone. The ledger uses it, and so does whoever checks a
+this module needs only the standard library. The ledger uses it, and so do programs that check a
 history without a ledger.
 """
 
@@ -27,8 +27,8 @@ _NOTHING = bytes(1 + 4 + 4 + 4 + 4)
 
 _length = Struct(">I").pack
 _moment = Struct(">BqI").pack
-# Neighbours are packed together, which takes half the time: the fields from `user_id` to `sequence`
-# with the length of `purchase_id`, and `effect` and `owed_after` with the length that follows.
+# One call packs several adjacent fields, which takes half the time: from `user_id` to `sequence`
+# with the length of `purchase_id`, and `effect` and `owed_after` each with the length after it.
 _numbers = Struct(">IIIBqIIIIQI").pack
 _effect = Struct(">q").pack
 _owed = Struct(">II").pack
@@ -63,10 +63,10 @@ def entry_hash(
     Takes 3 µs for a USE (2-core machine).
 
     Args:
-        previous_hash: The hash of the previous entry of the user in the app; empty: it is the first
+        previous_hash: The hash of the previous entry of the user in the app; empty for the first
             entry of the chain.
-        id_: The field `id` of the contract's `CreditTransaction`. The other arguments are its other
-            fields, in the order of their numbers.
+        id_: The field `id` of the contract's `CreditTransaction`. The other arguments are the other
+            fields of the message, in the order of their numbers.
         user_id: See `id_`.
         app_id: See `id_`.
         credits_: See `id_`.
@@ -148,7 +148,7 @@ def _details(
     for grant_id, credits_ in allocations:
         parts += _text(grant_id), _length(credits_)
     parts.append(_length(len(metadata)))
-    # The order of strings by code points is that of their bytes in UTF-8.
+    # Strings that are sorted by code points are also sorted by their bytes in UTF-8.
     for name, value in sorted(metadata):
         parts += _text(name), _text(value)
     return b"".join((*parts, _text(note)))

@@ -9,8 +9,8 @@ from credit_models.entry_hash import entry_hash
 def transaction_hash(transaction: CreditTransaction) -> bytes:
     """Return the hash that a transaction must have, computed from its other fields.
 
-    It differs from `transaction.hash` if a field was changed. The result for a transaction without
-    a `hash` has no meaning.
+    The result differs from `transaction.hash` if a field was changed. For a transaction without a
+    `hash`, the result has no meaning.
 
     Args:
         transaction: The transaction.

@@ -84,11 +84,11 @@ async def open_store(
 ) -> AsyncIterator[OpenStore]:
     """Open the store that the settings name, or an embedded one.
 
-    Another database than an embedded one must have been migrated.
+    A database that is not embedded must already be migrated.
 
     Args:
         settings: Where the store is.
-        migrate_embedded: Whether to make the collections of an embedded one.
+        migrate_embedded: Whether to create the collections of an embedded database.
 
     Raises:
         StartError: The database cannot be reached.

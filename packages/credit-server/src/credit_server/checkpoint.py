@@ -1,15 +1,17 @@
 """Write a checkpoint: the heads of an app's users, and the operator's signature of all of them.
 
-The heads are read page by page, each user's in a read of a majority. So the file covers every entry
-that was acknowledged before the first read, and some that were written during the reads.
+The heads are read page by page. The file covers every entry that was acknowledged before the first
+read, and some that were written during the reads. Its time is the time of the store's clock before
+the first read, because the clock of the machine that writes the file can be wrong.
 """
 
 import json
+import math
 import os
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -20,24 +22,24 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from credit_server.access import FileUnusable
 from credit_server.store.port import Store
 
-# The number of users in one read of the store.
+# The number of accounts in one read of the store.
 PAGE_SIZE = 1000
 
 
 async def write_checkpoint(
     store: Store, app_id: int, *, key: Path, file: Path, page_size: int = PAGE_SIZE
 ) -> Checkpoint:
-    """Write the checkpoint of an app. The file is complete, or it does not exist.
+    """Write the checkpoint of an app. The file gets its name only when it is complete.
 
     Args:
         store: The store.
         app_id: The app.
         key: The file with the operator's private key: Ed25519, in PEM, without a password.
         file: The file to write.
-        page_size: The number of users in one read.
+        page_size: The number of accounts, of all apps, in one read.
 
     Returns:
-        What was signed.
+        The content that was signed.
 
     Raises:
         FileUnusable: The key cannot be used, or the file exists or cannot be written.
@@ -71,19 +73,19 @@ def _new_file(path: Path) -> Iterator[TextIO]:
 
 
 async def _write_heads(store: Store, app_id: int, stream: TextIO, page_size: int) -> Checkpoint:
-    time = datetime.now(UTC)
-    tree, last = MerkleTree(), 0
-    while page := await store.heads(app_id, after_user=last, limit=page_size):
+    reading, tree = await store.ping(), MerkleTree()
+    # What was acknowledged before the store was asked for its time is in the heads.
+    time = reading.store_earliest(reading.asked_at)
+    async for page in store.heads(app_id, page_size=page_size):
         for user_id, head in page:
             tree.add(user_id, head)
             _write_line(stream, {"user_id": user_id, "hash": b64encode(head).decode()})
-        last = page[-1].user_id
-    return Checkpoint(
-        app_id=app_id,
-        size=tree.size,
-        root=tree.root(),
-        time=time.replace(microsecond=time.microsecond // 1000 * 1000),
-    )
+    return Checkpoint(app_id=app_id, size=tree.size, root=tree.root(), time=_truncated(time))
+
+
+def _truncated(seconds: float) -> datetime:
+    """Return a time since 1970 in whole milliseconds."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=math.floor(seconds * 1000))
 
 
 def _write_line(stream: TextIO, record: dict[str, object]) -> None:

@@ -214,7 +214,7 @@ def write_checkpoint(
 ) -> None:
     """Write a file with the hash of the latest entry of each user in an app, and sign it.
 
-    Whoever has the file can prove later that entries which it covers were changed or removed.
+    With the file, anyone can later prove whether entries that it covers were changed or removed.
     """
     from credit_server import app  # noqa: PLC0415 - see the top of the file
 
@@ -260,7 +260,7 @@ def verify_ledger(
         Path | None,
         typer.Option(
             help="File that keeps the progress. If it exists, continue from it. It is removed when"
-            " everything was checked."
+            " everything is checked."
         ),
     ] = None,
 ) -> None:
@@ -292,9 +292,9 @@ def verify_ledger(
 def repair_ledger(
     given: Given,
     created_by: Annotated[
-        int, typer.Option(min=1, max=2**32 - 1, help="Your number; the entries show it.")
+        int, typer.Option(min=1, max=2**32 - 1, help="Your number, recorded in the entries.")
     ],
-    reason: Annotated[str, typer.Option(help="Why; the entries show it as their note.")],
+    reason: Annotated[str, typer.Option(help="The reason, recorded as the note of the entries.")],
     apply: Annotated[
         bool, typer.Option("--apply", help="Write. Without it, only print what would be written.")
     ] = False,
@@ -302,7 +302,7 @@ def repair_ledger(
         Truth,
         typer.Option(
             help="Which balance is right if they differ: that of the history, or that of the"
-            " account, which an ADJUST then adds to the history."
+            " account. For the account, an ADJUST adds the difference to the history."
         ),
     ] = Truth.HISTORY,
     output: _Output = Output.TEXT,
@@ -312,13 +312,13 @@ def repair_ledger(
         Path | None, typer.Option(help="File for the audit log; without it, standard error.")
     ] = None,
 ) -> None:
-    """Rebuild what follows from a sound history, and write an entry about it.
+    """Rebuild documents from a sound history, and record each correction as an entry.
 
-    History is never changed. Each account is corrected in one transaction. Servers may run
-    meanwhile. Exit codes: 0 all corrected, 1 something is left, 2 not checked.
+    Existing entries never change. Each account is corrected in one transaction. Servers may run
+    meanwhile. Exit codes: 0 all corrected, 1 not all corrected, 2 not checked.
     """
     from credit_server.verify import command, report  # noqa: PLC0415 - see the top of the file
-    from credit_server.verify.repair import Order  # noqa: PLC0415
+    from credit_server.verify.correction import Order  # noqa: PLC0415
 
     settings = _load(StoreSettings, given)
     if not 1 <= len(reason) <= _REASON_MAX:
@@ -350,7 +350,7 @@ def export_ledger(
         bool,
         typer.Option(
             "--secrets",
-            help="Include webhooks, with their secrets, and what is to be sent to them.",
+            help="Include webhooks, with their secrets and their pending messages.",
         ),
     ] = False,
 ) -> None:
@@ -382,7 +382,8 @@ def import_ledger(
 ) -> None:
     """Check a backup, import it, and compare the database with it. No server may run meanwhile.
 
-    Repeat an interrupted import to continue it. No server starts on the database before its end.
+    Repeat an interrupted import to continue it. No server starts on the database until it is
+    complete.
     """
     from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
 

@@ -1,9 +1,9 @@
-"""Check that an order of the writes, and the passing of time, explain each answer.
+"""Check that some order of the writes, and some times of their decisions, explain each answer.
 
-Neither the order nor the server's time is certain. The histories show the order of the writes, and
-the entries that were written before and after a call limit the time of its decision
-(`account_windows`). An answer is right if the model gives it in one of the states, at one of the
-times.
+The auditor knows neither the exact order nor the server's time. The histories show the order of the
+writes, and the entries that were written before and after a call limit the time of its decision
+(`windows`). An answer is right if the model gives it in one of the possible states, at one of the
+possible times.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,7 +77,7 @@ def audit(
 def audit_replayed(
     journal: Journal, replay: Replay, *, skew: timedelta = timedelta(0)
 ) -> list[str]:
-    """Find wrong answers, like `audit`, with histories that are replayed already."""
+    """Find wrong answers, like `audit`, in histories that were already replayed."""
     return _Auditor(journal, replay, skew).findings()
 
 
@@ -180,7 +180,7 @@ class _Auditor:
         *,
         together: bool = False,
     ) -> Iterator[str]:
-        """Yield rejections and dry runs that the model gives in no state at no time."""
+        """Yield rejections and dry runs that the model gives in no possible state and time."""
         users = list(dict.fromkeys(user for request in requests for user in users_of(request)))
         first, last = self._windows.time_bounds(call)
         shown = [{_comparable(one)} for one in answers]
@@ -248,7 +248,7 @@ class _Auditor:
 
     def _read_findings(self, call: Call, read: Read) -> Iterator[str]:
         if read.kind in (Kind.TRANSACTIONS, Kind.PURCHASES):
-            return  # The replay is about these.
+            return  # The replay checks these.
         users = list(self._histories) if read.kind is Kind.APP_TOTAL else [read.user_id]
         allowed: list[object] = []
         for accounts in self._windows.accounts(call, users):
@@ -264,7 +264,7 @@ class _Auditor:
     def _view(self, read: Read, accounts: Mapping[int, Account], now: datetime) -> object:
         """Return what a read shows of a state at a time."""
         if read.kind is Kind.APP_TOTAL:
-            # What is due counts once it is written.
+            # A due change counts once it is written.
             total = sum(account.app(read.app_id).balance for account in accounts.values())
             if total > UINT32_MAX:
                 return Refused("APP_TOTAL_OVERFLOW", (("total", str(total)),))
@@ -307,10 +307,10 @@ def _without_time(refused: Refused, first: datetime, last: datetime) -> Refused:
 
 
 def _comparable(outcome: Outcome) -> str:
-    """Return an outcome as a text, without what the model cannot predict.
+    """Return an outcome as a text, without the values that the model cannot predict.
 
-    A dry run has no entry, so its ids are unknown. The exact time is known from the entry alone,
-    with which `_receipt_findings` compares a receipt.
+    A dry run has no entry, so its ids are unknown. Only the entry shows the exact time;
+    `_receipt_findings` compares it with the receipt.
     """
     if isinstance(outcome, Refused):
         kept = [pair for pair in outcome.metadata if pair[0] != "starts_at"]

@@ -1,4 +1,4 @@
-"""Write the entries of a history: those of time, and the sums that each entry shows."""
+"""Write the entries of a history, also those that are due by time, with their sums."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ NameOf = Callable[[int, int], str]
 
 
 class Book:
-    """Writes entries for copies of accounts, which change with them.
+    """Writes entries, and applies them to copies of accounts.
 
     Attributes:
         now: The time of all entries.

@@ -26,7 +26,7 @@ from credit_testing.accounts.rules.requests import Write
 
 NO_ID = "0" * 24
 _ABOUT_MAX = 40
-"""From how many of the latest writes that fit, a request chooses one to refer to."""
+"""A request refers to one of so many of the latest suitable writes."""
 _REPORT: dict[str, Any] = {"report_id": "r", "report_name": "Report"}
 
 
@@ -34,7 +34,7 @@ class Draw:
     """Draws one request; each method is one call.
 
     Attributes:
-        random: Where it draws from.
+        random: The source of randomness.
         fields: The fields that all requests have. Any: they have several types.
         receipts: The latest writes and the ids of their transactions.
         users: All users that have credits.

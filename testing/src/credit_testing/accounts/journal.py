@@ -47,7 +47,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Read:
-    """A request that changes nothing; each kind looks at the fields that it needs."""
+    """A request that changes nothing; each kind uses the fields that it needs."""
 
     kind: Kind
     user_id: int
@@ -80,10 +80,10 @@ class Call:
     """One call from its beginning to its end, on the journal's clock.
 
     Attributes:
-        client: Who made it.
-        question: What was asked.
+        client: The client that made it.
+        question: The request.
         began: When it began.
-        ended: When it ended; None: it has not.
+        ended: When it ended; None if it has not ended.
         answer: The answer.
         repeated: Whether the request was sent more than once, so that a receipt can be the replay
             of the call's own effect.

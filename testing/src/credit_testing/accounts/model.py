@@ -1,7 +1,7 @@
 """Keep what a user has: credits in lots, holds, caps, and the history that later requests refer to.
 
-Written from the contract alone and unlike the server, so that the two do not share a mistake: there
-is no order of lots, no sum and no earliest instant that would have to be kept up to date.
+The model was written only from the contract, and unlike the server, so that the two do not share a
+mistake. It stores no derived values, such as an order of lots, a sum or the earliest due time.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ PERIODS = ("hour", "day", "month")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Terms:
-    """What decides when credits are spent, and until when they can be."""
+    """The terms that decide when credits are spent, and when they end."""
 
     id: str = BASE
     age: int = 0
@@ -70,7 +70,7 @@ class OpenHold:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fact:
-    """What later requests must know of an entry.
+    """The facts about an entry that later requests need.
 
     Attributes:
         sequence: Its place in the history.
@@ -309,7 +309,7 @@ class Account:
     sequence: int = 0
     apps: dict[int, App] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
-    # By app and key: the request (its type is the auditor's affair) and the entry.
+    # By app and key: the request, whose type only the auditor knows, and the entry.
     keys: dict[tuple[int, str], tuple[object, Entry]] = field(default_factory=dict)
     bought: dict[str, Bought] = field(default_factory=dict)
 
@@ -324,7 +324,7 @@ class Account:
         )
 
     def app(self, app_id: int) -> App:
-        """Return what the user has in an app: nothing at first."""
+        """Return what the user has in an app; at first it is empty."""
         return self.apps.get(app_id) or App()
 
 

@@ -1,4 +1,4 @@
-"""Replay the histories of all users: the model's state after each entry, or why there is none."""
+"""Replay the histories of all users, to get the model's state after each entry."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from credit_testing.accounts.rules.requests import Write, differing_fields, user
 
 
 class Inexplicable(Exception):
-    """No order of the requests and of time explains the histories."""
+    """No order of the requests and of due changes explains the histories."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,8 +26,8 @@ class History:
         shown: All transactions, as the last list shows them.
         purchases: All purchases.
         entries: The same transactions, as the model has them.
-        states: The state after so many entries; None within what was written together.
-        asked: When the request of each entry was first sent; 0 for entries of time.
+        states: The state after so many entries; None within a group that was written together.
+        asked: When the request of each entry was first sent; 0 for entries without a request.
     """
 
     shown: Sequence[CreditTransaction]
@@ -48,8 +48,8 @@ class History:
 class Replay:
     """The histories of all users.
 
-    A group of entries is what was written together: what was due, and the request's own entries. A
-    transfer between users is a group in two histories.
+    A group of entries was written together: the due entries, and the request's own ones. A transfer
+    between users is a group in two histories.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Replay:
             journal: All calls; the last ones read everything.
             users: All users.
             rules: The policies of apps.
-            clocks_differ: Whether entries of one time may have been written apart. A server whose
-                clock is behind gives its entries the time of the latest entry.
+            clocks_differ: Whether entries with the same time may be of different groups. A server
+                whose clock is behind gives its entries the time of the latest entry.
 
         Raises:
             Inexplicable: The requests and time cannot explain them.
@@ -147,7 +147,7 @@ class Replay:
         return book.accounts[own.user_id] if book.entries[own.user_id] else None
 
     def _is_due(self, user: int, first: CreditTransaction, predictions: list[object]) -> bool:
-        """Explain entries that a sweeper wrote, or that came before a request's own ones."""
+        """Explain due entries: of a sweeper, or written before a request's own ones."""
         assert first.created_at is not None
         book = Book({user: self._accounts[user]}, first.created_at, self.name)
         book.settle(user, first.app_id)

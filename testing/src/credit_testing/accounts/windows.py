@@ -25,10 +25,10 @@ _END = datetime.max.replace(tzinfo=UTC)
 
 
 class Windows:
-    """What a call can have seen.
+    """The states that a call can have seen.
 
-    The least state of a user is the latest entry that an answer had shown before the call began,
-    the greatest the one before the first entry that was requested after the call had ended. The
+    The earliest state of a user is after the latest entry that an answer showed before the call
+    began. The latest state is before the first entry that was requested after the call ended. The
     times of the same entries limit the time of the decision.
     """
 
@@ -38,11 +38,11 @@ class Windows:
         histories: Mapping[int, History],
         skew: timedelta = timedelta(0),
     ) -> None:
-        """Find out when answers have shown entries.
+        """Determine when answers have shown entries.
 
         Args:
             journal: All calls.
-            histories: What has happened.
+            histories: The replayed histories.
             skew: How far the clocks of two servers may differ.
         """
         self._histories = histories
@@ -80,7 +80,7 @@ class Windows:
     def times(
         self, call: Call, accounts: Collection[Account], requests: Iterable[Write]
     ) -> list[datetime]:
-        """Return one time for each way in which the time can have mattered."""
+        """Return one time for each range of times in which the answer is the same."""
         first, last = self.time_bounds(call)
         instants = {first}
         for account in accounts:
@@ -120,7 +120,7 @@ def _instants(request: Write, accounts: Collection[Account]) -> Iterator[datetim
     elif isinstance(request, ReverseTransactionRequest):
         if request.restore_until is not None:
             yield request.restore_until
-        # A grant that paid may have left the account. What returns to one that has ended expires.
+        # A grant that paid may no longer be in the account. Credits that return to it may expire.
         for account in accounts:
             fact = account.facts.get(request.transaction_id)
             ends = (terms.ends_at for terms, _ in (fact.pieces if fact is not None else ()))

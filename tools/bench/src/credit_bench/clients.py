@@ -44,7 +44,7 @@ LIBRARIES = {
 }
 
 
-# How long an event is awaited after the last write.
+# How long the client waits for events after the last write.
 _EVENT_SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.01
 
@@ -93,7 +93,7 @@ async def _sdk(arguments: argparse.Namespace) -> Sample:
 async def _events(arguments: argparse.Namespace) -> Sample:
     """Measure the time from the beginning of a write until a watcher of its app has the event.
 
-    The callers do not wait for the events, so the writes have the pace of those without a watcher.
+    The callers do not wait for the events, so the writes are as fast as without a watcher.
     """
     remaining = calls(Operation.WRITE, arguments.users, arguments.seed)
     begun: dict[str, float] = {}
@@ -102,7 +102,7 @@ async def _events(arguments: argparse.Namespace) -> Sample:
         aclosing(client.watch(app_id=APP_ID, progress=True)) as events,
         asyncio.TaskGroup() as group,
     ):
-        await anext(events)  # from here on, no transaction is missed
+        await anext(events)  # after this event, no transaction is missed
         window = Window(arguments.warm_up_seconds, arguments.seconds)
 
         async def receive() -> None:

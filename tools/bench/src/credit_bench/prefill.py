@@ -155,7 +155,7 @@ def account(user_id: int, length: int, placed: Sequence[Grant] = ()) -> dict[str
 def history(user_id: int, length: int) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
     """Yield the documents of a user's transactions, and of the purchases that they paid for."""
     for sequence in range(1, length + 1):
-        # An opening, then USE and ADD in turn.
+        # An opening entry, then USE and ADD in turn.
         transaction, purchase = _template(min(sequence, 2 + sequence % 2))
         own = {
             "_id": ObjectId(),
@@ -178,8 +178,8 @@ def history(user_id: int, length: int) -> Iterator[tuple[dict[str, Any], dict[st
 def _template(sequence: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the documents of user 1 at a sequence.
 
-    Those of other users and later sequences are copies, in which ids, times and numbers differ. The
-    models take 35 us for a transaction, a copy 4 us.
+    Those of other users and later sequences are copies with other ids, times and numbers, because
+    the models take 35 µs for a transaction, and a copy 4 µs.
     """
     uses = sequence % 2 == 0
     common: dict[str, Any] = {  # fields of two models

@@ -15,7 +15,7 @@ from credit_bench.workloads import STATEMENT_ROWS, System, Workload
 SERVER = "server"
 MONGOD = "mongod"
 
-# What a statement may take in addition to the time of a list for its rows.
+# The time that a statement may take in addition to the time of a list with as many rows.
 _STATEMENT_MS = 50.0
 
 
@@ -71,7 +71,7 @@ def _cpu(sample: Sample) -> float | None:
 
 
 def _statement_limit_ms(listed: Sample) -> float | None:
-    """Return how long a statement may take, from the sample of a list, whose rows are counted."""
+    """Return how long a statement may take, from the sample of a list."""
     if not listed.operations_per_second:
         return None
     return _STATEMENT_MS + 1000 * STATEMENT_ROWS / listed.operations_per_second

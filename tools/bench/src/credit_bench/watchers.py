@@ -1,7 +1,7 @@
-"""Watchers in a process of their own: one stream of `Watch` for each of the first users.
+"""Watchers in a separate process: one stream of `Watch` for each of the first users.
 
 The process prints a line when every stream has begun. Then it reads one line, the number of
-transactions that were written since, and waits for their events. At last it prints how many events
+transactions that were written since, and waits for their events. Finally it prints how many events
 are missing and how many streams have ended, as JSON.
 """
 
@@ -28,7 +28,7 @@ WATCH_ENDED = "WATCH_ENDED"
 
 _CONNECTIONS = 16
 _PATH = "/credit.v1.HistoryService/Watch"
-# Longer than a measurement, and than the time that the server gives a stream.
+# Longer than a measurement, and longer than the server keeps a stream open.
 _TIMEOUT = "24H"
 _EVENT_SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.01
@@ -47,7 +47,7 @@ class Watchers:
         self._every_write = every_write
 
     async def checked(self, sample: Sample) -> Sample:
-        """Return the sample of the writes that were watched, with what the watchers missed.
+        """Return the sample of the watched writes, with the events that the watchers missed.
 
         Raises:
             ChildFailed: The process with the watchers has ended.
@@ -69,7 +69,7 @@ async def watching(server: Server | None, count: int, *, users: int) -> AsyncIte
     Args:
         server: The server.
         count: The number of watchers. Each watches one user, from the id 1.
-        users: The number of users for whom is written.
+        users: The number of users that writes are for.
 
     Raises:
         ChildFailed: A watcher could not begin.
@@ -124,7 +124,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     streams.open(connections)
     await streams.all_begun.wait()
     if streams.ended:
-        sys.exit(f"{streams.ended} of {arguments.count} watchers have ended at once")
+        sys.exit(f"{streams.ended} of {arguments.count} watchers ended at once")
     print(flush=True)  # noqa: T201 - for the process that runs this one
     written = int(await asyncio.to_thread(sys.stdin.readline) or 0)
     with suppress(TimeoutError):

@@ -81,7 +81,7 @@ class Workload:
         users: The users that the calls concern.
         batch: The number of operations of a call.
         ledger: What the database holds before.
-        watchers: The number of watchers in a process of their own. Each watches one user.
+        watchers: The number of watchers in a separate process. Each watches one user.
     """
 
     group: str

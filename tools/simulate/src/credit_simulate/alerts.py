@@ -21,7 +21,7 @@ def event_findings(
 
     Args:
         events: All events of all apps.
-        histories: What has happened.
+        histories: The replayed histories.
         limits: The alert of each app that has one.
     """
     found = Counter(map(_of_event, events))

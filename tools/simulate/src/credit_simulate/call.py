@@ -1,4 +1,4 @@
-"""One call as a server serves it: what its services use of `credit_server.grpc.call.Call`."""
+"""One call on a server: the part of `credit_server.grpc.call.Call` that the services use."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ class Head:
     """The headers of a request."""
 
     def __init__(self, path: str, request_id: str) -> None:
-        """Take what a service reads of them."""
+        """Set the headers that a service reads."""
         self.path = path
         self.request_id = request_id
         self.fields: Mapping[str, str] = {}
@@ -31,12 +31,12 @@ class Deadline:
     """When the caller stops waiting, in the time of the simulation."""
 
     def __init__(self, at: float, time: Callable[[], float]) -> None:
-        """Take the time."""
+        """Set the time."""
         self._at = at
         self._time = time
 
     def time_remaining(self) -> float:
-        """Return the seconds until then."""
+        """Return the seconds until the deadline."""
         return max(0.0, self._at - self._time())
 
 
@@ -47,9 +47,9 @@ class ServedCall:
         request: The headers of the request.
         deadline: When the caller stops waiting; None: never.
         trailers: Metadata to be sent with the status.
-        answers: The messages of the answer; the last item is None, or why the call has failed.
-        caller: Every caller is the same.
-        observation: Nothing is observed.
+        answers: The messages of the answer; the last item is None, or the error of the call.
+        caller: The identity, which is the same for all callers.
+        observation: An observer that does nothing.
     """
 
     caller: ClassVar[Caller] = _CALLER
@@ -60,7 +60,7 @@ class ServedCall:
     def __init__(
         self, head: Head, message: betterproto2.Message, deadline: Deadline | None
     ) -> None:
-        """Take the request."""
+        """Set the request."""
         self.request = head
         self.deadline = deadline
         self.trailers: dict[str, str | bytes] = {}
@@ -93,7 +93,7 @@ class ServedCall:
             place = end
 
     async def send_initial_metadata(self) -> None:
-        """Send the headers, which a simulation has not."""
+        """Do nothing: a simulated answer has no headers."""
 
     def on_drain(self, callback: Callable[[], None]) -> AbstractContextManager[None]:
         """Never call the function: servers that stop crash, or end their calls."""

@@ -1,4 +1,4 @@
-"""Make the calls of apps with the SDK, and keep them in the journal."""
+"""Make the calls of apps with the SDK, and record them in the journal."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -62,23 +62,23 @@ _SETTINGS = tuple(
     )
     for attempts in (5, 5, 2, 1)
 )
-"""The settings of clients, of which each call takes one; the first while nothing breaks."""
+"""The settings of clients. Each call takes one of them; without faults, the first."""
 # To make it takes 3 ms.
 _TRACING = Tracing(Target.parse(_SETTINGS[0].target))
 
 
 class Callers:
-    """Makes calls, each over a network of its own.
+    """Makes calls, each over its own simulated network.
 
     Attributes:
         journal: The calls.
         receipts: The writes that took effect, with the ids of their transactions.
         requests: All writes that were sent.
-        behind: Reads that were answered with an earlier revision than they require.
+        behind: Reads whose answers are older than the revision that they require.
     """
 
     def __init__(self, world: World, servers: Sequence[Server]) -> None:
-        """Make no call yet."""
+        """Prepare to make calls."""
         self.journal = Journal()
         self.receipts: list[tuple[Write, str]] = []
         self.requests: list[Write] = []
@@ -101,17 +101,17 @@ class Callers:
         return network, caller
 
     async def write(self, client: int, request: Write) -> Call:
-        """Make a write by the call of its own."""
+        """Make a write with the call for its kind."""
         (call,) = await self._recorded([Written(request=request)], client, _Single(request))
         return call
 
     async def batch(self, client: int, requests: Sequence[Write]) -> None:
-        """Send writes together, of which each takes effect by itself."""
+        """Send several writes in one call. Each takes effect independently."""
         questions = [Written(request=request) for request in requests]
         await self._recorded(questions, client, _Several(requests, atomic=False))
 
     async def atomic(self, client: int, requests: Sequence[Write]) -> None:
-        """Send writes that take effect together."""
+        """Send an atomic batch of writes."""
         question = Together(requests=tuple(requests))
         await self._recorded([question], client, _Several(requests, atomic=True))
 

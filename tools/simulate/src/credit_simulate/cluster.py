@@ -1,8 +1,8 @@
-"""A replica set of MongoDB: what its primary has, what a majority has, and what a failover loses.
+"""A simulated replica set: the data of its primary, and the data that a majority has.
 
-Both are memory twins of the store. The primary applies an operation at once; after a delay a
-majority has it too, and only then is it confirmed. A failover drops some of what a majority does
-not have. Reads are of what a majority has, and may be behind right after a failover.
+Both are in-memory stores. The primary applies an operation at once. After a delay a majority has it
+too, and only then is it confirmed. A failover drops some of the operations that no majority has.
+Reads return the data of a majority, and may return older data right after a failover.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from credit_simulate.trace import Trace
 _Value = TypeVar("_Value")
 
 Operation = Callable[["Node"], Coroutine[Any, Any, Any]]
-"""Changes a node, always in the same way. Any: what it returns is its caller's."""
+"""Changes a node, with the same result on each node. Any: the caller knows the type."""
 
 _REPLICATION_SECONDS = (0.002, 0.05)
-"""The mean time until a majority has an operation: each cluster takes one."""
+"""The mean times until a majority has an operation. Each cluster takes one of them."""
 
 _ELECTION_SECONDS = 2.0
 _STALE_SECONDS = 0.8
@@ -71,8 +71,8 @@ class OpenTransaction:
         writer: The session that it belongs to.
         number: Its number in the session; a later one ends it.
         term: The primary on which it began.
-        seen: How many operations the primary had then.
-        changes: What it writes.
+        seen: How many operations the primary had when it began.
+        changes: The changes that it writes.
     """
 
     writer: int
@@ -86,18 +86,18 @@ class Cluster:
     """The replica set that all servers share.
 
     Attributes:
-        primary: What the primary has.
-        majority: What reads are of.
+        primary: The data of the primary.
+        majority: The data of a majority, which reads return.
         term: The number of the primary.
-        stale_until: Until when reads may be behind.
+        stale_until: The time until which reads may return older data.
     """
 
     def __init__(self, random: Random, trace: Trace, wall: Callable[[], float]) -> None:
-        """Begin empty.
+        """Create an empty replica set.
 
         Args:
-            random: Decides delays, and what a failover loses.
-            trace: Gets a line for each event.
+            random: Decides delays, and the operations that a failover loses.
+            trace: Receives a line for each event.
             wall: The store's clock, in seconds since 1970.
         """
         self._random = random
@@ -110,7 +110,7 @@ class Cluster:
         self.stale_until = 0.0
         self._away_until = 0.0
         self._applied: list[Operation] = []
-        self._log_ends = [0]  # of the log, after so many operations
+        self._log_ends = [0]  # the length of the log, by the number of operations
         self._replicated = self._shown = self._prepared = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._sessions: dict[int, int] = {}
@@ -132,7 +132,7 @@ class Cluster:
             raise StoreUnavailable("there is no primary")
 
     def prepare(self, operation: Operation) -> None:
-        """Apply an operation on all nodes, before anything else happens."""
+        """Apply an operation on all nodes at once, without a delay."""
         self.apply(operation)
         self._prepared = len(self._applied)
         self._replicate(self._prepared, self.term)
@@ -153,7 +153,7 @@ class Cluster:
         return OpenTransaction(writer, self._sessions[writer], self.term, len(self._applied))
 
     def leave_open(self, transaction: OpenTransaction) -> None:
-        """Let a transaction hold what it writes until its session's next one, or for a while."""
+        """Leave a transaction open, which blocks other writes of its documents for some time."""
         until = self._loop.time() + _ABANDONED_SECONDS
         for changes in transaction.changes:
             for _, account in changes.accounts:
@@ -163,14 +163,14 @@ class Cluster:
         """Check that a transaction has not ended.
 
         Raises:
-            Interrupted: It has.
+            Interrupted: It has ended.
         """
         later = self._sessions[transaction.writer] != transaction.number
         if transaction.term != self.term or later:
             raise Interrupted("the transaction has ended")
 
     def commit(self, transaction: OpenTransaction, answer: "asyncio.Future[None]") -> None:
-        """Commit, and answer when a majority has what was read and written."""
+        """Commit, and return when a majority has all that was read and written."""
         number = transaction.seen
         try:
             self.check_available()
@@ -185,7 +185,7 @@ class Cluster:
         self.confirm(number, answer)
 
     def confirm(self, number: int, answer: "asyncio.Future[None]") -> None:
-        """Answer when a majority has so many operations."""
+        """Return when a majority has the given number of operations."""
         if self._replicated >= number:
             if not answer.done():
                 answer.set_result(None)
@@ -193,7 +193,7 @@ class Cluster:
             self._waiting.append((number, answer))
 
     def fail_over(self) -> None:
-        """Elect another primary, which has all that a majority has."""
+        """Elect another primary, which has all operations that a majority has."""
         kept = self._random.randint(self._replicated, len(self._applied))
         self._trace("store", f"failover: {len(self._applied) - kept} operations are lost")
         self.term += 1

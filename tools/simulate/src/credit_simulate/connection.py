@@ -1,7 +1,7 @@
 """A server's connection to the replica set: the store's port, with delays and faults.
 
-Every operation is a request and an answer. Either can be slow or lost, and a request that was sent
-arrives although its server has crashed.
+Every operation is a request and an answer. Either can be slow or lost. A request that was sent
+arrives even if its server crashes.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from credit_models.ledger import Account, ReportKey, Transaction
-from credit_server.store.alert_events import AlertEvents, OrderedEvent
+from credit_server.store.alert_events import AlertEvents, EventPage, PositionUnknown
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -66,9 +66,9 @@ class Connection:
     """One server's store.
 
     Attributes:
-        dead: Whether the server has crashed, so that nothing is sent any more.
+        dead: Whether the server has crashed, so that it sends nothing more.
         alert_events: The events of alerts.
-        webhooks: None are simulated.
+        webhooks: Not simulated.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Connection:
 
         Args:
             cluster: The replica set.
-            faults: Decides what is lost or slow.
+            faults: Decides which messages are lost or slow.
             ids: Returns numbers that are unique among all servers.
-            monotonic: The server's clock that never jumps.
+            monotonic: The server's monotonic clock.
         """
         self.cluster = cluster
         self.faults = faults
@@ -124,7 +124,7 @@ class Connection:
             raise StoreUnavailable("the answer was lost")
 
     async def read(self, read: Callable[[Node], Coroutine[Any, Any, _Value]]) -> _Value:
-        """Read what a majority has."""
+        """Read the data that a majority has."""
         await self.request()
         value = complete(read(self.cluster.majority))
         await self.answer()
@@ -153,12 +153,22 @@ class Connection:
         return await self.read(lambda node: node.app_total(app_id))
 
     async def hold_entries(
-        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+        self,
+        user_id: int,
+        app_id: int,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+        limit: int,
     ) -> Sequence[HoldRow]:
         """Return holds: see the port."""
         return await self.read(
             lambda node: node.hold_entries(
-                user_id, app_id, after_sequence=after_sequence, limit=limit
+                user_id,
+                app_id,
+                after_sequence=after_sequence,
+                stored_sequence=stored_sequence,
+                limit=limit,
             )
         )
 
@@ -188,9 +198,14 @@ class Connection:
         """Return accounts in which something is due: see the port."""
         return await self.read(lambda node: node.due_accounts(before, after=after, limit=limit))
 
-    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
-        """Return the heads of the users in an app: see the port."""
-        return await self.read(lambda node: node.heads(app_id, after_user=after_user, limit=limit))
+    async def heads(self, app_id: int, *, page_size: int) -> AsyncIterator[Sequence[Head]]:
+        """Iterate over the heads of the users in an app: see the port. All are read at once."""
+
+        async def every(node: Node) -> list[Sequence[Head]]:
+            return [page async for page in node.heads(app_id, page_size=page_size)]
+
+        for page in await self.read(every):
+            yield page
 
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease: see the port."""
@@ -207,21 +222,31 @@ class Connection:
         """Iterate over pages of transactions: see the port."""
 
         async def page(node: Node, last: int) -> Sequence[TransactionRow]:
-            rows = await _first(node.list_transactions(user_id, apps, after_sequence=last))
-            if len(rows) < PAGE_SIZE:
-                await _check_stored(node, user_id, stored_sequence)
-            return rows
+            return await _first(
+                node.list_transactions(
+                    user_id, apps, after_sequence=last, stored_sequence=stored_sequence
+                )
+            )
 
         async for rows in self._pages(page, after_sequence):
             yield rows
 
     async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of purchases: see the port."""
 
         async def page(node: Node, last: int) -> Sequence[PurchaseRow]:
-            return await _first(node.list_purchases(user_id, apps, after_sequence=last))
+            return await _first(
+                node.list_purchases(
+                    user_id, apps, after_sequence=last, stored_sequence=stored_sequence
+                )
+            )
 
         async for rows in self._pages(page, after_sequence):
             yield rows
@@ -258,15 +283,10 @@ class Connection:
         self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
     ) -> BalanceAt:
         """Return a user's balance at some point: see the port."""
-
-        async def find(node: Node) -> BalanceAt:
-            await _check_stored(node, user_id, end - 1)
-            return await node.balance_at(user_id, app_id, end=end, at=at)
-
-        return await self.read(find)
+        return await self.read(lambda node: node.balance_at(user_id, app_id, end=end, at=at))
 
     async def follow_log(self) -> AsyncGenerator[LogPage, None]:
-        """Iterate over what a majority gets from now on: see the port."""
+        """Iterate over the entries that a majority gets from now on: see the port."""
         await self.request()
         after = self.cluster.log_end
         await self.answer()
@@ -315,12 +335,19 @@ class _Events:
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
-    ) -> Sequence[OrderedEvent]:
-        return await self._connection.read(
-            lambda node: node.alert_events.page(
-                app_id, user_id, after_position=after_position, limit=limit
+    ) -> EventPage:
+        try:
+            return await self._connection.read(
+                lambda node: node.alert_events.page(
+                    app_id, user_id, after_position=after_position, limit=limit
+                )
             )
-        )
+        except PositionUnknown:
+            # A linearizable read is one of the primary that waits for a majority, like a write.
+            newest = await self._connection.write(lambda node: node.alert_events.newest())
+            if after_position > newest:
+                raise PositionUnknown(newest) from None
+            raise StoreUnavailable("reads do not return the ordered events yet") from None
 
     async def remove_before(self, time: datetime, limit: int) -> int:
         return await self._connection.write(
@@ -391,12 +418,12 @@ class _Transaction:
         connection, faults = self._connection, self._connection.faults
         loop = asyncio.get_running_loop()
         committed = loop.create_future()
-        # An answer that comes too late has no reader.
+        # Nothing reads an answer that arrives too late.
         committed.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
         if not faults.strike("commit request lost"):
             delay = faults.seconds()
             loop.call_later(delay, connection.cluster.commit, self._open, committed)
-        if faults.strike("commit late"):  # the caller does not wait for it
+        if faults.strike("commit late"):  # the caller does not wait for the answer
             await asyncio.sleep(faults.seconds())
             raise CommitUnknown("the commit has no answer")
         try:
@@ -406,12 +433,6 @@ class _Transaction:
             raise CommitUnknown("the commit has no answer") from None
         if connection.dead or faults.strike("commit answer lost"):
             raise CommitUnknown("the answer to the commit was lost")
-
-
-async def _check_stored(node: Node, user_id: int, sequence: int) -> None:
-    account = await node.account(user_id)
-    if (0 if account is None else account.revision) < sequence:
-        raise StoreUnavailable("reads do not return the committed transactions yet")
 
 
 async def _first(pages: AsyncIterator[Sequence[_Row]]) -> Sequence[_Row]:

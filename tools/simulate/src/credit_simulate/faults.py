@@ -1,4 +1,4 @@
-"""Decide from a seed where a fault strikes, and how long everything takes."""
+"""Decide from a seed where faults happen, and how long messages take."""
 
 from collections.abc import Collection
 from random import Random
@@ -20,29 +20,29 @@ RATES = {
     "stream broken": 0.03,
     "slow": 0.02,
 }
-"""How often a fault strikes where it can, from 0 to 1."""
+"""The probability of each fault at a place where it can happen, from 0 to 1."""
 
 _USUAL_SECONDS = 0.002
 _SLOW_SECONDS = 1.0
 
 
 class Faults:
-    """Strikes, or holds back, at each place where a fault can strike.
+    """Decides at each place where a fault can happen whether it happens.
 
     Attributes:
         struck: The faults so far: the number of the place, and the fault.
-        active: Whether faults strike at all.
+        active: Whether faults happen at all.
     """
 
     def __init__(
         self, random: Random, *, withheld: Collection[int] = (), rate: float = 1.0
     ) -> None:
-        """Strike nothing yet.
+        """Begin without faults.
 
         Args:
-            random: Decides.
-            withheld: The places where no fault strikes although it would.
-            rate: The factor of all rates.
+            random: Decides whether a fault happens.
+            withheld: The places where faults are suppressed.
+            rate: The factor of all probabilities.
         """
         self._random = random
         self._withheld = withheld
@@ -52,7 +52,7 @@ class Faults:
         self.active = True
 
     def strike(self, fault: str) -> bool:
-        """Return whether a fault strikes here."""
+        """Return whether a fault happens here."""
         self._places += 1
         strikes = self._random.random() < RATES[fault] * self._rate
         if not strikes or not self.active or self._places in self._withheld:

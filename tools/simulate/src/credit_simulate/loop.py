@@ -1,15 +1,15 @@
-"""An event loop with a time of its own: it passes only when nothing can run, and costs nothing."""
+"""An event loop with virtual time, which advances only when no task can run."""
 
 import asyncio
 from random import Random
 from typing import Any
 
 _TURN_SECONDS = 1e-7
-"""How long a turn takes. If time stood still, a task could wait for the same instant forever."""
+"""The time of a turn. If time did not advance, a task could wait for the same instant forever."""
 
 
 class Stalled(Exception):
-    """Everything waits, and nothing will ever happen; or something happens again and again."""
+    """The simulation does not end: all tasks wait without a timer, or run again and again."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -18,7 +18,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     The order of one task's own steps, and of callbacks that are no tasks, is that of asyncio.
 
     Attributes:
-        faults: What ended in an exception that nothing has handled.
+        faults: The exceptions that nothing handled.
     """
 
     # asyncio declares none of these in its types.
@@ -31,7 +31,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         Args:
             random: Decides the order of tasks.
             reorders: Whether the order differs from asyncio's.
-            turns_max: After so many turns it is certain that the work does not end.
+            turns_max: The number of turns after which the simulation counts as endless.
         """
         super().__init__()
         self._random = random
@@ -48,7 +48,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def select(self, timeout: float | None) -> tuple[()]:
-        """Let the time pass until the next timer, instead of waiting for I/O.
+        """Advance the time to the next timer, instead of waiting for I/O.
 
         Raises:
             Stalled: There is no timer.

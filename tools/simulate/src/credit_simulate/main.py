@@ -24,7 +24,7 @@ _CONTEXT = 60
 
 def main() -> None:
     """Run simulations; the exit status is 1 if one of them has a finding."""
-    # Without it, each full collection looks at all imported modules.
+    # Otherwise, each full garbage collection would traverse all imported modules.
     gc.freeze()
     with quiet():
         sys.exit(_main(_parser().parse_args()))
@@ -34,13 +34,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="credit-simulate",
         description="Simulate servers, their store, their network and their callers, and audit"
-        " every answer. The same seed does the same again.",
+        " every answer. The same seed always gives the same run.",
     )
     parser.add_argument("--seed", type=int, help="run this seed alone")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of a seed ({STEPS})")
     parser.add_argument("--seeds", type=int, default=_SEEDS, help=f"how many seeds ({_SEEDS})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--trace", action="store_true", help="print all that the seed does")
+    parser.add_argument("--trace", action="store_true", help="print every event of the run")
     parser.add_argument(
         "--mutations", action="store_true", help="plant each known bug until a seed finds it"
     )

@@ -1,4 +1,4 @@
-"""Plant a bug: change the source text of a published function while a context lasts."""
+"""Plant a bug: change the source text of a published function for the duration of a context."""
 
 import inspect
 import textwrap
@@ -22,7 +22,7 @@ class Edit:
 
     Attributes:
         function: The function or method; it refers to no variable of a function around it.
-        changes: Texts that its source has exactly once, each with what replaces it.
+        changes: Texts that its source has exactly once, each with its replacement.
     """
 
     function: Function
@@ -36,7 +36,7 @@ class Mutation:
     Attributes:
         name: What the bug does.
         edits: The changes that make it.
-        seed: A seed that met it when it was added.
+        seed: A seed that found it when it was added.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Mutation:
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        """Have the bug while the context lasts.
+        """Plant the bug for the duration of the context.
 
         Raises:
             MutationStale: A function has changed.
@@ -58,10 +58,10 @@ class Mutation:
 
 @contextmanager
 def _edited(edit: Edit) -> Iterator[None]:
-    # A decorated function is beneath its decorator. Any: functions have attributes of their own.
+    # Unwrap a decorated function. Any: functions have attributes of their own.
     function: Any = inspect.unwrap(edit.function)
     original = function.__code__
-    # Wherever the function was imported, it is the same object.
+    # All modules that import the function share this object, so the change applies to all of them.
     function.__code__ = _changed_code(function, edit.changes)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The bugs that prove that the simulation can fail. Each is a change of published code."""
+"""The bugs that the simulation must find. Each is a change to the published code."""
 
 from credit_client.call import Caller
 from credit_client.effect import WriteEffect
@@ -57,7 +57,7 @@ MUTATIONS = (
         seed=3,
     ),
     Mutation(
-        "an answer that rests on reads has no commit",
+        "an answer that depends on reads is not committed",
         (
             Edit(
                 BatchWriter.commit,
@@ -89,7 +89,7 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "a write compares nothing with what is stored",
+        "a write does not check that the stored data is unchanged",
         (
             Edit(
                 MemoryTransaction._check,
@@ -118,7 +118,7 @@ MUTATIONS = (
         seed=3,
     ),
     Mutation(
-        "a command does not see the one before it in its batch",
+        "a command does not see the previous one in its batch",
         (
             Edit(
                 batch.plan,
@@ -131,7 +131,7 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "a key replays any request",
+        "a key replays a different request",
         (Edit(differences, {"call = type(command)": "return ()"}),),
     ),
     Mutation(
@@ -147,16 +147,16 @@ MUTATIONS = (
         (Edit(Plan.add, {"if accepted.purchase is not None:": "if False:"}),),
     ),
     Mutation(
-        "a refund is not noted in its purchase",
+        "a refund is not recorded in its purchase",
         (Edit(BatchWriter._changes, {"list(batch.refunded.values())": "[]"}),),
         seed=34,
     ),
     Mutation(
-        "a transfer takes credits and gives none",
+        "a transfer takes credits and adds none",
         (Edit(Plan.add, {"in accepted.accounts:": "in accepted.accounts[:1]:"}),),
     ),
     Mutation(
-        "the end of a grant is written again and again",
+        "the end of a grant is written repeatedly",
         (Edit(expire, {"app.reduce(grant, grant.left)": "pass"}),),
     ),
     Mutation(
@@ -175,7 +175,7 @@ MUTATIONS = (
         ),
     ),
     Mutation(
-        "a refund goes to other grants than those that paid",
+        "a refund goes to grants that did not pay",
         (
             Edit(
                 refund,
@@ -204,7 +204,7 @@ MUTATIONS = (
         seed=13,
     ),
     Mutation(
-        "a cap forgets what is held",
+        "a cap does not count held credits",
         (Edit(cap_exceeded, {"status.spent + status.held + required": "status.spent + required"}),),
         seed=11,
     ),
@@ -214,7 +214,7 @@ MUTATIONS = (
         seed=1,
     ),
     Mutation(
-        "a balance passes its greatest value",
+        "a balance exceeds its greatest value",
         (Edit(no_room, {"if total + credits_ > UINT32_MAX:": "if False:"}),),
     ),
     Mutation(
@@ -272,7 +272,7 @@ MUTATIONS = (
         seed=2,
     ),
     Mutation(
-        "a watch of an app skips what was committed while it was away",
+        "a watch of an app skips entries committed while it was interrupted",
         (Edit(AppSource.catch_up, {"while True:": "while False:"}),),
         seed=3,
     ),
@@ -282,7 +282,7 @@ MUTATIONS = (
         seed=14,
     ),
     Mutation(
-        "a server trusts its own clock",
+        "a server uses its own clock when it is wrong",
         (Edit(Clock.now, {"if abs(skew) > self._skew_seconds_max:": "if False:"}),),
         seed=1,
     ),
@@ -307,7 +307,7 @@ MUTATIONS = (
         seed=9,
     ),
     Mutation(
-        "an earlier attempt is forgotten",
+        "an earlier attempt with an unknown outcome is ignored",
         (
             Edit(
                 WriteEffect.begin_attempt,
@@ -317,4 +317,4 @@ MUTATIONS = (
         seed=103,
     ),
 )
-"""The bugs, each of which some seed meets."""
+"""The bugs. Some seed finds each of them."""

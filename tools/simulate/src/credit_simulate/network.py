@@ -1,4 +1,4 @@
-"""The SDK's transport to the servers. What it sends can be lost, late or doubled."""
+"""The SDK's transport to the servers. A message can be lost, late or delivered twice."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -23,15 +23,15 @@ from credit_simulate.server import Server
 
 _RECONNECT_SECONDS = 0.05
 _SILENT_SECONDS = 2.0
-"""After how long a caller notices that a connection is gone."""
+"""The time after which a caller detects a lost connection."""
 
 
 class Network:
-    """One caller's connections. It keeps to one server until that one fails.
+    """One caller's connections. It uses one server until that server fails.
 
     Attributes:
-        sent: How many attempts reached a server, or may have.
-        doubled: Whether a request was delivered twice, which the caller cannot know.
+        sent: How many attempts reached a server, or may have reached one.
+        doubled: Whether a request was delivered twice, which the caller cannot detect.
         used: The servers that it has sent requests to.
     """
 
@@ -41,7 +41,7 @@ class Network:
         Args:
             servers: All servers.
             random: Decides which server is used.
-            faults: Decides what is lost or slow.
+            faults: Decides which messages are lost or slow.
         """
         self._servers = servers
         self._random = random
@@ -112,7 +112,7 @@ class Network:
         self._server = self._random.choice(running)
 
     def _repeat(self, path: str, request: Any, request_id: str) -> None:
-        """Deliver a request a second time, later, maybe to another server."""
+        """Deliver a request a second time, later, possibly to another server."""
         server = self._random.choice(self._servers)
 
         def deliver() -> None:
@@ -124,7 +124,7 @@ class Network:
 
 
 class _Attempt:
-    """One request on its way, and what comes back."""
+    """One attempt: a request, and the messages of its answer."""
 
     def __init__(
         self, network: Network, path: str, request: Any, request_id: str, seconds: float | None

@@ -1,4 +1,4 @@
-"""Plan a simulation from its seed: when callers do what, and when something breaks."""
+"""Plan a simulation from its seed: the steps of callers, and the faults of servers and clocks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from random import Random
 
 
 class Act(Enum):
-    """What a step does; the values are their names in a trace."""
+    """The kinds of steps; the values are their names in a trace."""
 
     WRITE = "write"
     AGAIN = "send a request again"
@@ -50,9 +50,9 @@ class Step:
     """One step.
 
     Attributes:
-        number: Its number; with the seed of the simulation it decides everything about the step.
+        number: Its number. The number and the seed decide every detail of the step.
         at: When it begins, in seconds.
-        act: What it does.
+        act: The kind of the step.
     """
 
     number: int

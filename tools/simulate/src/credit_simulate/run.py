@@ -1,4 +1,4 @@
-"""Run a seed and audit what has happened."""
+"""Run a seed and audit the answers and histories."""
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
@@ -20,21 +20,21 @@ from credit_simulate.trace import Trace
 
 STEPS = 40
 _TURNS_MAX, _TURNS_OF_STEP_MAX = 20_000, 500
-"""Several times what the loop takes: 2,900 turns for 40 steps, and 15,000 for 200."""
+"""Several times the turns that a run takes: 2,900 for 40 steps, and 15,000 for 200."""
 _SKEW = timedelta(seconds=4)
 """How far the clocks of two servers may differ."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """What a seed has shown.
+    """The result of a run.
 
     Attributes:
         seed: The seed.
         steps: The steps that were taken.
-        findings: What no correct ledger does; none if all is well.
-        struck: The faults that struck: the number of the place, and the fault.
-        trace: What has happened.
+        findings: The violations of the contract; empty if there are none.
+        struck: The faults that happened: the number of the place, and the fault.
+        trace: The events of the run.
         calls: How many calls were made.
     """
 
@@ -55,9 +55,9 @@ def run(
     """Simulate and audit.
 
     Args:
-        seed: Decides everything.
+        seed: Decides the whole run.
         steps: How many steps are planned, or the steps themselves.
-        withheld: The places where no fault strikes.
+        withheld: The places where faults are suppressed.
     """
     planned = plan(seed, steps) if isinstance(steps, int) else steps
     random = Random(f"order-{seed}")
@@ -92,7 +92,7 @@ def run(
 
 
 def audit(played: Played) -> list[str]:
-    """Return what no correct ledger does."""
+    """Return the violations of the contract."""
     journal = played.callers.journal
     found = list(played.callers.behind)
     try:
@@ -118,7 +118,7 @@ def _close(loop: VirtualLoop) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop the logs of the servers, which simulations make by the thousands."""
+    """Drop the log lines of the servers, because simulations produce thousands of them."""
     configured = structlog.get_config()
     structlog.configure(processors=[_drop])
     try:

@@ -1,4 +1,4 @@
-"""One server: the published parts on a connection of its own, which a crash ends at once."""
+"""One server: the published parts on their own connection to the store. A crash ends it at once."""
 
 import asyncio
 import itertools
@@ -42,11 +42,11 @@ CLOCK_SECONDS_MAX = 2.0
 _CHECK_SECONDS = 2.0
 _SETTINGS = (
     CommitLimits(shards=2, batch_max=4, waiting_max=16, retry_seconds=3.0),
-    # The careful path alone: nothing is cached.
+    # Without caches, so that every batch reads from the store.
     CommitLimits(shards=1, batch_max=2, waiting_max=8, retry_seconds=2.0, cache_max=0),
     CommitLimits(shards=3, batch_max=64, waiting_max=6, retry_seconds=5.0, cache_max=6),
 )
-"""The settings of servers, one of which each start takes."""
+"""The settings of servers. Each start takes one of them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,10 +55,10 @@ class World:
 
     Attributes:
         cluster: The replica set.
-        random: Decides.
-        faults: Decides what is lost or slow.
-        trace: Gets a line for each event.
-        bugs: What a server has answered with INTERNAL, and parts that have ended.
+        random: The source of randomness.
+        faults: Decides which messages are lost or slow.
+        trace: Receives a line for each event.
+        bugs: The calls that failed with INTERNAL, and the tasks that ended with an error.
     """
 
     cluster: Cluster
@@ -90,7 +90,7 @@ class Server:
 
     @property
     def runs(self) -> bool:
-        """Whether it takes calls."""
+        """Whether it accepts calls."""
         return bool(self._handlers)
 
     def set_clock(self, offset_seconds: float) -> None:
@@ -110,7 +110,7 @@ class Server:
             self._start("the server", self._run(settings))
 
     async def crash(self) -> None:
-        """End it as SIGKILL does: what it has sent arrives, and nothing else does."""
+        """End it like SIGKILL: messages that it has sent still arrive."""
         self._world.trace(self.name, "crashes")
         if self._connection is not None:
             self._connection.dead = True
@@ -124,12 +124,12 @@ class Server:
         await asyncio.gather(*ended, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End it as SIGTERM does: writes that wait get their answers, and streams end."""
+        """End it like SIGTERM: waiting writes get their answers, and streams end."""
         self._world.trace(self.name, "stops")
         self._handlers = {}
         tasks, self._tasks = self._tasks, []
         for task in tasks:
-            if not task.get_name().endswith("of the writes"):  # the committer ends its shards
+            if not task.get_name().endswith("of the writes"):  # the committer stops its own tasks
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._connection is not None:

@@ -1,4 +1,4 @@
-"""Run one simulation: the steps of a plan, then peace, then the reads that an audit needs."""
+"""Run one simulation: the steps of a plan, a time without faults, and the reads of the audit."""
 
 import asyncio
 from collections.abc import Collection, Coroutine, Sequence
@@ -61,11 +61,11 @@ _PEACE_SECONDS = 6.0
 """Longer than a lease of the sweeper, and than a hold or the wait for a grant."""
 _ATTEMPTS_MAX = 20
 _LATEST = 12
-"""From how many of the latest writes a request chooses one to refer to."""
+"""A request refers to one of so many of the latest writes."""
 
 
 class EdgeDraw(Draw):
-    """Draws requests whose amounts cluster at the edges of their types."""
+    """Draws requests whose amounts are often at the limits of their types."""
 
     def up_to(self, greatest: int) -> int:
         """Return an amount, seldom one that is far too large."""
@@ -76,13 +76,13 @@ class EdgeDraw(Draw):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Played:
-    """What a simulation leaves for the audit.
+    """The data of a simulation that the audit needs.
 
     Attributes:
         callers: The calls.
         watchers: The watches.
         events: The events of all alerts.
-        world: The trace, the faults that struck, and the bugs that servers met.
+        world: The trace, the faults that happened, and the errors of servers.
     """
 
     callers: Callers
@@ -100,12 +100,12 @@ class Simulation:
     """
 
     def __init__(self, seed: int, steps: Sequence[Step], withheld: Collection[int] = ()) -> None:
-        """Put everything together in the running loop.
+        """Create the servers, the store and the callers in the running loop.
 
         Args:
-            seed: Decides everything that the steps do not.
-            steps: What happens.
-            withheld: The places where no fault strikes; see `Faults`.
+            seed: Decides everything that the steps do not decide.
+            steps: The steps to run.
+            withheld: The places where faults are suppressed; see `Faults`.
         """
         loop = asyncio.get_running_loop()
         random = Random(f"world-{seed}")
@@ -123,7 +123,7 @@ class Simulation:
         self._locks = {server: asyncio.Lock() for server in self._servers}
 
     async def run(self) -> Played:
-        """Take all steps, then let everything come to rest, and read everything."""
+        """Run all steps, wait until all calls have ended, and read everything."""
         for policy in _POLICIES:
             self._world.cluster.prepare(_setting(policy))
         for server in self._servers:
@@ -224,7 +224,7 @@ class Simulation:
         return Read(kind=kind, user_id=random.choice(USERS), app_id=random.choice(APPS))
 
     async def _read_back(self, random: Random, client: int) -> None:
-        """Read at least what a write of the same user has returned."""
+        """Read with the revision that a write of the same user returned as `min_revision`."""
         call = await self._callers.write(client, _addition(random, f"back-{client}"))
         answer = call.answer
         if not isinstance(call.question, Written) or not hasattr(answer, "sequence"):
@@ -248,7 +248,7 @@ class Simulation:
         await self._callers.write(0, request)
 
     async def _come_to_rest(self) -> None:
-        """Wait for all calls, mend everything, and send writes without an answer again."""
+        """Wait for all calls, end all faults, and retry writes without an answer."""
         while self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
         self._world.faults.active = False
@@ -264,11 +264,11 @@ class Simulation:
             for question in left:
                 await self._settle(question)
         else:
-            self._world.bugs.append("writes have no answer, although everything works")
+            self._world.bugs.append("writes have no answer, although there are no faults")
         await asyncio.sleep(_PEACE_SECONDS)
 
     def _is_settled(self, question: Written | Together | Read) -> bool:
-        """Return whether a question that had no answer once has one by now."""
+        """Return whether a request that had no answer was answered later."""
         return any(
             call.question == question and not isinstance(call.answer, Unknown)
             for call in reversed(self._callers.journal.calls)
@@ -290,7 +290,7 @@ class Simulation:
         for app in APPS:
             await callers.read(0, Read(kind=Kind.APP_TOTAL, user_id=USERS[0], app_id=app))
         await self._fence()
-        # What a sweeper writes later is in none of the answers before.
+        # Entries that a sweeper writes later are not in the earlier answers.
         for kind in (Kind.USER_CREDITS, Kind.PURCHASES, Kind.TRANSACTIONS):
             for user in EVERYONE:
                 await callers.read(0, Read(kind=kind, user_id=user, app_id=APPS[0]))

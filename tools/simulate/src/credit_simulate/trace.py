@@ -1,4 +1,4 @@
-"""What has happened in a simulation, line by line."""
+"""The events of a simulation, line by line."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -8,7 +8,7 @@ class Trace:
     """Collects lines, each with its time and who did it."""
 
     def __init__(self, time: Callable[[], float]) -> None:
-        """Begin without a line.
+        """Create an empty trace.
 
         Args:
             time: Returns the time in seconds.
@@ -17,7 +17,7 @@ class Trace:
         self._lines: list[tuple[float, str, tuple[object, ...]]] = []
 
     def __call__(self, actor: str, *what: object) -> None:
-        """Add a line. It is formatted when it is read: to format messages takes long."""
+        """Add a line. It is formatted only when it is read, because formatting is slow."""
         self._lines.append((self._time(), actor, what))
 
     @property
@@ -30,5 +30,5 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """The hash of all lines: two runs with the same digest did the same."""
+        """The hash of all lines. Equal digests mean equal runs."""
         return sha256("\n".join(self.lines).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Watch a user or an app with the SDK, and compare what came with the history."""
+"""Watch a user or an app with the SDK, and compare the events with the history."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing
@@ -16,7 +16,7 @@ class Watcher:
     """One watch, from its first event to the end of the simulation.
 
     Attributes:
-        begun: When the first event came, on the journal's clock; None: none has come.
+        begun: When the first event arrived, on the journal's clock; None if none has arrived.
     """
 
     def __init__(self, caller: Caller, journal: Journal, trace: Trace, **scope: int) -> None:
@@ -43,7 +43,7 @@ class Watcher:
             try:
                 await self._follow()
             except CreditError as error:
-                if self.begun is not None:  # before that, an app tries again
+                if self.begun is not None:  # before the first event, an app retries
                     self._failure = error
 
     async def _follow(self) -> None:
@@ -60,7 +60,7 @@ class Watcher:
                     self.begun = self._journal.now()
 
     def findings(self, histories: Mapping[int, History]) -> Iterator[str]:
-        """Yield what came twice, in a wrong order or not at all."""
+        """Yield entries that arrived twice, in a wrong order or not at all."""
         watch = f"the watch of {self._scope}"
         if self._failure is not None:
             yield f"{watch} has ended: {self._failure!r}"
@@ -77,7 +77,7 @@ class Watcher:
         if app_id is None:
             expected = wanted[self._revision :]
         else:
-            # Which entries were committed before the first event is not known.
+            # It is not known which entries were committed before the first event.
             expected = wanted[len(wanted) - len(came) :]
             asked = {
                 entry.sequence

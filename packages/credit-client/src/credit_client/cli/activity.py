@@ -16,12 +16,12 @@ KEYS_MAX = 2_000
 
 @dataclass(kw_only=True, slots=True)
 class Sums:
-    """What entries add up to.
+    """The sums of some entries.
 
     Attributes:
-        entries: Their number.
-        credits_in: The sum of their positive effects.
-        credits_out: The sum of their negative effects, as a positive number.
+        entries: The number of entries.
+        credits_in: The sum of the positive effects.
+        credits_out: The sum of the negative effects, as a positive number.
     """
 
     entries: int = 0
@@ -41,8 +41,8 @@ class Busy(Generic[_KeyT]):
 
     Attributes:
         key: The key.
-        sums: What they add up to.
-        last_at: When the last one was created.
+        sums: The sums of the entries.
+        last_at: When the last entry was created.
     """
 
     key: _KeyT
@@ -60,9 +60,9 @@ class _Step(Generic[_KeyT]):
 class Activity(Generic[_KeyT]):
     """Adds up the entries of a window that ends now.
 
-    When there are too many keys, the sums of the least busy half become one, `others`. If such a
-    key has entries again, it begins with 0. So `total` is always exact, and while there are
-    `others`, a key can have had more entries than its sums have.
+    When there are too many keys, the half with the fewest entries is merged into `others`. If a
+    merged key has entries again, its sums start at 0. So `total` is always exact, but if `others`
+    is not empty, the sums of a key can be too low.
 
     Attributes:
         total: The sums of all entries in the window.
@@ -70,7 +70,7 @@ class Activity(Generic[_KeyT]):
     """
 
     def __init__(self, *, window_seconds: float, keys_max: int = KEYS_MAX) -> None:
-        """Add up nothing yet.
+        """Start with an empty window.
 
         Args:
             window_seconds: The length of the window.
@@ -88,9 +88,9 @@ class Activity(Generic[_KeyT]):
         """Add an entry.
 
         Args:
-            key: What it is counted for.
+            key: The user, app or type that it counts for.
             effect: Its effect on the balance.
-            seconds: When it is counted, not before the previous entry.
+            seconds: The time at which it counts, not before that of the previous entry.
             created_at: When it was created.
         """
         self.move(seconds)
@@ -124,7 +124,7 @@ class Activity(Generic[_KeyT]):
         return seconds - max(begin, since)
 
     def busiest(self, limit: int | None = None) -> list[Busy[_KeyT]]:
-        """Return the keys with the most entries, and of equal ones that with the last entry."""
+        """Return the keys with the most entries; among equal keys, the latest entry wins."""
         keys = sorted(self._by_key, key=self._rank, reverse=True)[:limit]
         return [Busy(key=key, sums=self._by_key[key], last_at=self._last_at[key]) for key in keys]
 

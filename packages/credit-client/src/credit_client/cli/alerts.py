@@ -205,7 +205,7 @@ def watch(
     async def shown(client: CreditClient, notice: WaitingNotice) -> None:
         nonlocal last
         now = await client.alert_position(app_id=app_id)
-        notice.answered()  # the first event may be long in coming
+        notice.answered()  # it may take long until the first event
         last = now if after is None else after
         await show_stream(
             watched(client, last),

@@ -128,7 +128,7 @@ MEANINGS: dict[Exit, str] = {
         " would be too low"
     ),
     Exit.HISTORY_ALTERED: (
-        "a history was changed since the server wrote it, or a checkpoint is not what was signed"
+        "a history was changed after the server wrote it, or a checkpoint has no valid signature"
     ),
     Exit.HUNG_UP: "hung up",
     Exit.INTERRUPTED: "interrupted",

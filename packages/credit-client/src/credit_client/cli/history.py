@@ -406,10 +406,10 @@ def _time(name: str, text: str | None, *, utc: bool) -> datetime | None:
 
 
 class _Completeness:
-    """Shows on standard error up to when a list of all users is complete, if it ends before.
+    """Shows on standard error up to which time a list of all users is complete.
 
     Attributes:
-        until: The time before which nothing is missing; None: the list is complete.
+        until: The time before which no entry is missing; None: the list is complete.
     """
 
     def __init__(self, display: Display) -> None:
@@ -427,7 +427,7 @@ class _Completeness:
                     yield row
 
     def show(self, end: datetime | None) -> None:
-        """Write the time for people, unless the list ends before it as requested.
+        """Write the time as a line of text, unless the request ends the list before it.
 
         Args:
             end: The end of the list in the request; None: up to now.

@@ -31,7 +31,7 @@ from credit_client.client import CreditClient
 _WINDOW_SECONDS_MIN, _WINDOW_SECONDS_MAX = 10, 24 * 3600
 _ROWS = 20
 
-# What a screen has beside the rows: the line about the window, the head, and the cursor's line.
+# The lines of a screen that are no rows: the line about the window, the header, the cursor's line.
 _LINES_BESIDE = 3
 _TO_TOP, _CLEAR, _CLEAR_BELOW = "\x1b[H", "\x1b[2J", "\x1b[J"
 
@@ -82,7 +82,7 @@ def top(
             parser=duration,
             metavar="DURATION",
             show_default="5m",
-            help="The time that is added up, such as 5m: 10s to 1d.",
+            help="The length of the window, such as 5m: 10s to 1d.",
         ),
     ] = timedelta(minutes=5),
     every: Annotated[
@@ -106,7 +106,7 @@ def top(
         bool,
         typer.Option(
             "--once",
-            help="Show the last window whose entries are complete, and end. It ends about 120"
+            help="Show the last window whose entries are complete, and exit. It ended about 120"
             " seconds ago.",
         ),
     ] = False,
@@ -117,8 +117,8 @@ def top(
 ) -> None:
     """Show the busiest users of apps, and what they add and spend. Ctrl-C ends it.
 
-    Entries are counted as they arrive: the first window begins with the command. With --once the
-    entries are read from the history.
+    Entries are counted as they arrive: the first window begins when the command starts. With --once
+    the entries are read from the history.
     """
     seconds = window.total_seconds()
     if not _WINDOW_SECONDS_MIN <= seconds <= _WINDOW_SECONDS_MAX:
@@ -145,7 +145,7 @@ def top(
 async def _live(
     client: CreditClient, notice: WaitingNotice, shown: "_Shown", window: float, pause: float
 ) -> None:
-    """Show what arrives, until the command is interrupted."""
+    """Show the entries that arrive, until the command is interrupted."""
     activity: Activity[_Key] = Activity(window_seconds=window)
     begun: dict[int, float] = {}
     started = asyncio.Event()
@@ -170,7 +170,7 @@ async def _live(
             shown.show(activity, covered, datetime.now(UTC))
             await asyncio.sleep(pause)
 
-    # None of them ends, except by an error.
+    # A watch ends only with an error.
     tasks = [asyncio.ensure_future(each) for each in (refresh(), *map(count, shown.apps))]
     try:
         await asyncio.gather(*tasks)
@@ -183,7 +183,7 @@ async def _live(
 async def _last(
     client: CreditClient, notice: WaitingNotice, shown: "_Shown", window: timedelta
 ) -> None:
-    """Show the last span of the history in which nothing is missing."""
+    """Show the last window of the history in which no entry is missing."""
     ends = []
     for app_id in shown.apps:
         page = await client.query_transactions(app_id=app_id, page_size=1).page()
@@ -219,7 +219,7 @@ def _add(
 
 @dataclass(kw_only=True, slots=True)
 class _Shown:
-    """Writes the busiest keys: a screen that is written over, or one output after another.
+    """Writes the busiest keys: on a screen that refreshes in place, or as a series of outputs.
 
     Attributes:
         apps: The apps.
@@ -242,8 +242,8 @@ class _Shown:
         """Write the rows of a window.
 
         Args:
-            activity: What is added up.
-            seconds: The time that it covers.
+            activity: The sums.
+            seconds: The length of the window.
             at: The end of the window.
         """
         screen = self.form is Format.TABLE and not self.once and _is_screen()

@@ -51,12 +51,13 @@ def verify_history(
     ] = None,
     user: Annotated[
         int | None,
-        number("--user", "The user's number: the file must have what the checkpoint covers."),
+        number("--user", "The user's number: the file must have its entries up to the checkpoint."),
     ] = None,
 ) -> None:
-    """Check in a file that a history was not changed since the server wrote it.
+    """Check that the history in a file was not changed after the server wrote it.
 
-    It needs no server. The exit code is 18 if a transaction was changed, removed or inserted.
+    The check needs no server. The exit code is 18 if a transaction was changed, removed or
+    inserted.
     """
     if (checkpoint is None) != (key is None):
         raise typer.BadParameter("--checkpoint and --key belong together")
@@ -65,6 +66,12 @@ def verify_history(
         if checkpoint is not None and key is not None:
             users = {transaction.user_id for transaction in _read(file, _transaction)}
             users |= set() if user is None else {user}
+            if not users:
+                fail(
+                    f"{file}: there are no transactions. Name the user with --user, so that the"
+                    " checkpoint shows whether there should be some",
+                    Exit.MISUSE,
+                )
             covered = load_checkpoint(checkpoint, key=key, user_ids=users)
         kept = [] if receipts is None else list(_read(receipts, _receipt))
         verifier = HistoryVerifier(receipts=kept, checkpoint=covered)
@@ -134,7 +141,8 @@ def _receipt(record: Mapping[str, Any]) -> Receipt:
     return Receipt(
         transaction_id=record["transaction_id"],
         sequence=record["sequence"],
-        hash=_bytes(record["hash"]),
+        # Receipts of 0.3.0 have no hash.
+        hash=_bytes(record.get("hash", "")),
         validated=record.get("validated", False),
     )
 

@@ -42,7 +42,7 @@ class WaitingNotice:
                 yield row
 
     def answered(self) -> None:
-        """Write no notice: the server has answered."""
+        """Stop the notice, because the server has answered."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -78,7 +78,7 @@ def show_continuation(
     Args:
         command: The words of the command.
         ids: What is watched, by option; None: the option is not given.
-        position: The option with the last position that was shown, and what follows it.
+        position: The option with the last position that was shown, and the text after it.
     """
     words = [word for name, id_ in ids.items() if id_ is not None for word in (name, str(id_))]
     line = shlex.join(["credit", *command, *words, *position])

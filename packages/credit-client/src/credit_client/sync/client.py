@@ -1819,7 +1819,8 @@ class CreditClient:
             timeout_seconds: The time for each page; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         return self._session.rows(
             self._session.client.alert_events(
@@ -1831,7 +1832,7 @@ class CreditClient:
         )
 
     def alert_position(self, *, app_id: int, timeout_seconds: float | None = None) -> int:
-        """Return the position of now: `watch_alerts` continues after it with new events alone.
+        """Return the current position, after which `watch_alerts` returns only new events.
 
         Args:
             app_id: The app.
@@ -1863,7 +1864,8 @@ class CreditClient:
             timeout_seconds: The time for each call; None for the client's.
 
         Raises:
-            AlertEventsExpired: The server has removed events of the app after the position.
+            AlertEventsExpired: The server has removed events of the app after the position, or has
+                no event with the position, because an older backup was restored.
         """
         return self._session.rows(
             self._session.client.watch_alerts(
@@ -2095,15 +2097,15 @@ class CreditClient:
         min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Generator[CreditTransaction, None, None]:
-        """Return a user's transactions, oldest first. All else is as for `purchases`.
+        """Return a user's transactions, oldest first. The call behaves like `purchases`.
 
         Args:
             user_id: The user.
             after_sequence: The transactions after this `sequence`; 0 for all.
             verify: Whether to check that the history was not changed since it was written: its
-                hashes and balances and, with a `HistoryVerifier`, the receipts and the checkpoint
-                that it was given. A transaction is checked before it is returned, and the end of
-                the list when the loop reaches it.
+                hashes and balances. A `HistoryVerifier` also compares it with receipts and a
+                checkpoint. Each transaction is checked before it is returned. Missing ones at the
+                end are reported when the loop reaches the end.
             min_revision: As for `user_credits`.
             timeout_seconds: As for `purchases`.
 

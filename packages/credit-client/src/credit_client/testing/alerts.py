@@ -69,5 +69,5 @@ class FakeAlerts:
         size = min(request.page_size or _PAGE_SIZE, _PAGE_SIZE_MAX)
         more = found[size - 1].position if len(found) > size else 0
         return ListAlertEventsResponse(
-            events=found[:size], next_after_position=more, position=more or max(after, len(self))
+            events=found[:size], next_after_position=more, position=more or len(self)
         )

@@ -54,7 +54,12 @@ from credit_models.operations import AnyWrite
 from credit_models.translation import messages
 from credit_models.translation.alerts import AlertChange, alert_of, alerts_to_messages
 from credit_models.translation.commands import caps_from_message, command_of
-from credit_models.translation.refusals import answer_of, revision_not_reached, total_overflow
+from credit_models.translation.refusals import (
+    alert_position_unknown,
+    answer_of,
+    revision_not_reached,
+    total_overflow,
+)
 
 from credit_client.operation import users_of
 from credit_client.testing.alerts import FakeAlerts
@@ -428,6 +433,8 @@ class FakeLedger:
     def alert_events(self, request: ListAlertEventsRequest) -> ListAlertEventsResponse:
         """Return a page of the events of an app."""
         self._sweep()
+        if request.after_position > (newest := len(self._alerts)):
+            raise Refused(*alert_position_unknown(newest))
         return self._alerts.page(request)
 
     def events(self) -> Sequence[AlertEvent]:

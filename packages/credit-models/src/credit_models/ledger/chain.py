@@ -55,10 +55,10 @@ def hash_of(entry: Transaction, previous_hash: bytes) -> bytes:
 
 
 def chained(entry: Transaction, previous_hash: bytes | None) -> Transaction:
-    """Give a new entry its hashes, and return it; None: it gets none.
+    """Set the hashes of a new entry, and return the entry. With None it gets no hashes.
 
-    The entry is completed here, before anything else refers to it. A copy of it by `replace` would
-    take as long as the hash.
+    The entry is changed in place, before anything else refers to it, because a copy by `replace`
+    would take as long as the hash.
     """
     if previous_hash is not None:
         object.__setattr__(entry, "previous_hash", previous_hash)

@@ -85,8 +85,8 @@ def decide(
         now: The time, UTC, in whole milliseconds.
         latest: The latest time that an entry may have, at least `now`; None: there is no limit.
         target: The account of the user that gets credits by a transfer from another user.
-        genesis: The previous hash of the first entry of a user in an app that has a hash; None: no
-            chain begins, and those that have begun continue.
+        genesis: The `previous_hash` of the first entry of a new chain. None: no new chain begins,
+            but existing chains continue.
 
     Returns:
         All effects, or the earlier transaction, or the reason for the refusal.

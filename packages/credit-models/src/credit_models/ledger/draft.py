@@ -215,8 +215,8 @@ class Draft:
     def finish(self, main: Transaction) -> Transaction:
         """Return the command's own entry with the state that the command leaves.
 
-        The entry records it, so that the receipt of a retry is that of the first call. It is no
-        public field, so the hash does not cover it.
+        The entry records it, so that a retry returns the receipt of the first call. The contract
+        does not have this field, so the hash does not cover it.
         """
         if self.entries[-1] is main:
             return main

@@ -43,9 +43,9 @@ def decide_plain(
     """Return the outcome of a plain command, see `decide`; None if the command is not plain.
 
     Args:
-        account: See `decide`, as for the other arguments.
+        account: See `decide`.
         command: The command.
-        lookup: What the command must know of the history.
+        lookup: The parts of the history that the command needs.
         now: The time.
         latest: The latest time that an entry may have.
         genesis: The previous hash of the first entry with a hash; None: no chain begins.

@@ -272,13 +272,28 @@ def alert_events_expired(position: int) -> Answer:
     """Return the answer to a read after a position whose following events were removed.
 
     Args:
-        position: Up to which events of the app were removed.
+        position: The position of the last removed event of the app.
     """
     return Answer(
         ErrorReason.ALERT_EVENTS_EXPIRED,
         f"events of the app up to the position {position} were removed, because they were too old:"
         " continue after it, or begin with after_position 0",
         {"position": str(position)},
+    )
+
+
+def alert_position_unknown(newest: int) -> Answer:
+    """Return the answer to a read after a position that no event has yet.
+
+    Args:
+        newest: The greatest position of an event.
+    """
+    return Answer(
+        ErrorReason.ALERT_EVENTS_EXPIRED,
+        f"the newest event has the position {newest}, which is less than after_position: the server"
+        " has restored an older backup, or the position is of another server. Events may be"
+        " missing: continue after it, or begin with after_position 0",
+        {"position": str(newest)},
     )
 
 

@@ -23,7 +23,7 @@ from credit_models.translation.alerts import (
     alerts_to_messages,
     event_to_message,
 )
-from credit_models.translation.refusals import alert_events_expired
+from credit_models.translation.refusals import alert_events_expired, alert_position_unknown
 from grpclib import const
 
 from credit_server.access import authorize
@@ -38,7 +38,7 @@ from credit_server.api.webhook_calls import WebhookCalls
 from credit_server.commit import Committer
 from credit_server.commit import WriteResult as Committed
 from credit_server.grpc.call import Call
-from credit_server.store.alert_events import EventsRemoved, OrderedEvent
+from credit_server.store.alert_events import EventPage, EventsRemoved, PositionUnknown
 from credit_server.store.port import Store
 
 # The sizes of pages that the contract defines.
@@ -168,13 +168,9 @@ class AlertService(AlertServiceBase):
             self._store.alert_events,
         )
         after = await stored.newest() if request.from_now else request.after_position
-        newest = after
 
-        async def read() -> Sequence[OrderedEvent]:
-            nonlocal newest
+        async def read() -> EventPage:
             async with self._list_slots.slot(call.caller_name):
-                # Before the page, which then has all requested events up to there.
-                newest = max(after, await stored.newest())
                 return await stored.page(
                     request.app_id, request.user_id, after_position=after, limit=size + 1
                 )
@@ -183,13 +179,15 @@ class AlertService(AlertServiceBase):
             found = await (self._waited(call, request, read) if request.wait_seconds else read())
         except EventsRemoved as error:
             raise errors.status_of(*alert_events_expired(error.position)) from None
-        page, more = found[:size], len(found) > size
-        last = page[-1].position if page else newest
+        except PositionUnknown as error:
+            raise errors.status_of(*alert_position_unknown(error.newest)) from None
+        page, more = found.events[:size], len(found.events) > size
+        last = page[-1].position if more else 0
         await call.send_answer(
             ListAlertEventsResponse(
                 events=[event_to_message(event, position) for position, event in page],
-                next_after_position=last if more else 0,
-                position=last if more else max(last, newest),
+                next_after_position=last,
+                position=last or found.position,
             )
         )
 
@@ -197,8 +195,8 @@ class AlertService(AlertServiceBase):
         self,
         call: Call[ListAlertEventsRequest, ListAlertEventsResponse],
         request: ListAlertEventsRequest,
-        read: Callable[[], Awaitable[Sequence[OrderedEvent]]],
-    ) -> Sequence[OrderedEvent]:
+        read: Callable[[], Awaitable[EventPage]],
+    ) -> EventPage:
         """Read events. Repeat when there may be new ones, until there are some or time is up."""
         seconds = float(request.wait_seconds)
         if call.deadline is not None:
@@ -217,7 +215,7 @@ class AlertService(AlertServiceBase):
                 while True:
                     found = await read()
                     left = ends_at - loop.time()
-                    if found or left <= 0 or drained:
+                    if found.events or left <= 0 or drained:
                         return found
                     with suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), left)

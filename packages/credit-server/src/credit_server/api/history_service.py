@@ -140,15 +140,15 @@ class HistoryService(HistoryServiceBase):
         self, call: Call[QueryTransactionsRequest, QueryTransactionsResponse]
     ) -> None:
         request = await self._reads.request(call)
+        stored_sequence = await self._reads.required(call, request)
         query = TransactionQuery(
             **self._common(call, request),
+            stored_sequence=stored_sequence,
             kinds=frozenset(KINDS[type_] for type_ in request.types),
             related_id=request.related_id,
             grant_id=request.grant_id,
             metadata=tuple(sorted(request.metadata.items())),
         )
-        if request.min_revision is not None:
-            await self._reads.reached(call, request)
         query = _continued(query, request, _name_of(call))
         async with self._list_slots.slot(call.caller_name):
             page = await self._store.query_transactions(query)
@@ -162,9 +162,12 @@ class HistoryService(HistoryServiceBase):
         self, call: Call[QueryPurchasesRequest, QueryPurchasesResponse]
     ) -> None:
         request = await self._reads.request(call)
-        query = PurchaseQuery(**self._common(call, request), refunded=request.refunded)
-        if request.min_revision is not None:
-            await self._reads.reached(call, request)
+        stored_sequence = await self._reads.required(call, request)
+        query = PurchaseQuery(
+            **self._common(call, request),
+            stored_sequence=stored_sequence,
+            refunded=request.refunded,
+        )
         query = _continued(query, request, _name_of(call))
         async with self._list_slots.slot(call.caller_name):
             page = await self._store.query_purchases(query)
@@ -219,10 +222,9 @@ class HistoryService(HistoryServiceBase):
             created_until=request.created_until,
             limit=GROUPS_MAX,
             settling_seconds=self._clock.settling_seconds,
+            stored_sequence=await self._reads.required(call, request),
         )
         group_by = _GROUPS[request.group_by]
-        if request.min_revision is not None:
-            await self._reads.reached(call, request)
         async with self._list_slots.slot(call.caller_name):
             found = await self._store.summarize(query, group_by)
         if len(found.rows) > GROUPS_MAX:

@@ -17,7 +17,7 @@ from credit_models import (
     ListHoldsResponse,
 )
 from credit_models import Hold as HoldMessage
-from credit_models.ledger import Account, AppAccount, Hold, Kind, Transaction
+from credit_models.ledger import Account, AppAccount, Hold, Kind, Transaction, settle
 from credit_models.translation import messages
 
 from credit_server.access import authorize
@@ -82,7 +82,8 @@ class LedgerReads:
         size = request.page_size or _PAGE_SIZE
         # The account is read before the entries. Then a hold that is settled in between has its
         # last entry. It is read outside of the slot, because it may wait for a revision.
-        settled = await self._reads.settled(call, request)
+        stored = await self._reads.reached(call, request)
+        settled = settle(stored, self._reads.now())
         async with self._list_slots.slot(call.caller_name):
             app = settled.account.apps.get(request.app_id, _NO_APP)
             if request.include_settled:
@@ -90,6 +91,7 @@ class LedgerReads:
                     request.user_id,
                     request.app_id,
                     after_sequence=request.after_sequence,
+                    stored_sequence=stored.revision,
                     limit=size + 1,
                 )
                 holds = await _from_rows(rows, app, settled.entries)

@@ -24,7 +24,7 @@ from credit_models import (
     UserId,
     WatchRequest,
 )
-from credit_models.ledger import Account, Settled, settle
+from credit_models.ledger import Account, settle
 from credit_models.translation.refusals import revision_not_reached
 
 from credit_server.access import authorize
@@ -116,15 +116,7 @@ class Reads:
         Raises:
             GRPCError: The user has not reached the revision that the request requires.
         """
-        return (await self.settled(call, request)).account
-
-    async def settled(self, call: Call[_OfUser, _Answer], request: _OfUser) -> Settled:
-        """Return a user's account as it is now, and the entries that are due but not written.
-
-        Raises:
-            GRPCError: As for `account`.
-        """
-        return settle(await self.reached(call, request), self.now())
+        return settle(await self.reached(call, request), self.now()).account
 
     async def reached(self, call: Call[_OfUser, _Answer], request: _OfUser) -> Account:
         """Return a user's account as it is stored, at the revision that the request requires.
@@ -146,6 +138,19 @@ class Reads:
             await asyncio.sleep(wait_seconds)
             waited += wait_seconds
             wait_seconds = min(2 * wait_seconds, _WAIT_SECONDS_MAX)
+
+    async def required(self, call: Call[_OfUser, _Answer], request: _OfUser) -> int:
+        """Return a sequence that the pages of a history must have; 0: the request requires none.
+
+        It is that of the account at the required revision. A later read could miss it, right after
+        a change of primary.
+
+        Raises:
+            GRPCError: The user has not reached the revision in time.
+        """
+        if request.min_revision is None:
+            return 0
+        return (await self.reached(call, request)).revision
 
     def now(self) -> datetime:
         """Return the time at which accounts are settled."""

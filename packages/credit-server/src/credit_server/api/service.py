@@ -56,7 +56,12 @@ class _ReadPages(Protocol[_Row_co]):
     """Reads a user's history in pages: see `Store.list_transactions`."""
 
     def __call__(
-        self, user_id: int, apps: frozenset[int] | None, *, after_sequence: int
+        self,
+        user_id: int,
+        apps: frozenset[int] | None,
+        *,
+        after_sequence: int,
+        stored_sequence: int,
     ) -> AsyncIterator[Sequence[_Row_co]]: ...
 
 
@@ -151,9 +156,12 @@ class CreditService(CreditServiceBase):
         request = await call.recv_request()
         validate(request)
         apps = authorize.visible_apps(authorize.identity_of(call))
-        pages = read(request.user_id, apps, after_sequence=request.after_sequence)
-        if request.min_revision is not None:
-            await self._reads.reached(call, request)
+        pages = read(
+            request.user_id,
+            apps,
+            after_sequence=request.after_sequence,
+            stored_sequence=await self._reads.required(call, request),
+        )
         async with call.list_slot():
             page = await self._next_page(call, pages, to_wire)
             while page is not None:

@@ -302,9 +302,9 @@ class WatchHub:
         shared = Shared(entry)
         feeds = (*(of_user or ()), *(of_app or ()))
         try:
-            shared.data  # noqa: B018 - converted here, because it must not end other watchers
+            shared.data  # noqa: B018 - converted here, so that an error ends only this watcher
         except Unreadable as error:
-            # Leaving it out would be a gap that no watcher sees.
+            # To skip the entry would leave a gap that no watcher can detect.
             for feed in feeds:
                 feed.end(Unreadable(str(error)))
             return

@@ -45,10 +45,10 @@ def file_name(collection: str, number: int) -> str:
 
 
 def write_file(folder: Path, name: str, lines: Iterable[bytes]) -> None:
-    """Write lines into a file that exists as a whole or not at all, whenever the machine stops.
+    """Write lines into a file, which is complete or does not exist, even after a power cut.
 
     Raises:
-        BackupUnusable: It cannot be written.
+        BackupUnusable: The file cannot be written.
     """
     part = folder / (name + ".part")
     with writing(folder):
@@ -72,7 +72,7 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BackupUnusable(
-            f"{folder} cannot be written: {error.strerror}. What is complete is kept: repeat the"
+            f"{folder} cannot be written: {error.strerror}. The complete files are kept: repeat the"
             " export to continue"
         ) from error
 
@@ -89,8 +89,8 @@ def sync_folder(folder: Path) -> None:
 def read_lines(folder: Path, chunk: Chunk) -> Iterator[bytes]:
     """Iterate over the lines of a chunk.
 
-    A caller that writes the lines anywhere must call `check` first: a fault at the end is found
-    when the lines before it were returned.
+    A caller that writes the lines to a database must call `check` first: damage at the end of the
+    file is found only after the lines before it were returned.
 
     Raises:
         BackupUnusable: The file is missing or damaged.
@@ -106,7 +106,7 @@ def read_lines(folder: Path, chunk: Chunk) -> Iterator[bytes]:
         raise BackupUnusable(f"{folder / chunk.file} is damaged or missing: {error}") from error
     if digest.hexdigest() != chunk.sha256 or records != chunk.records:
         raise BackupUnusable(
-            f"{folder / chunk.file} is damaged: its content is not the one that was exported"
+            f"{folder / chunk.file} is damaged: its content is not what was exported"
         )
 
 

@@ -74,7 +74,7 @@ def run_import(settings: StoreSettings, folder: Path) -> Manifest:
 def _uri(settings: StoreSettings, *, shared: bool = True) -> Iterator[str]:
     """Yield the connection string of the settings, or of the embedded mongod.
 
-    Without a running mongod, one runs for as long as the context lasts.
+    If no mongod runs, this starts one for the duration of the context.
 
     Args:
         settings: Where the database is.

@@ -15,4 +15,4 @@ class BackupUnusable(BackupError):
 
 
 class LedgerDamaged(BackupError):
-    """A history does not lead to its account."""
+    """A history does not add up to its account."""

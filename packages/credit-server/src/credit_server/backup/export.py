@@ -1,4 +1,4 @@
-"""Write a backup: what changes at one snapshot, then the history up to it."""
+"""Write a backup: mutable documents at one snapshot, then the histories up to it."""
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -20,8 +20,8 @@ Advance = Callable[[int], None]
 def export(reader: LedgerReader, folder: Path, *, secrets: bool, advance: Advance) -> Manifest:
     """Write a backup, or continue one that was interrupted.
 
-    An interrupted export continues with the histories: they lead to the same state whenever they
-    are read. If it was interrupted before, it begins again at a new snapshot.
+    An export that was interrupted in the histories continues there, because entries up to a
+    revision never change. One that was interrupted before starts over at a new snapshot.
 
     Args:
         reader: The ledger.
@@ -42,8 +42,8 @@ def export(reader: LedgerReader, folder: Path, *, secrets: bool, advance: Advanc
         elif (manifest.header.database, manifest.header.secrets) != (reader.name, secrets):
             raise StoreMisconfigured(
                 f"{folder} has an interrupted export of the database '{manifest.header.database}'"
-                f" {'with' if manifest.header.secrets else 'without'} --secrets: continue it as it"
-                " began, or name another folder"
+                f" {'with' if manifest.header.secrets else 'without'} --secrets: continue it with"
+                " the same options, or name another folder"
             )
         else:
             advance(manifest.records)
@@ -56,7 +56,7 @@ def export(reader: LedgerReader, folder: Path, *, secrets: bool, advance: Advanc
 def _begin(
     reader: LedgerReader, folder: Path, *, schema: int, secrets: bool, advance: Advance
 ) -> Manifest:
-    """Write what changes, and then the manifest: without it, all of this begins again."""
+    """Write the mutable documents, then the manifest. Without it, the export starts over."""
     header = Header(
         database=reader.name,
         release=version("credit-server"),

@@ -1,4 +1,4 @@
-"""Follow the entries of all users, and check that they lead to the state of their accounts."""
+"""Read the entries of all users, and check that they add up to the accounts."""
 
 from collections.abc import Callable, Iterator
 from itertools import dropwhile
@@ -25,7 +25,7 @@ class Histories:
 
         Args:
             accounts: The accounts of the state, by user.
-            after: Where the entries begin. What came before was checked.
+            after: The position after which the entries begin. Earlier ones were checked.
             has_account: Returns whether a user has an account now.
         """
         self._accounts = dropwhile(lambda each: each.user_id < after.user_id, accounts)
@@ -47,7 +47,7 @@ class Histories:
             _check_place(entry)
             account = self._account_of(entry["user_id"])
             if account is None or entry["sequence"] > account.revision:
-                continue  # it was written later
+                continue  # the entry was written after the snapshot
             self._follow(account, entry)
             yield entry
         while self._account is not None:
@@ -73,7 +73,7 @@ class Histories:
             return self._account
         if user_id != self._stranger:
             if not self._has_account(user_id):
-                raise _damaged(user_id, "there are entries and no account")
+                raise _damaged(user_id, "there are entries but no account")
             self._stranger = user_id
         return None
 
@@ -90,7 +90,7 @@ class Histories:
             if self._sequence != account.revision:
                 raise _damaged(account.user_id, f"there is no entry {self._sequence + 1}")
             if any(self._balances.get(app) != left for app, left in account.balances.items()):
-                raise _damaged(account.user_id, "a balance is not the one after its last entry")
+                raise _damaged(account.user_id, "a balance differs from that of its last entry")
         self._account = next(self._accounts, None)
         self._sequence, self._balances = 0, {}
         if self._account is not None and self._account.user_id == self._after.user_id:
@@ -105,6 +105,6 @@ def _check_place(document: Document) -> None:
 
 def _damaged(user_id: int, fault: str) -> LedgerDamaged:
     return LedgerDamaged(
-        f"The ledger does not add up for user {user_id}: {fault}. No backup was completed; run"
-        " credit-server verify, and copy the database with MongoDB's own tools until then."
+        f"The ledger does not add up for user {user_id}: {fault}. No backup was completed. Copy the"
+        " database with MongoDB's tools, then run credit-server verify."
     )

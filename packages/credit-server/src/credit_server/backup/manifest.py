@@ -62,7 +62,7 @@ class Manifest:
         return [chunk for chunk in self.chunks if chunk.collection == collection]
 
     def create(self) -> None:
-        """Write the file, with what is complete so far, as a whole or not at all."""
+        """Write the manifest of the chunks that are complete so far, atomically."""
         lines = [{"credit_backup": _FORMAT, **asdict(self.header)}]
         lines += [chunk._asdict() for chunk in self.chunks]
         part = self.folder / (NAME + ".part")
@@ -88,7 +88,7 @@ class Manifest:
     def _append(self, line: dict[str, Any]) -> None:
         with writing(self.folder), (self.folder / NAME).open("r+b") as file:
             content = file.read()
-            # The line of a process that was killed may be cut off.
+            # A killed process may have written only a part of its last line.
             file.truncate(content.rfind(b"\n") + 1)
             file.seek(0, os.SEEK_END)
             file.write(json.dumps(line).encode() + b"\n")

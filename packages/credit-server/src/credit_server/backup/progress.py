@@ -17,8 +17,8 @@ def bar(work: str, documents: int) -> Iterator[Advance]:
     """Show how many documents were processed.
 
     Args:
-        work: What is done.
-        documents: About how many documents there are.
+        work: The name of the work, such as "exporting".
+        documents: The approximate number of documents.
     """
     columns = (
         TextColumn("{task.description}: {task.completed:,} of about {task.total:,} documents"),

@@ -49,7 +49,7 @@ def chunks(
     Args:
         collection: Their collection.
         documents: All documents from the first chunk on.
-        sink: Where the lines go.
+        sink: Receives the lines.
         first: The number of the first chunk.
         placed: Whether the documents are in the order of histories, so that an export can continue
             after a chunk.

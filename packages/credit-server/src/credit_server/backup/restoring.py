@@ -16,7 +16,7 @@ from credit_server.store.schema import SCHEMA_VERSION
 
 
 class ImportedDiffers(BackupError):
-    """The database is not what the backup has."""
+    """The imported database differs from the backup."""
 
 
 def check(manifest: Manifest, advance: Advance) -> None:
@@ -50,9 +50,9 @@ def import_(writer: LedgerWriter, manifest: Manifest, advance: Advance) -> None:
     complete = writer.begin(manifest.digest)
     advance(sum(each.records for each in manifest.chunks[:complete]))
     for number, each in enumerate(manifest.chunks[complete:], complete + 1):
-        # Only the first chunk can have been interrupted.
+        # Only the first of these chunks can have been interrupted.
         may_exist = number == complete + 1
-        # Before it is written: a damaged file must not leave a part of itself.
+        # Check the file before it is written, so that no part of a damaged file is imported.
         chunk.check(manifest.folder, each)
         documents = _documents(manifest.folder, each)
         for count in writer.insert(each.collection, documents, may_exist=may_exist):
@@ -66,7 +66,7 @@ def _documents(folder: Path, each: Chunk) -> Iterator[Document]:
         try:
             yield from_line(line)
         except ValueError as error:
-            raise BackupUnusable(f"{folder / each.file} has a line that is no record") from error
+            raise BackupUnusable(f"{folder / each.file} has a line that is no document") from error
 
 
 def compare_imported(

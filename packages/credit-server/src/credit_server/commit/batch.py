@@ -47,6 +47,7 @@ from credit_server.store.port import (
     Rejected,
     StoreTransaction,
     StoreUnavailable,
+    Unreadable,
     Writer,
 )
 
@@ -67,7 +68,7 @@ _ENTRIES_IN_A_ROW = 256
 _NO_REFERENCES = References()
 
 # A commit raises these if it certainly had no effect; see `StoreTransaction.commit`.
-_NOTHING_WRITTEN = (Conflict, Interrupted, Rejected, StoreUnavailable)
+_NOTHING_WRITTEN = (Conflict, Interrupted, Rejected, StoreUnavailable, Unreadable)
 
 
 @dataclass(kw_only=True, slots=True)

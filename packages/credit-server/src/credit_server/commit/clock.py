@@ -41,7 +41,7 @@ class Clock:
     """This machine's clock, compared with the store's.
 
     Attributes:
-        monotonic: Returns seconds that never jump.
+        monotonic: Returns the seconds of a clock that never jumps.
     """
 
     def __init__(

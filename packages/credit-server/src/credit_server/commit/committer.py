@@ -102,8 +102,8 @@ class Committer:
             start: Starts, and may supervise, the task of each shard.
             turns: One for each shard, if several processes of a machine commit; empty: this process
                 does not wait for others.
-            genesis: The previous hash of the first entry of a user in an app that has a hash; None:
-                no chain begins, and those that have begun continue.
+            genesis: The `previous_hash` of the first entry of a new chain. None: no new chain
+                begins, but existing chains continue.
         """
         self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()

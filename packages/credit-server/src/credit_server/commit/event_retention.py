@@ -8,29 +8,30 @@ from random import Random
 import structlog
 
 from credit_server.commit.clock import Clock
+from credit_server.commit.errors import ClockSkewed
 from credit_server.store.port import Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")
 
-# How long events and dead letters are kept, which the contract defines.
+# How long events and dead letters are kept, as the contract defines.
 KEPT = timedelta(days=30)
 
-# The pause between two searches. A search that finds nothing is two reads of an index.
+# The pause between two searches. A search that finds nothing costs two reads of an index.
 _INTERVAL_SECONDS = 3600.0
 
-# The most events or dead letters of one command.
+# The most events or dead letters that one command removes.
 _CHUNK = 500
 
 
 class EventRetention:
-    """Removes what is too old. All servers do so concurrently."""
+    """Removes old events and dead letters. All servers do so concurrently."""
 
     def __init__(self, store: Store, clock: Clock, *, random: Random | None = None) -> None:
         """Prepare; `run` removes.
 
         Args:
             store: Keeps the events and the dead letters.
-            clock: The time at which they are too old.
+            clock: Returns the current time.
             random: Spreads the searches of servers that start together; not for secrets.
         """
         self._store = store
@@ -38,9 +39,10 @@ class EventRetention:
         self._random = random or Random()  # noqa: S311 - spreading needs no secrecy
 
     async def run(self) -> None:
-        """Remove what is too old until cancelled.
+        """Remove old events and dead letters until cancelled.
 
-        An unexpected error is logged and does not end the server: balances do not depend on events.
+        An unexpected error is logged and does not stop the server, because balances do not depend
+        on events.
         """
         while True:
             await asyncio.sleep(_INTERVAL_SECONDS * self._random.uniform(0.1, 1.0))
@@ -50,16 +52,18 @@ class EventRetention:
                 log.warning(
                     "old events of alerts cannot be removed; the server retries",
                     error=str(error),
-                    exc_info=None if isinstance(error, StoreError) else error,
+                    exc_info=None if isinstance(error, (ClockSkewed, StoreError)) else error,
                 )
 
     async def remove(self) -> None:
         """Remove all events and dead letters that are too old.
 
         Raises:
+            ClockSkewed: The clocks of this machine and the store differ by too much. With a wrong
+                clock, events that are not old would be removed.
             StoreError: The store cannot be reached.
         """
-        before = self._clock.time() - KEPT
+        before = self._clock.now().now - KEPT
         await _all(self._store.alert_events.remove_before, before)
         lost = await _all(self._store.webhooks.remove_dead, before)
         if lost:

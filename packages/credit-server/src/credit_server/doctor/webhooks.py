@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from credit_server.doctor.report import Finding, counted, ok, warning
 from credit_server.doctor.subject import DEAD_LETTERS_COUNTED_MAX, Subject
 
-# Few apps are enough to find the cause.
+# The most apps that the message names: a few are enough to find the cause.
 _APPS_MAX = 5
 
 
 def check_webhooks(subject: Subject) -> Iterator[Finding]:
-    """Check that no event is left that a webhook has not acknowledged in about a day."""
+    """Check that there are no dead letters: events that a webhook did not acknowledge in a day."""
     check, dead = "webhooks", subject.store.dead_letters
     if dead is None:
         return
     if not dead:
-        yield ok(check, "no event is left that could not be delivered")
+        yield ok(check, "all events could be delivered")
         return
     total = sum(dead.values())
     least = total >= DEAD_LETTERS_COUNTED_MAX

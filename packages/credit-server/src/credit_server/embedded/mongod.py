@@ -292,7 +292,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 @contextlib.asynccontextmanager
 async def open_uri(data_dir: Path) -> AsyncIterator[str]:
-    """Yield the URI of the `mongod` of a running server, or of one that runs for the context.
+    """Yield the URI of the `mongod` of a running server, or start one during the context.
 
     Raises:
         NoDatabase: The data directory has no database. Nothing was created.

@@ -71,7 +71,7 @@ class AlertEventDocument(Document):
 
 
 class RemovedEventsDocument(Document):
-    """`removed_events`: up to which position the events of an app were removed."""
+    """`removed_events`: the position of the last removed event of an app."""
 
     app_id: Number = Field(alias="_id")
     position: Sequence

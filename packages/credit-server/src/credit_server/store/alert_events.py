@@ -6,7 +6,7 @@ reader that has read up to a position never misses an event before it.
 
 Old events are removed, those with the smallest positions first. The latest event stays, because the
 next position follows from it. For each app, the store keeps the position up to which its events
-were removed, so that a reader who continues before it is rejected.
+were removed, so that a reader that continues from an earlier position is rejected.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,16 +26,43 @@ class OrderedEvent(NamedTuple):
     event: AlertEvent
 
 
+class EventPage(NamedTuple):
+    """Events of an app, by ascending position.
+
+    Attributes:
+        events: The events.
+        position: All requested events up to here are in the page, as far as the limit allows: the
+            greatest position of all apps when the page was read.
+    """
+
+    events: Sequence[OrderedEvent]
+    position: int
+
+
 class EventsRemoved(Exception):
     """Events of the app after the position of a read were removed.
 
     Attributes:
-        position: Up to which events of the app were removed.
+        position: The position of the last removed event of the app.
     """
 
     def __init__(self, position: int) -> None:
         super().__init__(f"events up to the position {position} were removed")
         self.position = position
+
+
+class PositionUnknown(Exception):
+    """No event has the position of a read yet.
+
+    The position is that of another database, or of this one before it was restored.
+
+    Attributes:
+        newest: The greatest position.
+    """
+
+    def __init__(self, newest: int) -> None:
+        super().__init__(f"the greatest position is {newest}")
+        self.newest = newest
 
 
 class AlertEvents(Protocol):
@@ -70,8 +97,11 @@ class AlertEvents(Protocol):
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
-    ) -> Sequence[OrderedEvent]:
+    ) -> EventPage:
         """Return events of an app by ascending position.
+
+        All reads of the store for a page see at least what the earlier ones have seen, also right
+        after a change of primary.
 
         Args:
             app_id: The app.
@@ -82,6 +112,9 @@ class AlertEvents(Protocol):
 
         Raises:
             EventsRemoved: Events of the app after the position were removed.
+            PositionUnknown: The position is greater than that of any event.
+            StoreUnavailable: The store cannot be reached or, right after a change of primary, does
+                not return the event with the position yet.
         """
         ...
 
@@ -140,8 +173,10 @@ class MemoryAlertEvents:
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
-    ) -> Sequence[OrderedEvent]:
+    ) -> EventPage:
         """Return events of an app: see the port."""
+        if after_position > self._newest:
+            raise PositionUnknown(self._newest)
         removed = self._removed.get(app_id, 0)
         if 0 < after_position < removed:
             raise EventsRemoved(removed)
@@ -152,7 +187,7 @@ class MemoryAlertEvents:
             and each.event.app_id == app_id
             and user_id in (None, each.event.user_id)
         ]
-        return found[:limit]
+        return EventPage(found[:limit], self._newest)
 
     async def remove_before(self, time: datetime, limit: int) -> int:
         """Remove the oldest events: see the port."""

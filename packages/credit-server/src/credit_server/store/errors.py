@@ -42,8 +42,8 @@ _CONFLICTS = frozenset({11000, 112})
 # the store, after which the same request may succeed. Numbers: MongoDB's error_codes.yml.
 _STORE_FAULTS = frozenset({13, 18, 239, 246, 14031})
 
-# DocumentValidationFailure: what a write would leave of a document is not valid.
-_INVALID_DOCUMENT = 121
+# DocumentValidationFailure: the document would not be valid after the write.
+INVALID_DOCUMENT = 121
 
 # BadValue: mongod returns it, with this text, for a query by an index that does not exist.
 _BAD_VALUE = 2
@@ -69,8 +69,8 @@ _NOT_PRIMARY = (SERVER_TYPE.RSSecondary, SERVER_TYPE.RSArbiter, SERVER_TYPE.RSOt
 def translated() -> Iterator[None]:
     """Translate the driver's errors into the port's; other errors are bugs and pass unchanged.
 
-    A document that its model rejects is unreadable. The models of new documents are not made within
-    this context.
+    A document that its model rejects is unreadable. Create models of new documents outside of this
+    context.
     """
     try:
         yield
@@ -146,7 +146,7 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Conflict(str(error))
     if error.has_error_label("TransientTransactionError"):
         return Interrupted(f"the transaction was aborted ({type(error).__name__})")
-    if code == _INVALID_DOCUMENT:
+    if code == INVALID_DOCUMENT:
         return Unreadable("a stored document is not valid, so that it cannot be changed")
     if code == _BAD_VALUE and _NO_INDEX in str(error):
         return IndexMissing("an index is missing: run credit-server migrate")

@@ -1,7 +1,7 @@
-"""Read a ledger for a backup: what changes at one snapshot, and the history up to it.
+"""Read a ledger for a backup: mutable documents at one snapshot, and the histories up to it.
 
-A history only grows. So its entries are read after the snapshot, without a limit of time: an entry
-is part of the backup if its sequence is at most the revision that its user has in the snapshot.
+A history only grows. So its entries are read after the snapshot, without a time limit: an entry is
+part of the backup if its sequence is at most the user's revision in the snapshot.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from credit_server.store import schema
 from credit_server.store.errors import all_translated
 from credit_server.store.extended_json import Document
 from credit_server.store.fields import DECODED
-from credit_server.store.port import StoreError, StoreMisconfigured
+from credit_server.store.port import StoreError
 
 # The documents that a cursor holds at a time: about 1 MB of BSON.
 _BATCH = 2000
@@ -51,7 +51,7 @@ BEGINNING = Position(0, 0)
 
 
 class AccountState(NamedTuple):
-    """What the history of an account must lead to.
+    """The state of an account that its history must add up to.
 
     Attributes:
         user_id: The user.
@@ -126,15 +126,7 @@ class LedgerReader:
             StoreMisconfigured: There is no ledger, an import is incomplete, or the schema is that
                 of a later release.
         """
-        if self._database[schema.IMPORT_PROGRESS].find_one() is not None:
-            raise StoreMisconfigured(schema.IMPORT_INCOMPLETE)
-        found = self._database[schema.VERSION].find_one({"_id": "credit"})
-        version = 0 if found is None else int(found["version"])
-        if version == 0:
-            raise StoreMisconfigured(f"The database '{self.name}' has no ledger.")
-        if version > schema.SCHEMA_VERSION:
-            raise schema.SchemaTooNew(self.name, version)
-        return version
+        return schema.ledger_version(self._database)
 
     def time(self) -> datetime:
         """Return the time of the primary."""

@@ -24,7 +24,7 @@ class NotRepresentable(ValueError):
 def to_line(document: Document) -> bytes:
     r"""Return a document as a line of JSON, which ends with "\n".
 
-    The fields keep their order, so that the line of an equal document is equal.
+    The fields keep their order, so that equal documents have equal lines.
 
     Raises:
         NotRepresentable: A value has a type that the ledger does not use.

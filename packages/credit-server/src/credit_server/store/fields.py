@@ -10,12 +10,16 @@ from bson.int64 import Int64
 from credit_models.ledger import UINT32_MAX, Pairs
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
-# How documents are decoded. A date that Python cannot hold must not end the read of other
-# documents: it is decoded as another type, which the models reject.
+# How documents are decoded. A date that Python cannot represent must not fail the read of other
+# documents, so it is decoded as another type, which the models reject.
 # Any: documents hold values of many types.
 DECODED: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
 )
+
+# Where a server reads documents of many users: text that is not UTF-8 must not end the read either.
+# It is decoded with surrogates, which the models and the contract's messages reject.
+TEXT_ERRORS = "surrogateescape"
 
 Long = Annotated[int, PlainSerializer(Int64)]
 # An id or a number of credits.

@@ -135,6 +135,9 @@ class HistoryQuery:
         settling_seconds: For how long after its `created_at` an entry can appear, by the store's
             clock. A query of an app finds only entries that are older. Otherwise an entry could be
             committed before the position of a page that was already read.
+        stored_sequence: A sequence of the user that an earlier read has returned; 0: none. Right
+            after a change of primary, a read could miss entries up to it. It raises
+            StoreUnavailable then.
     """
 
     user_id: int | None
@@ -151,6 +154,7 @@ class HistoryQuery:
     newest_first: bool = True
     limit: int
     settling_seconds: float = 0.0
+    stored_sequence: int = 0
 
     def positions(self, settled_until: int) -> tuple[Position, Position]:
         """Return the first position that a page of an app may have, and the one after the last.

@@ -228,8 +228,8 @@ class LedgerWriter:
         )
         if not changed.matched_count:
             raise StoreError(
-                "another import writes to the database: wait for its end. Nothing is damaged: both"
-                " wrote the same documents"
+                "another import writes to the same database: wait until it ends. No data is"
+                " damaged: both write the same documents"
             )
 
     def build(self) -> None:

@@ -1,4 +1,4 @@
-"""Leases: which process does a kind of work. MongoDB's clock decides when a lease ends."""
+"""Leases: at most one process does a kind of work. MongoDB's clock decides when a lease ends."""
 
 import asyncio
 import secrets
@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 from credit_server.store.driver import Collection
 from credit_server.store.port import StoreError
 
-# A process that is killed blocks the next one for so long.
+# A killed process blocks the next one for at most this time.
 _SECONDS = 15.0
 _RENEWAL_SECONDS = 3.0
 _POLL_SECONDS = 0.5
@@ -25,9 +25,9 @@ async def take_lease(leases: Collection, name: str, owner: str, seconds: float) 
         leases: The collection of leases.
         name: The kind of work.
         owner: The process.
-        seconds: How long it lasts, from 0. 0 releases it.
+        seconds: How long the lease lasts, from 0. 0 releases it.
     """
-    # A lease that was never taken has ended.
+    # A lease that was never taken counts as ended.
     ended = {"$lte": [{"$ifNull": ["$until", "$$NOW"]}, "$$NOW"]}
     free = {"$or": [{"$eq": ["$owner", {"$literal": owner}]}, ended]}
     until = {"$add": ["$$NOW", Int64(seconds * 1000)]}
@@ -57,8 +57,8 @@ class Lease:
         """
         if not await take_lease(self._leases, self._name, self._owner, _SECONDS):
             raise StoreError(
-                f"another process has taken over the {self._name}, because this one paused: nothing"
-                " is damaged; run the command again"
+                f"another process has taken over the {self._name}, because this one was paused: no"
+                " data is damaged; run the command again"
             )
 
     async def extend_always(self) -> None:
@@ -94,5 +94,5 @@ async def held(
         extending.cancel()
         with suppress(asyncio.CancelledError, StoreError):
             await extending
-        with suppress(PyMongoError):  # it ends by itself
+        with suppress(PyMongoError):  # the lease expires anyway
             await take_lease(leases, name, owner, 0)

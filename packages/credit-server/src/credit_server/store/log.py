@@ -23,6 +23,7 @@ from pymongo.read_concern import ReadConcern
 
 from credit_server.store import schema
 from credit_server.store.errors import translate, translated
+from credit_server.store.fields import TEXT_ERRORS
 from credit_server.store.port import (
     LogEntry,
     LogPage,
@@ -48,7 +49,9 @@ _WAITING_MAX = 4096
 
 # Rows have times in milliseconds. Decoding whole documents takes 12 µs an entry, and decoding only
 # what is read takes 17 µs: PyMongo's raw documents are Python (2-core machine).
-_LISTED = CodecOptions[dict[str, Any]](datetime_conversion=DatetimeConversion.DATETIME_MS)
+_LISTED = CodecOptions[dict[str, Any]](
+    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler=TEXT_ERRORS
+)
 
 _NOT_NEEDED = {
     "fullDocument.request": False,
@@ -235,7 +238,7 @@ def _next_entry(stream: _Stream) -> LogEntry | None:
 
 # Any: values of BSON.
 def _number(document: dict[str, Any], name: str) -> int:
-    """Return a number of an entry; 0, which nobody watches, if it is none."""
+    """Return a number of an entry, or 0, which no watch selects, if it is no number."""
     value = document.get(name)
     return value if isinstance(value, int) else 0
 

@@ -69,6 +69,7 @@ from credit_server.store.port import (
     Reference,
     References,
     StoreTransaction,
+    StoreUnavailable,
     Writer,
 )
 from credit_server.store.webhooks import MemoryWebhooks
@@ -146,9 +147,16 @@ class MemoryStore:
         return sum(total for (app, _), total in self._tables.totals.items() if app == app_id)
 
     async def hold_entries(
-        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+        self,
+        user_id: int,
+        app_id: int,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+        limit: int,
     ) -> Sequence[HoldRow]:
         """Return holds with the latest entry of each: see the port."""
+        self._check_stored(user_id, stored_sequence)
         placed = [
             entry
             for entry in self._tables.transactions.values()
@@ -209,14 +217,18 @@ class MemoryStore:
         start = (datetime.min.replace(tzinfo=UTC), 0) if after is None else after[:2]
         return [account for account in due if account[:2] > start][:limit]
 
-    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
-        """Return the heads of the users in an app: see the port."""
-        heads = [
-            Head(user_id, account.heads[app_id])
-            for user_id, account in sorted(self._tables.accounts.items())
-            if user_id > after_user and app_id in account.heads
-        ]
-        return heads[:limit]
+    async def heads(self, app_id: int, *, page_size: int) -> AsyncIterator[Sequence[Head]]:
+        """Iterate over the heads of the users in an app: see the port."""
+        last, full = 0, True
+        while full:
+            found = sorted(each for each in self._tables.accounts.items() if each[0] > last)
+            full = len(found) >= page_size
+            last = found[page_size - 1][0] if full else last
+            yield [
+                Head(user_id, account.heads[app_id])
+                for user_id, account in found[:page_size]
+                if app_id in account.heads
+            ]
 
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease, or extend it: see the port."""
@@ -236,13 +248,20 @@ class MemoryStore:
         stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[TransactionRow]]:
         """Iterate over pages of transactions: see the port."""
+        self._check_stored(user_id, stored_sequence)
         for page in self._pages(self._tables.transactions, user_id, apps, after_sequence):
             yield [transaction_row(entry) for entry in page]
 
     async def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of purchases: see the port."""
+        self._check_stored(user_id, stored_sequence)
         for page in self._pages(self._tables.purchases, user_id, apps, after_sequence):
             yield [purchase_row(purchase) for purchase in page]
 
@@ -268,10 +287,12 @@ class MemoryStore:
 
     async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
         """Return a page of transactions: see the port."""
+        self._check_stored(query.user_id, query.stored_sequence)
         return find_page(query, self._tables.transactions.values(), self._clock(), transaction_row)
 
     async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
         """Return a page of purchases: see the port."""
+        self._check_stored(query.user_id, query.stored_sequence)
         return find_page(query, self._tables.purchases.values(), self._clock(), purchase_row)
 
     async def find_transaction(self, name: str | AppKey) -> TransactionRow | None:
@@ -282,12 +303,14 @@ class MemoryStore:
 
     async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
         """Return sums of transactions in a span of time: see the port."""
+        self._check_stored(query.user_id, query.stored_sequence)
         return summary_of(query, self._tables.transactions.values(), self._clock(), group_by)
 
     async def balance_at(
         self, user_id: int, app_id: int, *, end: int, at: datetime | None = None
     ) -> BalanceAt:
         """Return a user's balance in an app at some point: see the port."""
+        self._check_stored(user_id, end - 1)
         entries = sorted(
             (
                 entry
@@ -303,6 +326,11 @@ class MemoryStore:
             balance=0 if last is None else last.balance_after,
             is_latest=len(counted) == len(entries),
         )
+
+    def _check_stored(self, user_id: int | None, sequence: int) -> None:
+        """Check that a transaction exists, as the MongoDB store does before some reads."""
+        if user_id is not None and sequence and (user_id, sequence) not in self._tables.sequences:
+            raise StoreUnavailable("the store does not have the transaction yet")
 
     async def follow_log(self) -> AsyncGenerator[LogPage, None]:
         """Iterate over what is committed from now on: see the port."""

@@ -20,8 +20,8 @@ class Step(NamedTuple):
     """A step of a migration. It can be repeated.
 
     Attributes:
-        sentence: What it does.
-        run: Does it.
+        sentence: A description of the step.
+        run: Runs the step.
     """
 
     sentence: str
@@ -34,8 +34,8 @@ async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: N
     Every step can be repeated, and the version is written last, so an interrupted migration
     continues where it stopped. An obsolete index is dropped after the indexes that replace it are
     built, so that keys are unique at every moment, also while servers of the previous release
-    write. Building an index does not block writes. A lease lets one migration at a time run: of
-    two releases, the earlier one could otherwise restore its validators.
+    write. Building an index does not block writes. A lease lets one migration run at a time.
+    Otherwise, a migration of an earlier release could restore its validators.
 
     Args:
         database: The database. Its client must not limit the time of an answer: building an index
@@ -52,7 +52,7 @@ async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: N
     """
     if await plan(database):
         async with held(database[schema.LEASES], "migration", on_wait=on_wait) as lease:
-            for step in await plan(database):  # another process may have migrated meanwhile
+            for step in await plan(database):  # planned again: another process may have migrated
                 await lease.extend()
                 await step.run()
     return schema.SCHEMA_VERSION

@@ -27,7 +27,7 @@ from credit_server.store.connection import open_clients
 from credit_server.store.documents import CounterDocument, DirectoryDocument, TransactionDocument
 from credit_server.store.driver import Client, Collection, Database, Document, Driver, Session
 from credit_server.store.errors import explain_unreachable, report, translated, unreadable
-from credit_server.store.fields import DECODED
+from credit_server.store.fields import DECODED, TEXT_ERRORS
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -60,7 +60,7 @@ from credit_server.store.port import (
     Unreadable,
     Writer,
 )
-from credit_server.store.queries import LISTED, NOT_LISTED, STALE_READ, Finder, check_stored
+from credit_server.store.queries import LISTED, NOT_LISTED, Finder, check_stored
 from credit_server.store.reading import RAW, read_account
 from credit_server.store.rows import purchase_row, transaction_row
 from credit_server.store.shared_reads import LATE, SharedReads
@@ -124,7 +124,9 @@ class MongoStore:
         self._policies: Collection = self._database[schema.APP_POLICIES]
         self._leases: Collection = self._database[schema.LEASES]
         self.webhooks = MongoWebhooks(self._database, self._deadline)
-        self.alert_events = MongoAlertEvents(self._database, self.webhooks, self._deadline)
+        self.alert_events = MongoAlertEvents(
+            self._clients, self._database, self.webhooks, self._deadline
+        )
         self._directory: Collection = self._database[schema.DIRECTORY]
         self._counters: Collection = self._database[schema.COUNTERS]
         read_seconds_max = 2 * timeout_seconds
@@ -266,12 +268,20 @@ class MongoStore:
         return totals
 
     async def hold_entries(
-        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+        self,
+        user_id: int,
+        app_id: int,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+        limit: int,
     ) -> Sequence[HoldRow]:
         """Return holds with the latest entry of each: see the port."""
         entries = self._database[schema.CREDIT_TRANSACTIONS]
         async with self._deadline(), self._clients.snapshot() as session:
             of_snapshot = entries.with_options(read_concern=ReadConcern())
+            if stored_sequence:
+                await check_stored(of_snapshot, user_id, stored_sequence, session)
             query = {
                 "user_id": user_id,
                 "app_id": app_id,
@@ -386,18 +396,35 @@ class MongoStore:
             found = await cursor.batch_size(limit + 1).to_list(None)
         return [_due_account(document) for document in found]
 
-    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
-        """Return the heads of the users in an app: see the port."""
-        query = {
-            "user_id": {"$gt": after_user},
-            "balances": {"$elemMatch": {"app_id": app_id, "head": {"$exists": True}}},
-        }
+    async def heads(self, app_id: int, *, page_size: int) -> AsyncIterator[Sequence[Head]]:
+        """Iterate over the heads of the users in an app: see the port.
+
+        No index has the apps of accounts, and one would cost every write. So each command reads a
+        bounded number of accounts, of any apps.
+        """
         # The projection keeps the first balance that satisfies the condition: an app has one.
         fields = {"_id": 0, "user_id": 1, "balances": {"$elemMatch": {"app_id": app_id}}}
-        async with self._deadline():
-            cursor = self._accounts.find(query, fields).hint(schema.BY_USER)
-            found = await cursor.sort("user_id", ASCENDING).limit(limit).to_list(None)
-        return [Head(each["user_id"], each["balances"][0]["head"]) for each in found]
+        confirmed = self._accounts.with_options(read_concern=ReadConcern("linearizable"))
+        async with self._clients.causal() as session:
+            # A linearizable read misses nothing that was acknowledged, also right after a change of
+            # primary. The later reads of the session see at least the same.
+            async with self._deadline():
+                await confirmed.find_one({}, {"_id": 1}, session=session)
+            last, full = 0, True
+            while full:
+                async with self._deadline():
+                    after = {"user_id": {"$gt": last}}
+                    cursor = self._accounts.find(after, fields, session=session)
+                    cursor = cursor.hint(schema.BY_USER).sort("user_id", ASCENDING)
+                    found = await cursor.limit(page_size).batch_size(page_size + 1).to_list(None)
+                full = len(found) == page_size
+                last = found[-1]["user_id"] if full else last
+                yield [
+                    Head(each["user_id"], balance["head"])
+                    for each in found
+                    for balance in each.get("balances", ())
+                    if "head" in balance
+                ]
 
     async def lease(self, name: str, owner: str, seconds: float) -> bool:
         """Take a lease, or extend it: see the port."""
@@ -417,10 +444,15 @@ class MongoStore:
         return self._pages(read, after_sequence, transaction_row)
 
     def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of purchases: see the port."""
-        read = self._reader(self._purchases, user_id, apps)
+        read = self._reader(self._purchases, user_id, apps, stored_sequence)
         return self._pages(read, after_sequence, purchase_row)
 
     def _reader(
@@ -428,7 +460,7 @@ class MongoStore:
         collection: Collection,
         user_id: int,
         apps: frozenset[int] | None,
-        stored_sequence: int = 0,
+        stored_sequence: int,
     ) -> _ReadPage:
         if apps is None:
             return partial(self._page, collection, user_id, stored_sequence)
@@ -455,11 +487,11 @@ class MongoStore:
         self, collection: Collection, user_id: int, stored_sequence: int, last: int
     ) -> list[Document]:
         query = {"user_id": user_id, "sequence": {"$gt": last}}
-        found = await self._find(collection, query, schema.BY_SEQUENCE)
-        end = found[-1]["sequence"] if found else last
-        if len(found) < self._page_size and end < stored_sequence:
-            raise StoreUnavailable(STALE_READ)
-        return found
+        if stored_sequence <= last:
+            return await self._find(collection, query, schema.BY_SEQUENCE)
+        async with self._clients.causal() as session:
+            await check_stored(self._transactions, user_id, stored_sequence, session)
+            return await self._find(collection, query, schema.BY_SEQUENCE, session)
 
     async def _page_of_apps(
         self,
@@ -478,7 +510,8 @@ class MongoStore:
         found: list[Document] = []
         async with self._clients.snapshot() as session:
             if stored_sequence > last:
-                await check_stored(of_snapshot, user_id, stored_sequence, session)
+                transactions = self._transactions.with_options(read_concern=ReadConcern())
+                await check_stored(transactions, user_id, stored_sequence, session)
             for start in range(0, len(apps), sources.SCANS_MAX):
                 bounds = {"$gt": last}
                 if len(found) == self._page_size:
@@ -604,9 +637,9 @@ def _account(found: RawBSONDocument, user_id: int) -> Account:
 
 
 def _due_account(document: Document) -> DueAccount:
-    """Return an account in which something is due, whatever form its document has.
+    """Return an account in which something is due, even if its document is not valid.
 
-    One that cannot be settled has no apps: the caller skips it, and continues after it.
+    The result for an account that cannot be settled has no apps, so that the caller skips it.
     """
     due_at, user_id = document["due_at"], document.get("user_id")
     apps = {app["app_id"]: app["due"] for app in document["due"]}
@@ -648,7 +681,7 @@ def _due_apps(before: datetime) -> Document:
 def _database(client: Client, name: str) -> Database:
     return client.get_database(
         name,
-        codec_options=DECODED,
+        codec_options=DECODED.with_options(unicode_decode_error_handler=TEXT_ERRORS),
         # Acknowledged writes are on a majority: read those, from the primary.
         read_concern=ReadConcern("majority"),
         write_concern=WriteConcern("majority"),

@@ -7,19 +7,31 @@ from itertools import takewhile
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_models.ledger import AlertEvent
+from credit_models.ledger import UINT32_MAX, AlertEvent
+from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import BulkWriteError
+from pymongo.read_concern import ReadConcern
 
 from credit_server.store import schema
 from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
-from credit_server.store.alert_events import EventsRemoved, OrderedEvent
-from credit_server.store.driver import Database, Document
-from credit_server.store.errors import readable
+from credit_server.store.alert_events import (
+    EventPage,
+    EventsRemoved,
+    OrderedEvent,
+    PositionUnknown,
+)
+from credit_server.store.driver import Clients, Collection, Database, Document, Session
+from credit_server.store.errors import INVALID_DOCUMENT
 from credit_server.store.mongo_webhooks import MongoWebhooks
-from credit_server.store.port import Conflict
+from credit_server.store.port import Conflict, StoreUnavailable
+from credit_server.store.queries import STALE_READ
+from credit_server.store.set_aside import SetAside
 
 _DUPLICATE_KEY = 11000
+
+# The positions that an order can continue from. Other values of the field are no positions.
+_POSITIONS: Document = {"$gt": 0, "$lt": 2**63 - 1}
 
 
 class MongoAlertEvents:
@@ -27,6 +39,7 @@ class MongoAlertEvents:
 
     def __init__(
         self,
+        clients: Clients,
         database: Database,
         webhooks: MongoWebhooks,
         deadline: Callable[[], AbstractAsyncContextManager[None]],
@@ -34,14 +47,18 @@ class MongoAlertEvents:
         """Prepare; nothing is sent yet.
 
         Args:
-            database: The database.
+            clients: The clients of the database.
+            database: The database, whose read concern is majority.
             webhooks: Receives the ordered events.
             deadline: Translates the driver's errors, and limits the time of an operation.
         """
+        self._clients = clients
         self._events = database[schema.ALERT_EVENTS]
+        self._confirmed = self._events.with_options(read_concern=ReadConcern("linearizable"))
         self._removed = database[schema.REMOVED_EVENTS]
         self._webhooks = webhooks
         self._deadline = deadline
+        self._malformed = SetAside("event of an alert")
 
     async def order(self, limit: int) -> int:
         """Give positions to events: see the port.
@@ -51,22 +68,34 @@ class MongoAlertEvents:
         from this process or from another. Events are updated one by one, and the unique index
         rejects a position that is taken. When this process comes to its n-th event, n - 1 of
         the events that it found have a position after the last one, so the next position is free
-        and follows them, or is taken.
+        and follows them, or is taken. Events that cannot be read are not among them.
         """
+        waiting: Document = {"unordered": True, "_id": {"$nin": self._malformed.ids()}}
         async with self._deadline():
             # The usual case. The read takes an index that is empty then.
-            if await self._events.find_one({"unordered": True}, {"_id": 1}) is None:
+            if await self._events.find_one(waiting, {"_id": 1}, hint=schema.BY_UNORDERED) is None:
                 return 0
-            first = await self._newest() + 1
-            cursor = self._events.find({"unordered": True}).hint(schema.BY_UNORDERED)
+            first = await _newest(self._events) + 1
+            cursor = self._events.find(waiting).hint(schema.BY_UNORDERED)
             cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
             found = await cursor.limit(limit).to_list(None)
-            if not found:  # another process has ordered them
-                return 0
-            events = readable(found, _event)
-            await self._webhooks.enqueue(events)
-            await self._set_positions([event["_id"] for event in found], first)
+            events = self._readable(found)
+            if events:
+                await self._webhooks.enqueue([event for _, event in events])
+                await self._set_positions([id_ for id_, _ in events], first)
         return len(found)
+
+    def _readable(self, documents: Sequence[Document]) -> list[tuple[ObjectId, AlertEvent]]:
+        """Return the events that can be read, and set the others aside."""
+        events: list[tuple[ObjectId, AlertEvent]] = []
+        for document in documents:
+            try:
+                event = AlertEventDocument.model_validate(document).to_event()
+            except ValidationError as error:
+                self._malformed.add(document["_id"], error)
+            else:
+                events.append((document["_id"], event))
+        return events
 
     async def _set_positions(self, ids: Sequence[ObjectId], first: int) -> None:
         updates = [
@@ -80,81 +109,126 @@ class MongoAlertEvents:
             await self._events.bulk_write(updates)
         except BulkWriteError as error:
             # The updates stop at the first one that fails. Without one, the write concern failed.
-            faults = error.details["writeErrors"]
-            if not faults or faults[0]["code"] != _DUPLICATE_KEY:
+            (fault,) = error.details["writeErrors"] or [{"code": 0}]
+            if fault["code"] == _DUPLICATE_KEY:
+                raise Conflict("another process has ordered the events") from error
+            if fault["code"] != INVALID_DOCUMENT:
                 raise
-            raise Conflict("another process has ordered the events") from error
+            # The events before it have positions. The next call orders those after it, from the
+            # position that is the next one then.
+            self._malformed.add(ids[fault["index"]])
 
     async def newest(self) -> int:
         """Return the greatest position: see the port."""
         async with self._deadline():
-            return await self._newest()
-
-    async def _newest(self) -> int:
-        last = await self._events.find_one(
-            {"position": {"$exists": True}},
-            {"position": 1},
-            sort=[("position", DESCENDING)],
-            hint=schema.BY_POSITION,
-        )
-        return 0 if last is None else int(last["position"])
+            return await _newest(self._events)
 
     async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
         """Return the position and the app of later events: see the port."""
         async with self._deadline():
             cursor = self._events.find(
-                {"position": {"$gt": position}}, {"_id": 0, "position": 1, "app_id": 1}
+                {"position": {"$gt": position}, "app_id": {"$type": "long"}},
+                {"_id": 0, "position": 1, "app_id": 1},
             ).hint(schema.BY_POSITION)
             found = await cursor.sort("position", ASCENDING).limit(limit).to_list(None)
         return [(each["position"], each["app_id"]) for each in found]
 
     async def page(
         self, app_id: int, user_id: int | None = None, *, after_position: int = 0, limit: int
-    ) -> Sequence[OrderedEvent]:
+    ) -> EventPage:
         """Return events of an app: see the port."""
         query: Document = {"app_id": app_id, "position": {"$gt": after_position}}
         index = schema.BY_APP_AND_POSITION
         if user_id is not None:
             query["user_id"] = user_id
             index = schema.BY_USER_AND_POSITION
-        async with self._deadline():
-            cursor = self._events.find(query).hint(index).sort("position", ASCENDING)
-            documents = await cursor.limit(limit).batch_size(limit + 1).to_list(None)
-            # After the events: the position is stored before events are removed, so a read that
-            # lacks one finds it.
-            removed = await self._removed_until(app_id) if after_position else 0
+        async with self._deadline(), self._clients.causal() as session:
+            # Read before the events, so that all events up to this position are among them.
+            newest = await _newest(self._events, session)
+            if after_position > newest:
+                await self._check_known(after_position)
+            cursor = self._events.find(query, session=session).hint(index)
+            cursor = cursor.sort("position", ASCENDING).limit(limit)
+            documents = await cursor.batch_size(limit + 1).to_list(None)
+            # Read after the events. The position is stored before events are removed, so a read
+            # that misses a removed event finds its position here.
+            removed = await self._removed_until(app_id, session) if after_position else 0
             if after_position < removed:
                 raise EventsRemoved(removed)
             events = [AlertEventDocument.model_validate(document) for document in documents]
-        return [OrderedEvent(event.position or 0, event.to_event()) for event in events]
+        ordered = [OrderedEvent(event.position or 0, event.to_event()) for event in events]
+        return EventPage(ordered, max(newest, ordered[-1].position if ordered else 0))
 
-    async def _removed_until(self, app_id: int) -> int:
-        found = await self._removed.find_one({"_id": app_id})
+    async def _check_known(self, position: int) -> None:
+        """Reject a read after a position that was not found.
+
+        An earlier read may have returned the position, and the present one may miss it because the
+        primary has just changed. A linearizable read misses nothing that any read has returned. It
+        waits for a majority, so it is not used for each page.
+        """
+        newest = await _newest(self._confirmed)
+        if position > newest:
+            raise PositionUnknown(newest)
+        raise StoreUnavailable(STALE_READ)
+
+    async def _removed_until(self, app_id: int, session: Session) -> int:
+        found = await self._removed.find_one({"_id": app_id}, session=session)
         return 0 if found is None else RemovedEventsDocument.model_validate(found).position
 
     async def remove_before(self, time: datetime, limit: int) -> int:
         """Remove the oldest events: see the port."""
         async with self._deadline():
             cursor = self._events.find(
-                {"position": {"$lt": await self._newest()}},
+                {"position": {"$gt": 0, "$lt": await _newest(self._events)}},
                 {"_id": 0, "position": 1, "app_id": 1, "created_at": 1},
             ).hint(schema.BY_POSITION)
             oldest = await cursor.sort("position", ASCENDING).limit(limit).to_list(None)
-            old = [*takewhile(lambda event: event["created_at"] < time, oldest)]
+            old = [*takewhile(lambda event: not _is_since(event, time), oldest)]
             if not old:
                 return 0
             # Of the events of an app, the last one has the greatest position.
-            removed = {event["app_id"]: event["position"] for event in old}
-            await self._removed.bulk_write(
-                [
-                    UpdateOne({"_id": app_id}, {"$max": {"position": Int64(position)}}, upsert=True)
-                    for app_id, position in removed.items()
-                ]
-            )
+            removed = {
+                event["app_id"]: event["position"] for event in old if _can_be_recorded(event)
+            }
+            if removed:
+                await self._removed.bulk_write(
+                    [
+                        UpdateOne(
+                            {"_id": app_id}, {"$max": {"position": Int64(position)}}, upsert=True
+                        )
+                        for app_id, position in removed.items()
+                    ]
+                )
             # Nothing is added before the last of them, so these are the events that were found.
-            await self._events.delete_many({"position": {"$lte": old[-1]["position"]}})
+            await self._events.delete_many(
+                {"position": {"$gt": 0, "$lte": old[-1]["position"]}}, hint=schema.BY_POSITION
+            )
         return len(old)
 
 
-def _event(document: Document) -> AlertEvent:
-    return AlertEventDocument.model_validate(document).to_event()
+async def _newest(events: Collection, session: Session | None = None) -> int:
+    last = await events.find_one(
+        {"position": _POSITIONS},
+        {"position": 1},
+        sort=[("position", DESCENDING)],
+        hint=schema.BY_POSITION,
+        session=session,
+    )
+    return 0 if last is None else int(last["position"])
+
+
+def _is_since(event: Document, time: datetime) -> bool:
+    """Return whether an event was created at a time or later.
+
+    An event without a valid time is removed with those before it, which are older. Otherwise it
+    would keep all later events.
+    """
+    created_at = event.get("created_at")
+    return isinstance(created_at, datetime) and created_at >= time
+
+
+def _can_be_recorded(event: Document) -> bool:
+    """Return whether a reader can have read up to the event: no page has the other ones."""
+    app_id = event.get("app_id")
+    is_app = isinstance(app_id, Int64) and 1 <= app_id <= UINT32_MAX
+    return is_app and isinstance(event["position"], int)

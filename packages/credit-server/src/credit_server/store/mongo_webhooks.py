@@ -2,20 +2,31 @@
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
 from credit_models.ledger import AlertEvent
+from pydantic import ValidationError
 from pymongo import ASCENDING, ReturnDocument
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from credit_server.store import schema
 from credit_server.store.driver import Database, Document
+from credit_server.store.errors import INVALID_DOCUMENT, readable
+from credit_server.store.set_aside import SetAside
 from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
 from credit_server.store.webhooks import Backlog, Claim, Delivery, Webhook, new_delivery
 
 _DUPLICATE_KEY = 11000
+
+# A delivery cannot be claimed: its form is not valid, or `attempts` is no number (TypeMismatch).
+_MALFORMED = (INVALID_DOCUMENT, 14)
+
+# Nearly the last time that Python has: later ones are not decoded as times.
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+
+_DUE_ORDER = [("app_id", ASCENDING), ("webhook_id", ASCENDING), ("due_at", ASCENDING)]
 
 
 class MongoWebhooks:
@@ -33,12 +44,13 @@ class MongoWebhooks:
         self._webhooks = database[schema.WEBHOOKS]
         self._deliveries = database[schema.WEBHOOK_DELIVERIES]
         self._deadline = deadline
+        self._malformed = SetAside("delivery to a webhook")
 
     async def enqueue(self, events: Collection[AlertEvent]) -> None:
         """Add the deliveries of events. It may be repeated, within a deadline of the caller."""
         apps = sorted({event.app_id for event in events})
         found = await self._webhooks.find({"app_id": {"$in": apps}}).to_list(None)
-        webhooks = [WebhookDocument.model_validate(each).to_webhook() for each in found]
+        webhooks = readable(found, _webhook)
         deliveries = [
             DeliveryDocument.from_delivery(new_delivery(event, webhook)).to_bson()
             for event in events
@@ -68,7 +80,7 @@ class MongoWebhooks:
             stored = await self._webhooks.find_one_and_update(
                 place, changed, upsert=True, return_document=ReturnDocument.AFTER
             )
-            return WebhookDocument.model_validate(stored).to_webhook()
+            return _webhook(stored)
 
     async def of_app(self, app_id: int) -> Sequence[Webhook]:
         """Return the webhooks of an app: see the port."""
@@ -76,7 +88,7 @@ class MongoWebhooks:
             found = (
                 await self._webhooks.find({"app_id": app_id}).sort("url", ASCENDING).to_list(None)
             )
-            return [WebhookDocument.model_validate(each).to_webhook() for each in found]
+            return [_webhook(each) for each in found]
 
     async def remove(self, app_id: int, url: str) -> None:
         """Remove a webhook: see the port."""
@@ -102,26 +114,47 @@ class MongoWebhooks:
         """Return a delivery that is due: see the port."""
         # In the order of the index, so that the scan skips what is left out. If that is 100,000
         # deliveries, it takes 2 ms; a scan of an index by time takes 270 ms (2-core machine).
-        due = {
+        due: Document = {
             "app_id": {"$gt": after_app, "$nin": list(except_apps)},
             "webhook_id": {"$nin": [ObjectId(id_) for id_ in except_webhooks]},
             "due_at": {"$lte": now},
         }
         async with self._deadline():
-            found = await self._deliveries.find_one_and_update(
-                due,
-                {"$set": {"due_at": until}, "$inc": {"attempts": Int64(1)}},
-                sort=[("app_id", ASCENDING), ("webhook_id", ASCENDING), ("due_at", ASCENDING)],
-                hint=schema.BY_DUE_DELIVERY,
-                return_document=ReturnDocument.AFTER,
-            )
-            if found is None:
-                return None
-            webhook = await self._webhooks.find_one({"_id": found["webhook_id"]})
-            return Claim(
-                DeliveryDocument.model_validate(found).to_delivery(),
-                None if webhook is None else WebhookDocument.model_validate(webhook).to_webhook(),
-            )
+            while True:
+                due["_id"] = {"$nin": self._malformed.ids()}
+                try:
+                    found = await self._deliveries.find_one_and_update(
+                        due,
+                        {"$set": {"due_at": until}, "$inc": {"attempts": Int64(1)}},
+                        sort=_DUE_ORDER,
+                        hint=schema.BY_DUE_DELIVERY,
+                        return_document=ReturnDocument.AFTER,
+                    )
+                except OperationFailure as error:
+                    if error.code not in _MALFORMED:
+                        raise
+                    await self._set_first_aside(due)
+                    continue
+                if found is None:
+                    return None
+                try:
+                    return await self._claim_of(found)
+                except ValidationError as error:
+                    self._malformed.add(found["_id"], error)
+
+    async def _set_first_aside(self, due: Document) -> None:
+        # The error of an update has no id. If another process has taken the delivery since, a sound
+        # one is left out here, and other processes send it.
+        first = await self._deliveries.find_one(
+            due, {"_id": 1}, sort=_DUE_ORDER, hint=schema.BY_DUE_DELIVERY
+        )
+        if first is not None:
+            self._malformed.add(first["_id"])
+
+    async def _claim_of(self, document: Document) -> Claim:
+        delivery = DeliveryDocument.model_validate(document).to_delivery()
+        webhook = await self._webhooks.find_one({"_id": document["webhook_id"]})
+        return Claim(delivery, None if webhook is None else _webhook(webhook))
 
     async def delivered(self, delivery: Delivery) -> None:
         """Remove a delivery: see the port."""
@@ -179,7 +212,7 @@ class MongoWebhooks:
             cursor = self._deliveries.find(old, {"_id": 1}).hint(schema.BY_DEAD_LETTER)
             ids = [each["_id"] for each in await cursor.limit(limit).to_list(None)]
             if ids:
-                # Again with the time: some may have been sent again meanwhile.
+                # The time is compared again, because some may have been resent meanwhile.
                 await self._deliveries.delete_many({"_id": {"$in": ids}, **old})
         return len(ids)
 
@@ -187,7 +220,7 @@ class MongoWebhooks:
         """Return what has not succeeded: see the port."""
         async with self._deadline():
             oldest = await self._deliveries.find_one(
-                {"due_at": {"$exists": True}},
+                {"due_at": {"$exists": True}, "created_at": {"$lt": _LATEST}},
                 {"created_at": 1},
                 sort=[("created_at", ASCENDING)],
                 hint=schema.BY_PENDING_AGE,
@@ -196,3 +229,7 @@ class MongoWebhooks:
                 {"failed_at": {"$exists": True}}, hint=schema.BY_DEAD_LETTER
             )
         return Backlog(None if oldest is None else oldest["created_at"], dead)
+
+
+def _webhook(document: Document | None) -> Webhook:
+    return WebhookDocument.model_validate(document).to_webhook()

@@ -74,7 +74,7 @@ class StoreUnavailable(StoreError):
 
 
 class IndexMissing(StoreUnavailable):
-    """An index is missing that a read needs. Nothing was written. The message has the remedy."""
+    """A read needs an index that is missing. Nothing was written. The message has the remedy."""
 
 
 class Rejected(StoreError):
@@ -144,6 +144,14 @@ class ClockReading:
     asked_at: float
     answered_at: float
 
+    def store_earliest(self, monotonic: float) -> float:
+        """Return the earliest possible time of the store's clock.
+
+        Args:
+            monotonic: The monotonic clock at that moment.
+        """
+        return self.store_seconds + (monotonic - self.answered_at)
+
     def store_latest(self, monotonic: float) -> float:
         """Return the latest possible time of the store's clock.
 
@@ -160,9 +168,9 @@ class ClockReading:
             before: The monotonic clock before that was read.
             after: The monotonic clock after it was read.
         """
-        store_earliest = self.store_seconds + (before - self.answered_at)
         return ClockOffset(
-            least_seconds=wall - self.store_latest(after), most_seconds=wall - store_earliest
+            least_seconds=wall - self.store_latest(after),
+            most_seconds=wall - self.store_earliest(before),
         )
 
 
@@ -426,7 +434,13 @@ class Store(Protocol):
         ...
 
     async def hold_entries(
-        self, user_id: int, app_id: int, *, after_sequence: int = 0, limit: int
+        self,
+        user_id: int,
+        app_id: int,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
+        limit: int,
     ) -> Sequence[HoldRow]:
         """Return the holds of a user in an app, open and settled, by ascending sequence.
 
@@ -436,7 +450,11 @@ class Store(Protocol):
             user_id: The user.
             app_id: The app.
             after_sequence: The list starts after this sequence, 0 to 2**63 - 1.
+            stored_sequence: As for `list_transactions`.
             limit: The most holds, at least 1.
+
+        Raises:
+            StoreUnavailable: As for `list_transactions`.
         """
         ...
 
@@ -495,13 +513,20 @@ class Store(Protocol):
         """
         ...
 
-    async def heads(self, app_id: int, *, after_user: int = 0, limit: int) -> Sequence[Head]:
-        """Return the heads of the users in an app whose entries have hashes, by ascending user.
+    def heads(self, app_id: int, *, page_size: int) -> AsyncIterator[Sequence[Head]]:
+        """Iterate over the heads of the users in an app whose entries have hashes.
+
+        They are in the order of the users. They cover all entries that were acknowledged before the
+        first step of the iteration, also if the primary changes, and some that follow. Every step
+        reads a bounded number of accounts, whatever the number of users in other apps. So a page
+        can be empty although others follow.
 
         Args:
             app_id: The app.
-            after_user: The list starts after this user.
-            limit: The most heads, at least 1.
+            page_size: The number of accounts, of all apps, that one step reads; at least 1.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached.
         """
         ...
 
@@ -545,7 +570,12 @@ class Store(Protocol):
         ...
 
     def list_purchases(
-        self, user_id: int, apps: frozenset[int] | None = None, *, after_sequence: int = 0
+        self,
+        user_id: int,
+        apps: frozenset[int] | None = None,
+        *,
+        after_sequence: int = 0,
+        stored_sequence: int = 0,
     ) -> AsyncIterator[Sequence[PurchaseRow]]:
         """Iterate over pages of a user's purchases, like `list_transactions`."""
         ...
@@ -554,6 +584,10 @@ class Store(Protocol):
         """Return a page of transactions.
 
         Its cost depends on the limit and on `EXAMINED_MAX`, not on the length of the history.
+
+        Raises:
+            StoreUnavailable: The store cannot be reached, or the read misses transactions up to
+                `stored_sequence` of the query.
         """
         ...
 
@@ -599,6 +633,9 @@ class Store(Protocol):
             query: A query with a user or an app, with the span, and with the most groups as its
                 limit.
             group_by: The groups.
+
+        Raises:
+            StoreUnavailable: As for `query_transactions`.
         """
         ...
 

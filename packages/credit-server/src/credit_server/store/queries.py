@@ -3,7 +3,8 @@
 Every command uses an index in its order, so mongod neither scans a collection nor sorts in memory.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Generic
 
@@ -23,6 +24,7 @@ from credit_server.store.driver import (
     Session,
     aggregate,
 )
+from credit_server.store.fields import TEXT_ERRORS
 from credit_server.store.history import (
     EXAMINED_MAX,
     BalanceAt,
@@ -46,7 +48,9 @@ from credit_server.store.summaries import pipeline, summary_row
 NOT_LISTED = {"request": False}
 
 # For the collections whose documents become rows.
-LISTED: CodecOptions[Document] = CodecOptions(datetime_conversion=DatetimeConversion.DATETIME_MS)
+LISTED: CodecOptions[Document] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler=TEXT_ERRORS
+)
 
 # The fields that `balance_at` reads.
 _BALANCE = {"_id": False, "sequence": True, "balance_after": True, "effective_at": True}
@@ -108,8 +112,8 @@ class Finder:
         if query.user_id is None:
             async with self._clients.causal() as session:
                 settled_until = await self._settled_until(session, query)
-                reader = _AppReader(self._listed[source.collection], session, source.to_row)
-                return await reader.page(query, conditions, settled_until)
+                in_app = _AppReader(self._listed[source.collection], session, source.to_row)
+                return await in_app.page(query, conditions, settled_until)
         scans = source.scans(query)
         if scans is None or conditions is None:
             return Page([], None)
@@ -118,21 +122,27 @@ class Finder:
         # next page starts after that one. One range is in the order in which the user's entries
         # were committed. A snapshot takes a session, which costs a small page as much as the page
         # itself.
-        if query.apps is None or len(query.apps) <= 1:
-            return await self._user_reader(source, None).page(query, scans, conditions)
-        async with self._clients.snapshot() as session:
-            return await self._user_reader(source, session).page(query, scans, conditions)
+        snapshot = query.apps is not None and len(query.apps) > 1
+        async with self._user_reader(source, query, snapshot=snapshot) as reader:
+            return await reader.page(query, scans, conditions)
 
-    def _user_reader(
-        self, source: Source[QueryT, RowT], session: Session | None
-    ) -> "_UserReader[RowT]":
-        collections = self._listed if session is None else self._of_snapshot
-        return _UserReader(
+    @asynccontextmanager
+    async def _user_reader(
+        self, source: Source[QueryT, RowT], query: HistoryQuery, *, snapshot: bool
+    ) -> AsyncIterator["_UserReader[RowT]"]:
+        """Return a reader of a user's history that sees all entries that the query requires."""
+        collections = self._of_snapshot if snapshot else self._listed
+        entries, transactions = (
             collections[source.collection],
             collections[schema.CREDIT_TRANSACTIONS],
-            session,
-            source.to_row,
         )
+        if not (snapshot or query.stored_sequence):
+            yield _UserReader(entries, transactions, None, source.to_row)
+            return
+        async with self._clients.snapshot() if snapshot else self._clients.causal() as session:
+            if query.user_id is not None and query.stored_sequence:
+                await check_stored(transactions, query.user_id, query.stored_sequence, session)
+            yield _UserReader(entries, transactions, session, source.to_row)
 
     async def _settled_until(self, session: Session, query: HistoryQuery) -> int:
         """Return the time before which no entry can appear any more, in milliseconds since 1970.
@@ -149,7 +159,7 @@ class Finder:
 
     async def summarize(self, query: HistoryQuery, group_by: GroupBy) -> Summary:
         """Return sums of transactions in a span of time: see the port."""
-        source, session = sources.TRANSACTIONS, None
+        source = sources.TRANSACTIONS
         if query.user_id is None:
             async with self._clients.causal() as session:
                 settled_until = await self._settled_until(session, query)
@@ -160,12 +170,13 @@ class Finder:
                 rows = await self._sums(part, schema.BY_APP_AND_TIME, query, group_by, session)
                 return Summary(rows, settled_until)
         # All entries of the span are stored when its end is known, so the sums are of one moment.
-        after, before = await self._user_reader(source, None).bounds(query)
-        user: Document = {"user_id": query.user_id, "sequence": _between(after, before)}
-        index = schema.BY_SEQUENCE
-        if query.apps is not None:
-            user["app_id"], index = {"$in": sorted(query.apps)}, schema.BY_APP_AND_SEQUENCE
-        return Summary(await self._sums(user, index, query, group_by, None), None)
+        async with self._user_reader(source, query, snapshot=False) as reader:
+            after, before = await reader.bounds(query)
+            user: Document = {"user_id": query.user_id, "sequence": _between(after, before)}
+            index = schema.BY_SEQUENCE
+            if query.apps is not None:
+                user["app_id"], index = {"$in": sorted(query.apps)}, schema.BY_APP_AND_SEQUENCE
+            return Summary(await self._sums(user, index, query, group_by, reader.session), None)
 
     async def _sums(
         self,
@@ -211,7 +222,11 @@ class Finder:
 
 
 class _UserReader(Generic[RowT]):
-    """Reads pages of one user's history, in the order of the sequence."""
+    """Reads pages of one user's history, in the order of the sequence.
+
+    Attributes:
+        session: The session of its reads; None: there is none.
+    """
 
     def __init__(
         self,
@@ -225,12 +240,13 @@ class _UserReader(Generic[RowT]):
         Args:
             collection: The entries.
             transactions: The transactions, whose sequences have no gaps.
-            session: A snapshot. It is needed where a query is about several apps.
+            session: A causal session or a snapshot; None: none. A snapshot is needed where a query
+                is about several apps.
             to_row: Makes a row from a document.
         """
         self._collection = collection
         self._transactions = transactions
-        self._session = session
+        self.session = session
         self._to_row: Callable[[Mapping[str, Any]], RowT] = to_row
 
     async def page(
@@ -266,7 +282,7 @@ class _UserReader(Generic[RowT]):
             cursor = self._collection.find(
                 {**scan, "sequence": _between(after, before), **conditions},
                 NOT_LISTED,
-                session=self._session,
+                session=self.session,
             )
             cursor = cursor.hint(index).sort("sequence", _direction(query)).limit(wanted)
             # Without a batch size, mongod returns 101 documents first.
@@ -292,7 +308,7 @@ class _UserReader(Generic[RowT]):
             cursor = self._collection.find(
                 {**scan, "sequence": _between(after, before)},
                 {"_id": False, "sequence": True},
-                session=self._session,
+                session=self.session,
             )
             cursor = cursor.hint(index).sort("sequence", _direction(query))
             edges += await cursor.skip(EXAMINED_MAX - 1).limit(1).to_list(None)
@@ -329,14 +345,14 @@ class _UserReader(Generic[RowT]):
             _BALANCE,
             sort=[("sequence", DESCENDING)],
             hint=schema.BY_APP_AND_SEQUENCE,
-            session=self._session,
+            session=self.session,
         )
         # Entries that happen by time are written later than they take effect. No other entry of the
         # app is written in between, so those that count are the first ones.
         written, size = [] if last is None else [last], 1
         while first < end:
             cursor = self._transactions.find(
-                {**in_app, "sequence": {"$gte": first, "$lt": end}}, _BALANCE, session=self._session
+                {**in_app, "sequence": {"$gte": first, "$lt": end}}, _BALANCE, session=self.session
             )
             cursor = cursor.hint(schema.BY_APP_AND_SEQUENCE).sort("sequence", ASCENDING)
             following = await cursor.limit(size).batch_size(size + 1).to_list(None)
@@ -355,7 +371,7 @@ class _UserReader(Generic[RowT]):
             {"_id": False, "sequence": True},
             sort=[("sequence", DESCENDING)],
             hint=schema.BY_SEQUENCE,
-            session=self._session,
+            session=self.session,
         )
         return 1 + (0 if latest is None else int(latest["sequence"]))
 
@@ -379,7 +395,7 @@ class _UserReader(Generic[RowT]):
             cursor = self._transactions.find(
                 {"user_id": user_id, "sequence": {"$in": probes}},
                 {"_id": False, "sequence": True, "created_at": True},
-                session=self._session,
+                session=self.session,
             )
             cursor = cursor.hint(schema.BY_SEQUENCE).sort("sequence", ASCENDING)
             # Without a batch size, more than 101 documents would take another command.

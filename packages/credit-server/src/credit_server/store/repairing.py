@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_models.ledger import Account, Purchase, Transaction
+from credit_models.ledger import (
+    NO_POLICY,
+    Account,
+    AlertEvent,
+    Policy,
+    Purchase,
+    Transaction,
+)
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
@@ -14,9 +21,11 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from credit_server.store import schema
+from credit_server.store.alert_documents import event_bson
+from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.driver import Document
 from credit_server.store.errors import all_translated
-from credit_server.store.port import Conflict
+from credit_server.store.port import Conflict, StoreMisconfigured
 from credit_server.store.verification import Verification
 from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
 
@@ -47,9 +56,26 @@ def open_repairing(uri: str, database: str, timeout_seconds: float) -> "Iterator
 class Repairing(Verification):
     """Reads a ledger, and writes corrections in transactions of the store.
 
-    A transaction reads one snapshot. If another writer changes a document that it has read and
-    writes too, MongoDB aborts the transaction, and it runs again on the new state.
+    A transaction reads one snapshot. If another writer changes a document that the transaction
+    writes, MongoDB aborts the transaction, and it runs again on the new state.
     """
+
+    def require_schema(self) -> None:
+        """Raise an error if the ledger is not one that this release writes.
+
+        Documents of a later release cannot be read here, and a repair would rebuild their accounts
+        without what is new in them.
+
+        Raises:
+            StoreMisconfigured: An import is incomplete, or the schema is that of another release.
+        """
+        with all_translated():
+            version = schema.ledger_version(self._database)
+        if version < schema.SCHEMA_VERSION:
+            raise StoreMisconfigured(
+                f"The database '{self._database.name}' has schema version {version}, and this"
+                f" release needs {schema.SCHEMA_VERSION}: run credit-server migrate."
+            )
 
     def transaction(self, body: Callable[[], _Result], *, commit: bool) -> _Result:
         """Run a function whose reads and writes are one transaction.
@@ -89,7 +115,7 @@ class Repairing(Verification):
         return str(ObjectId())
 
     def replace_account(self, account: Account) -> None:
-        """Write the account of a user over the one that is stored, whatever form that has.
+        """Replace the stored account of a user, even if it cannot be read.
 
         Raises:
             Conflict: It has changed since the transaction has read it.
@@ -100,7 +126,7 @@ class Repairing(Verification):
         if stored is None:
             accounts.insert_one(account_bson(account), session=self._session)
             return
-        # A compare-and-set, as each write of the server is.
+        # A compare-and-set, like each write of the server.
         condition = {"_id": stored["_id"], "revision": stored.get("revision")}
         result = accounts.replace_one(condition, account_bson(account), session=self._session)
         if not result.matched_count:
@@ -115,8 +141,15 @@ class Repairing(Verification):
             if entry.effect:
                 self.add_to_total(entry.app_id, entry.effect)
 
+    def add_events(self, events: list[AlertEvent]) -> None:
+        """Write the events of alerts that new entries have crossed."""
+        if events:
+            self._database[schema.ALERT_EVENTS].insert_many(
+                [event_bson(event) for event in events], session=self._session
+            )
+
     def put_purchase(self, purchase: Purchase) -> None:
-        """Write a purchase that is missing, or over one that cannot be read."""
+        """Write a missing purchase, or replace one that cannot be read."""
         place = {"_id": ObjectId(purchase.id), "user_id": Int64(purchase.user_id)}
         self._database[schema.PURCHASES].replace_one(
             place, purchase_bson(purchase), upsert=True, session=self._session
@@ -146,6 +179,27 @@ class Repairing(Verification):
         self._database[schema.COUNTERS].update_one(
             {"_id": "user_ids"}, {"$max": {"last": Int64(last)}}, upsert=True, session=self._session
         )
+
+    def policy(self, app_id: int) -> Policy:
+        """Return the policy of an app; the one without rules if none is stored."""
+        found = self._database[schema.APP_POLICIES].find_one(
+            {"app_id": Int64(app_id)}, session=self._session
+        )
+        if found is None:
+            return NO_POLICY
+        return AppPolicyDocument.model_validate(found).to_policy().policy
+
+    def apps_of(self, user_id: int) -> set[int]:
+        """Return the apps of a user's accounts, whatever form they have, and of the entries.
+
+        They are read outside of a transaction.
+        """
+        user = {"user_id": Int64(user_id)}
+        found = [
+            *self._database[schema.USER_CREDITS].distinct("balances.app_id", user),
+            *self._database[schema.CREDIT_TRANSACTIONS].distinct("app_id", user),
+        ]
+        return {int(app_id) for app_id in found if isinstance(app_id, int)}
 
     def entry_at(self, user_id: int, sequence: int) -> Transaction | None:
         """Return the entry of a user with a sequence."""

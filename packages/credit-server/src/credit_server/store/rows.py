@@ -25,7 +25,7 @@ _DETAILS = ("related_id", "allocations", "metadata", "note")
 _PURCHASE_NUMBERS = ("user_id", "app_id", "credits", "created_by", "sequence")
 _NUMBERS = (*_PURCHASE_NUMBERS, "balance_after")
 
-# What reading a document of another form raises.
+# The exceptions that a document of an unexpected form raises when it is read.
 _MALFORMED = (KeyError, TypeError, AttributeError, ValueError)
 
 _NO_FINGERPRINT: Raw = {"report_id": "", "report_name": ""}
@@ -45,7 +45,7 @@ def transaction_row(document: Raw) -> TransactionRow:
 
 
 def _check_numbers(document: Raw, names: tuple[str, ...]) -> None:
-    """Raise an error if a field is no integer: anything else would be a guess, or fail later."""
+    """Raise an error if a field is no integer, because other types would fail later."""
     for name in names:
         if not isinstance(document[name], int):
             raise TypeError(name)
@@ -102,9 +102,12 @@ def _row_details(kind: Kind, document: Raw) -> RowDetails:
     )
 
 
-# Any: `DatetimeMS`, which the driver does not export as a type of a document's values.
-def _milliseconds(moment: Any) -> int | None:
-    return None if moment is None else int(moment)
+def _milliseconds(moment: object) -> int | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, DatetimeMS):
+        raise TypeError("time")
+    return int(moment)
 
 
 def purchase_row(document: Raw) -> PurchaseRow:

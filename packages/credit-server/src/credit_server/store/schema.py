@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from bson.objectid import ObjectId
 from pydantic.fields import FieldInfo
 from pymongo import ASCENDING, IndexModel
+from pymongo.database import Database as BlockingDatabase
 
 from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
 from credit_server.store.app_documents import AppPolicyDocument
@@ -294,6 +295,25 @@ async def stored_version(database: Database) -> int:
     """Return the version that the database was migrated to; 0 if it never was."""
     stored = await database[VERSION].find_one({"_id": "credit"})
     return 0 if stored is None else SchemaVersionDocument.model_validate(stored).version
+
+
+# Any: the driver's documents.
+def ledger_version(database: BlockingDatabase[dict[str, Any]]) -> int:
+    """Return the version of a ledger that is complete and that this release can read.
+
+    Raises:
+        StoreMisconfigured: There is no ledger, an import is incomplete, or the schema is that of a
+            later release.
+    """
+    if database[IMPORT_PROGRESS].find_one() is not None:
+        raise StoreMisconfigured(IMPORT_INCOMPLETE)
+    found = database[VERSION].find_one({"_id": "credit"})
+    version = 0 if found is None else int(found["version"])
+    if version == 0:
+        raise StoreMisconfigured(f"The database '{database.name}' has no ledger.")
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNew(database.name, version)
+    return version
 
 
 class SchemaTooNew(StoreMisconfigured):

@@ -21,9 +21,9 @@ _Answer = asyncio.Future[_Value | None]
 class SharedReads(Generic[_Value]):
     """Reads values by key. A lone read is sent at once; under load many reads share a query.
 
-    One query runs at a time, so that as many reads as possible share the next one: two at a time
-    are smaller, and cost a quarter more CPU for each read (128 callers). Only while a query is slow
-    does another one run beside it, because its connection may hang.
+    One query runs at a time, so that as many reads as possible share the next one. With two at a
+    time, queries are smaller, and a read costs a quarter more CPU (128 callers). Only while a query
+    is slow, a second one runs at the same time, because the connection of the first may hang.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SharedReads(Generic[_Value]):
         self._at_once = at_once
         self._keys_max = keys_max
         self._tasks: set[asyncio.Task[None]] = set()
-        # Those whose query is slow.
+        # The reads whose query is slow.
         self._slow: set[asyncio.Task[None]] = set()
         # The reads that no query was sent for, in the order of arrival. Each has its own future:
         # the cancellation of one read must not end the others.
@@ -68,7 +68,7 @@ class SharedReads(Generic[_Value]):
         answer: _Answer[_Value] = loop.create_future()
         self._waiting.setdefault(key, []).append(answer)
         self._start()
-        # A timer, because `asyncio.timeout` takes 14 µs of each read.
+        # A timer, because `asyncio.timeout` takes 14 µs per read.
         timer = loop.call_later(self._seconds_max, _expire, answer)
         try:
             return await answer
@@ -76,7 +76,7 @@ class SharedReads(Generic[_Value]):
             timer.cancel()
 
     def _start(self) -> None:
-        """Start to send queries if reads wait, and none is sent that is not slow."""
+        """Start to send queries if reads wait and all running queries are slow."""
         if self._waiting and len(self._tasks) == len(self._slow) < self._at_once:
             # The query belongs to no single call, so it does not run in the context of this one.
             task = asyncio.get_running_loop().create_task(self._run(), context=Context())

@@ -6,7 +6,7 @@ from credit_server.store import schema
 from credit_server.store.driver import Client
 from credit_server.store.errors import all_translated
 
-# More are not counted: their number does not matter then.
+# The count stops here, because the exact number of so many does not matter.
 DEAD_LETTERS_COUNTED_MAX = 10_000
 
 

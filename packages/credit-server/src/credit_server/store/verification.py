@@ -38,7 +38,7 @@ from credit_server.store.report import connected
 # The documents of one batch of a stream: about 2 MB of BSON, and 10 MB decoded.
 _BATCH = 2000
 
-# What is looked up together.
+# The ids that one query looks up.
 _LOOKED_UP = 500
 
 _USER_INDEXES = {
@@ -77,7 +77,7 @@ class AccountRecord(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A range of users: from `first` up to, but without, `end`; None: no bound."""
+    """A range of users from `first`, inclusive, to `end`, exclusive; None: no bound."""
 
     first: int | None
     end: int | None
@@ -93,14 +93,14 @@ class UserRecords(NamedTuple):
 
 
 class TransferIn(NamedTuple):
-    """What the entries of a transfer's target add up to."""
+    """The sum of the entries of a transfer's target."""
 
     first_id: str
     credits: int
 
 
 async def schema_drift(uri: str, *, database: str, timeout_seconds: float) -> list[str]:
-    """Return what of the schema is not that of this release; one sentence for each difference.
+    """Return how the schema differs from that of this release, one sentence per difference.
 
     Raises:
         StoreError: The store cannot be reached, or rejects a command.
@@ -173,7 +173,7 @@ class Verification:
     def next_span(self, first: int | None, entries: int) -> Span:
         """Return a range of users that begins with one and has about some number of entries.
 
-        The index alone is read. Without the indexes there is one range of all users, because each
+        Only the index is read. If the indexes are missing, one range has all users, because each
         range would sort the whole collection.
         """
         if not self._indexed:
@@ -182,7 +182,7 @@ class Verification:
             last = self._user_after(first, entries)
             if last is None or last != first:
                 return Span(first, last)
-            # One user has that many.
+            # One user has more entries than a range should have.
             return Span(first, self._user_after(last + 1, 0))
 
     def _user_after(self, first: int | None, entries: int) -> int | None:
@@ -258,7 +258,7 @@ class Verification:
         return {entry.id: entry for entry in read if entry is not None}
 
     def transferred(self, out_ids: Sequence[str], users: Iterable[int]) -> dict[str, TransferIn]:
-        """Return what the TRANSFER_IN entries of transfers add up to, by their TRANSFER_OUT.
+        """Return the sums of the TRANSFER_IN entries of transfers, by TRANSFER_OUT.
 
         Args:
             out_ids: The ids of TRANSFER_OUT entries.
@@ -375,7 +375,7 @@ Stream_ = tuple[str, Cursor[Document]]
 
 
 class _Stream(Generic[_T]):
-    """A stream of documents in the order of their users, of which one is read ahead."""
+    """A stream of documents in the order of their users. It reads one document ahead."""
 
     def __init__(
         self,
@@ -391,7 +391,7 @@ class _Stream(Generic[_T]):
         self._advance()
 
     def of(self, user_id: int) -> "Iterator[_T | BadDocument]":
-        """Iterate over what is left of a user's documents."""
+        """Iterate over the remaining documents of a user."""
         while self.user_id == user_id:
             document = self._head
             assert document is not None  # noqa: S101 - for the type checker
@@ -467,8 +467,8 @@ def _event(document: Document) -> AlertEvent | BadDocument:
         return _bad(schema.ALERT_EVENTS, document, error)
 
 
-# A model takes 15 times as long as these functions, so only other documents are read by one. These
-# accept what the model accepts, and nothing else.
+# A model takes 15 times as long as these functions, so models read only the documents that these
+# functions reject. The functions accept no document that the model would reject.
 _COMMON = {
     "_id",
     "user_id",

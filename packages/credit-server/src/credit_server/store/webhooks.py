@@ -2,7 +2,7 @@
 
 A delivery is one event of an alert for one webhook. `AlertEvents.order` adds it before the event
 gets its position, so that no event is missed. A delivery that has succeeded is removed. One that
-has failed for about a day is a dead letter, which stays until it is sent again or is too old.
+has failed for about a day is a dead letter, which is kept until it is sent again or is too old.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -19,7 +19,7 @@ class StoredAccount:
 
     Attributes:
         account: The account.
-        due_at: When something is due in the account, as it is stored for the sweeper.
+        due_at: When something is due in the account, as stored for the sweeper.
         app_due_at: The same for each app.
     """
 
@@ -151,7 +151,7 @@ def _counters(app: AppAccount, wanted: AppAccount) -> Iterator[Fault]:
                 f"the counter of the {each.period.value} has {each.credits} instead of {counted}",
             )
     if not app.spent and app.caps != _NO_APP.caps:
-        yield Code.CAP_COUNTER, "the account has caps and counts nothing"
+        yield Code.CAP_COUNTER, "the account has caps but no counters"
 
 
 def _due(stored: StoredAccount, expected: Account) -> Iterator[tuple[int, Code, str]]:
@@ -166,7 +166,7 @@ def _due(stored: StoredAccount, expected: Account) -> Iterator[tuple[int, Code, 
 
 
 def _differing(found: Grant | Hold, wanted: Grant | Hold, compared: str) -> str:
-    """Return the names of the attributes that differ, except one that is compared by itself."""
+    """Return the names of the attributes that differ, except one that is compared elsewhere."""
     names = [each.name for each in fields(found) if each.name != compared]
     return ", ".join(n for n in names if getattr(found, n) != getattr(wanted, n))
 

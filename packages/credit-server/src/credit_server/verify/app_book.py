@@ -1,9 +1,8 @@
-"""What the entries of one app of a user leave: the balance, grants, holds, caps and alerts.
+"""Replay the entries of one app of a user: the balance, grants, holds, caps and alerts.
 
-The book is computed from the entries alone. It follows what each entry records that it took and
-added; what the ledger's rules would have decided is compared where the entry alone determines it:
-the order in which credits are taken, and the counters of caps. No stored balance, grant or hold is
-used.
+The book is computed only from the entries. It applies the credits that each entry records, and does
+not decide again by the ledger's rules. Two rules follow from the entries and are checked: the order
+in which credits are taken, and the counters of caps. No stored balance, grant or hold is used.
 """
 
 from collections.abc import Iterable, Iterator
@@ -57,9 +56,9 @@ class AppBook:
         """Begin without entries.
 
         Args:
-            counted_since: The `sequence` from which the account's counters of caps count. Whether
-                a cap of the app applied to an entry is not in the history, so the account is asked
-                for the beginning, and not for the sums. None: it counts nothing.
+            counted_since: The `sequence` from which the account's counters of caps count. It comes
+                from the account, because the history does not show whether a cap of the app
+                applied to an entry. The sums are computed. None: the account has no counters.
         """
         self.balance = 0
         self.grants: dict[str, Grant] = {}
@@ -102,7 +101,7 @@ class AppBook:
 
     @property
     def counts_nothing(self) -> bool:
-        """Whether the user has caps and nothing is counted, so that they have no effect."""
+        """Whether the user has caps but no counters, so that the caps have no effect."""
         return self.caps != NO_CAPS and not self._spent
 
     def account(self) -> AppAccount:
@@ -127,7 +126,7 @@ class AppBook:
     def _check_balance(
         self, entry: Transaction, capture: tuple[Transaction, Hold, int] | None
     ) -> Iterator[Fault]:
-        """Compare an entry's balance with the one before it, so that one fault is found once.
+        """Compare an entry's balance with the previous one, so that a fault is reported once.
 
         The ADJUST of a repair has the sum of all effects, whatever the entries before it record.
         """
@@ -151,7 +150,7 @@ class AppBook:
             return
         if entry.kind is Kind.USE and entry.details.related_id:
             return  # held credits were taken in burn order by the HOLD
-        # The balance that the ledger has decided on, which is not the sum after a fault.
+        # The balance that the ledger decided by. After a fault it is not the sum of the effects.
         base = self.balance_after - sum(grant.left for grant in self.grants.values())
         available = max(0, self.balance_after)
         if base < 0 or (entry.credits > available and entry.kind is not Kind.ADJUST):
@@ -289,7 +288,7 @@ class AppBook:
         if entry.kind in _PLACES:
             credits_ = min(UINT32_MAX, grant.credits + part.credits)
         elif entry.kind is Kind.RELEASE and self._capture is not None:
-            credits_ = grant.credits  # the USE that follows takes them
+            credits_ = grant.credits  # the following USE takes them
         else:
             credits_ = max(grant.credits, left)
         self.grants[grant.id] = replace(grant, left=left, credits=credits_, ends_at=part.ends_at)
@@ -310,7 +309,7 @@ class AppBook:
             if not left:
                 del grants[grant.id]
             return
-        # An entry records the present terms of a grant. A VOID records those before it.
+        # An entry records the terms of a grant after it. A VOID records the terms before it.
         ends_at = entry.created_at if entry.kind is Kind.VOID else part.ends_at
         credits_ = max(grant.credits, left)
         grants[grant.id] = replace(grant, left=left, credits=credits_, ends_at=ends_at)
@@ -349,7 +348,7 @@ class AppBook:
                 self.grants[grant.id] = replace(grant, starts_at=None, left=part.credits)
 
     def _drop_unneeded(self) -> None:
-        """Remove the grants that nothing is left of and that no open hold refers to."""
+        """Remove the grants that have no credits left and that no open hold refers to."""
         empty = [grant.id for grant in self.grants.values() if not grant.left]
         if not empty:
             return

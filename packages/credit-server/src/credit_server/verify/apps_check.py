@@ -1,4 +1,4 @@
-"""Check what belongs to apps and not to a user: totals, events of alerts, the directory."""
+"""Check the documents of apps, not of users: totals, events of alerts, the directory."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,8 @@ from credit_server.verify.span_check import Found, unreadable
 def check_apps(reader: Verification) -> Found:
     """Check all apps.
 
-    A total is compared with the sum of the balances in the accounts at the same snapshot. That
-    each of these balances is the sum of its history is checked user by user: see `span_check`.
+    A total is compared with the sum of the balances in the accounts at the same snapshot.
+    `span_check` checks that each of these balances is the sum of its history.
 
     Raises:
         StoreError: The store cannot be read.
@@ -46,7 +46,10 @@ def _totals(reader: Verification) -> Iterator[Finding]:
 def _events(reader: Verification) -> Iterator[Finding]:
     for batch in reader.events():
         events = [event for event in batch if isinstance(event, AlertEvent)]
-        yield from (unreadable(bad) for bad in batch if isinstance(bad, BadDocument))
+        # Not of the user: what is unreadable of a user is corrected with the user's account.
+        yield from (
+            unreadable(bad._replace(user_id=0)) for bad in batch if isinstance(bad, BadDocument)
+        )
         entries = reader.entries({event.transaction_id for event in events})
         for event in events:
             entry = entries.get(event.transaction_id)

@@ -14,8 +14,9 @@ from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
 from credit_server.store.repairing import open_repairing
 from credit_server.store.verification import open_verification, schema_drift
+from credit_server.verify.correction import Correction, Order, State
 from credit_server.verify.progress_file import ProgressFile
-from credit_server.verify.repair import Correction, Order, State, repairs
+from credit_server.verify.repair import repairs
 from credit_server.verify.report import EXIT_FINDINGS, EXIT_SOUND
 from credit_server.verify.run import Advance, Target, verify, verify_user
 from credit_server.verify.span_check import Found
@@ -25,7 +26,7 @@ from credit_server.verify.span_check import Found
 def opened(settings: StoreSettings) -> Iterator[Target]:
     """Yield the database that the settings name, or the one of the embedded mongod.
 
-    The mongod of a running server is used; without one, it runs for as long as the context lasts.
+    If a server runs, its mongod is used. Otherwise this starts one for the duration of the context.
 
     Raises:
         EmbeddedError: There is no database yet, or it cannot be started.
@@ -55,7 +56,7 @@ def run_verify(
         settings: Where the database is.
         jobs: How many processes check users.
         users: The users to check, and nothing else; empty: everything.
-        progress_path: The file that keeps the progress; None: none does.
+        progress_path: The file that keeps the progress; None to keep none.
 
     Raises:
         StoreError: The store cannot be read.
@@ -85,7 +86,7 @@ def _verified(target: Target, *, jobs: int, users: list[int], progress_path: Pat
 
 
 def _advance(stack: ExitStack, target: Target) -> Advance:
-    """Return what receives the progress: a bar at a terminal, and nothing elsewhere."""
+    """Return the receiver of the progress: a bar at a terminal, otherwise one that ignores it."""
     if not sys.stderr.isatty():
         return lambda _: None
     from credit_server.verify.progress import bar  # noqa: PLC0415 - see its first lines
@@ -107,16 +108,19 @@ def run_repair(
 
     Args:
         settings: Where the database is.
-        order: What the operator asked for.
+        order: The operator's options.
         jobs: How many processes check users.
         users: The users to correct, and nothing else; empty: everything.
         audit_path: The audit log; None: the ordinary log.
 
     Raises:
         StartError: The audit log cannot be opened.
-        StoreError: The store cannot be used. Corrections before the error are written.
+        StoreError: The store cannot be used, or its schema is that of another release.
+            Corrections before the error are written.
     """
     with opened(settings) as target:
+        with open_repairing(target.uri, target.database, target.timeout_seconds) as reader:
+            reader.require_schema()
         sink = ordinary_log
         if audit_path is not None:
             try:
@@ -128,7 +132,7 @@ def run_repair(
         found = _verified(target, jobs=jobs, users=users, progress_path=None)
         corrections = []
         with open_repairing(target.uri, target.database, target.timeout_seconds) as reader:
-            for correction in repairs(reader, found.findings, order):
+            for correction in repairs(reader, found, order):
                 corrections.append(correction)
                 if correction.state is State.DONE:
                     sink(_audit_line(correction, order))
@@ -150,7 +154,7 @@ def _audit_line(correction: Correction, order: Order) -> dict[str, str | int]:
 
 
 def repair_exit_code(corrections: list[Correction]) -> int:
-    """Return 0 if everything was corrected, and 1 if something is left."""
+    """Return 0 if everything was corrected, and 1 otherwise."""
     done = all(correction.state is State.DONE for correction in corrections)
     return EXIT_SOUND if done else EXIT_FINDINGS
 
@@ -163,7 +167,7 @@ def repair_json(corrections: list[Correction]) -> str:
 
 
 def repair_text(corrections: list[Correction]) -> str:
-    """Return a line for each action, and what to do next."""
+    """Return a line for each action, and a summary with the next step."""
     lines = []
     for each in corrections:
         place = f"user {each.user_id}" if each.user_id else "database"

@@ -1,4 +1,4 @@
-"""The checks of one entry that need no more than the entry and the one before it."""
+"""The checks of one entry that need only the entry and the previous one."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,12 +6,12 @@ from credit_models.ledger import Kind, Transaction
 
 from credit_server.verify.findings import Code
 
-# What is wrong: the kind of the finding, and a sentence with the values.
+# A fault: the kind of the finding, and a sentence with the values.
 Fault = tuple[Code, str]
 
 EntryCheck = Callable[[Transaction | None, Transaction], Iterator[Fault]]
-"""Yields what is wrong with an entry. The arguments are the user's previous entry, None before the
-first, and the entry."""
+"""Yields the faults of an entry. The arguments are the user's previous entry, None for the first
+one, and the entry."""
 
 # The kinds whose entries can have no effect: of a grant that has not started.
 _BEFORE_START = (Kind.VOID, Kind.REVOKE)
@@ -29,7 +29,7 @@ def is_repair(entry: Transaction) -> bool:
 def _effect(_: Transaction | None, entry: Transaction) -> Iterator[Fault]:
     delta = entry.details.delta
     if entry.kind is Kind.ADJUST:
-        # That of a rebuilt account has no effect.
+        # The ADJUST of a rebuilt account has no effect.
         is_mark = delta == 0 and is_repair(entry)
         sound = is_mark or (delta is not None and abs(delta) == entry.credits)
     else:
@@ -51,6 +51,6 @@ ENTRY_CHECKS: tuple[EntryCheck, ...] = (_effect, _allocations)
 
 
 def entry_faults(previous: Transaction | None, entry: Transaction) -> Iterator[Fault]:
-    """Yield what is wrong with an entry by all checks."""
+    """Run all checks on an entry, and yield its faults."""
     for check in ENTRY_CHECKS:
         yield from check(previous, entry)

@@ -15,7 +15,7 @@ _FORMAT = 1
 
 
 class ProgressUnusable(Exception):
-    """The file of the progress belongs to another database, or is no such file."""
+    """The progress file is invalid, or belongs to another database."""
 
 
 class ProgressFile:
@@ -61,7 +61,7 @@ class ProgressFile:
             self.done[Span(part["first"], part["end"])] = _found(part)
 
     def add(self, span: Span, found: Found) -> None:
-        """Note that a range was checked."""
+        """Record that a range was checked."""
         part = {"first": span.first, "end": span.end, **as_json(found)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n" * self._is_cut_off() + json.dumps(part) + "\n")
@@ -90,6 +90,7 @@ def as_json(found: Found) -> dict[str, object]:
         "entries": found.entries,
         "counts": {code.value: count for code, count in found.counts.items()},
         "findings": [finding_json(finding) for finding in found.findings],
+        "places": {code.value: sorted(places) for code, places in found.places.items()},
     }
 
 
@@ -105,4 +106,5 @@ def _found(part: Mapping[str, Any]) -> Found:
         entries=part["entries"],
         counts=Counter({Code(code): count for code, count in part["counts"].items()}),
         findings=[Finding(**{**each, "code": Code(each["code"])}) for each in part["findings"]],
+        places={Code(code): {(u, a) for u, a in places} for code, places in part["places"].items()},
     )

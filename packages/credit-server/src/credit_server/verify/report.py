@@ -1,4 +1,4 @@
-"""Report what a verification has found: as a table for people, and as JSON for programs."""
+"""Report the findings of a verification: as a table for people, and as JSON for programs."""
 
 import json
 
@@ -37,7 +37,7 @@ def as_json(found: Found) -> str:
 
 
 def as_text(found: Found) -> str:
-    """Return a table of the findings, what corrects each kind, and a line that sums them up."""
+    """Return a table of the findings, the remedy for each kind, and a summary line."""
     extent = f"{found.users:,} users, {found.entries:,} entries"
     total = sum(found.counts.values())
     if not total:

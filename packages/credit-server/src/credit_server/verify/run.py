@@ -13,8 +13,8 @@ from credit_server.verify.findings import Code, Finding
 from credit_server.verify.progress_file import ProgressFile
 from credit_server.verify.span_check import Found, check_span
 
-# The entries of a range. Its snapshot must last while they are read, which takes a second, and
-# what is lost by an interruption is at most one range of each process.
+# The entries of a range. Its snapshot must last while they are read, which takes a second. An
+# interruption loses at most one range of each process.
 SPAN_ENTRIES = 20_000
 
 Advance = Callable[[int], None]
@@ -49,9 +49,9 @@ def verify(
 
     Args:
         target: The database.
-        drift: What of its schema is not that of this release.
+        drift: How its schema differs from that of this release.
         jobs: How many processes check users, at least 1.
-        progress: Keeps what was checked; None: nothing does.
+        progress: Keeps the ranges that were checked; None to keep none.
         advance: Receives the progress.
         span_entries: About how many entries are checked at one snapshot.
 
@@ -110,7 +110,7 @@ def _spans(
 def _checked(
     reader: Verification, target: Target, spans: Iterator[Span], jobs: int
 ) -> Iterator[tuple[Span, Found]]:
-    """Check ranges, and yield each with its result as soon as it is there."""
+    """Check ranges, and yield each with its result as soon as it is checked."""
     if jobs == 1:
         for span in spans:
             yield span, check_span(reader, span)
@@ -143,7 +143,7 @@ def _processes(target: Target, jobs: int) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)
 
 
-# Of a process of the pool. Its connections are closed when the process ends.
+# The state of a process of the pool. Its connections are closed when the process ends.
 _opened = ExitStack()
 _readers: list[Verification] = []
 

@@ -1,4 +1,4 @@
-"""Check the users of one range: replay their histories, and compare what is stored with them."""
+"""Check the users of one range: replay their histories, and compare them with what is stored."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from credit_server.verify.findings import Code, Finding
 from credit_server.verify.transfers import Add, Transfers
 from credit_server.verify.user_book import UserBook
 
-# The findings of each kind that a range reports; the others are counted.
+# The findings of each kind that a range reports in full. More are only counted.
 SHOWN_MAX = 100
 
 
@@ -31,15 +31,18 @@ class Found:
         entries: How many entries were checked.
         counts: How many findings of each kind there are.
         findings: The first `SHOWN_MAX` of each kind.
+        places: The user and the app of every finding of each kind; 0: none. A repair uses these.
     """
 
     users: int = 0
     entries: int = 0
     counts: Counter[Code] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
+    places: dict[Code, set[tuple[int, int]]] = field(default_factory=dict)
 
     def add(self, finding: Finding) -> None:
         """Add a finding."""
+        self.places.setdefault(finding.code, set()).add((finding.user_id, finding.app_id))
         self.counts[finding.code] += 1
         if self.counts[finding.code] <= SHOWN_MAX:
             self.findings.append(finding)
@@ -54,6 +57,8 @@ class Found:
             if shown[finding.code] <= SHOWN_MAX:
                 self.findings.append(finding)
         self.counts += other.counts
+        for code, places in other.places.items():
+            self.places.setdefault(code, set()).update(places)
 
 
 def check_span(reader: Verification, span: Span) -> Found:
@@ -124,7 +129,7 @@ def replay(
     """Replay the history of a user, and compare its purchases.
 
     Args:
-        reader: Finds entries that are no longer kept.
+        reader: Finds entries that are no longer in memory.
         records: The user's documents.
         since: What `counted_since` returns for the user's account.
         add: Receives the findings about documents that cannot be read.
@@ -170,7 +175,7 @@ class _Purchases:
         return purchase
 
     def finish(self) -> None:
-        """Check what is left, and the refunds of all purchases."""
+        """Check the remaining purchases, and the refunds of all purchases."""
         while self._next is not None:
             self._unpaid(self._next)
             self._next = self._advance()

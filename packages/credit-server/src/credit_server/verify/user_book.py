@@ -1,4 +1,4 @@
-"""What the history of one user leaves, and what is wrong with the history itself."""
+"""Replay the history of one user, and find faults of the history itself."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -68,7 +68,7 @@ class UserBook:
         Args:
             user_id: The user.
             counted_since: For apps whose caps are counted: the `sequence` from which they are.
-            find: Finds entries that are no longer kept.
+            find: Finds entries that are no longer in memory.
         """
         self.user_id = user_id
         self.apps: dict[int, AppBook] = {}
@@ -84,12 +84,12 @@ class UserBook:
         self._find = find
         self._kept: dict[str, Transaction] = {}
         self._reversed: dict[str, int] = {}
-        # By the sequence at which the results of earlier entries must be reached.
+        # The results that entries record, by the sequence after which the state must equal them.
         self._results: dict[int, list[Transaction]] = {}
         self._sequence = 0
 
     def unreadable(self, sequence: int | None) -> None:
-        """Note an entry that cannot be read; its finding is the caller's."""
+        """Record that an entry cannot be read. The caller adds the finding."""
         self.is_whole = self.is_sound = False
         if sequence is not None:
             self._sequence = max(self._sequence, sequence)
@@ -114,7 +114,7 @@ class UserBook:
         self.last = entry
 
     def _replay(self, entry: Transaction) -> None:
-        """Apply an entry to the book of its app. Without the entries before it, nothing follows."""
+        """Apply an entry to the book of its app. No earlier entry may be missing."""
         book = self.apps.get(entry.app_id)
         if book is None:
             book = self.apps[entry.app_id] = AppBook(self._counted_since.get(entry.app_id))
@@ -130,7 +130,7 @@ class UserBook:
             self._kept[entry.id] = entry
 
     def _forgive(self, app_id: int) -> None:
-        """Drop what an ADJUST has corrected: it has the sum of the effects again."""
+        """Drop the findings that an ADJUST corrected: its balance is the sum of the effects."""
         self.findings = [
             each
             for each in self.findings
@@ -145,7 +145,7 @@ class UserBook:
         self.findings.append(finding)
 
     def missing_end(self, revision: int) -> None:
-        """Note that the account has more entries than the history, whose end is missing."""
+        """Add a finding: the account has more entries than the history, whose end is missing."""
         first = self._sequence + 1
         which = f"{first}" if first == revision else f"{first} to {revision}"
         self.add(Code.SEQUENCE_GAP, f"the entries {which} are missing", sequence=first)
@@ -173,14 +173,14 @@ class UserBook:
         head = self.heads.get(entry.app_id, GENESIS)
         if not entry.hash:
             if head or entry.previous_hash:
-                yield Code.CHAIN, "the entry has no hash, and the one before it has one"
+                yield Code.CHAIN, "the entry has no hash, but the previous one has one"
             return
         self.heads[entry.app_id] = entry.hash
-        # After a gap, the entry before is not known.
+        # After a gap, the previous entry is not known.
         if self.is_whole and entry.previous_hash != head:
-            yield Code.CHAIN, "previous_hash is not the hash of the entry before in the app"
+            yield Code.CHAIN, "previous_hash is not the hash of the previous entry in the app"
         if entry.hash != hash_of(entry, entry.previous_hash):
-            yield Code.CHAIN, "the hash is not that of the entry's fields"
+            yield Code.CHAIN, "the hash does not match the entry's fields"
 
     def _related(self, entry: Transaction) -> Transaction | None:
         if entry.kind not in _REFERS_TO:
@@ -244,7 +244,7 @@ class UserBook:
         return self.refunds.get(transaction_id, _NOT_REFUNDED)
 
     def finish(self) -> None:
-        """Check what entries record and the end of the history does not reach."""
+        """Check the results that entries record for a state after the end of the history."""
         if not self.is_whole:
             return
         for final, mains in self._results.items():
@@ -264,7 +264,7 @@ class UserBook:
 
 
 def purchase_faults(entry: Transaction, purchase: Purchase | None) -> Iterator[Fault]:
-    """Yield what differs between an entry and the purchase with its sequence."""
+    """Yield the differences between an entry and the purchase with its sequence."""
     if entry.kind is not Kind.USE:
         yield Code.PURCHASE_UNPAID, f"{entry.kind.name} has a purchase"
         return

@@ -1,4 +1,4 @@
-"""Hold what the rules of all calls share: the request, the account, the checks and the entries."""
+"""The state that the rules of all calls share: the request, account, checks and entries."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -60,7 +60,7 @@ class Decided:
 
 
 class Rejected(Exception):
-    """Ends a prediction."""
+    """Raised to end a prediction with a rejection."""
 
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused)
@@ -74,7 +74,7 @@ def reject(reason: str, **metadata: object) -> Rejected:
 
 
 class Decision:
-    """One request at one time, and what the rules of several calls share.
+    """One request at one time, and the helpers that the rules of several calls share.
 
     Attributes:
         request: The request.

@@ -83,14 +83,14 @@ def void(on: Decision) -> Entry:
         raise reject("GRANT_EMPTY", grant_id=request.grant_id)
     on.revision()
     later = lot.starts_at is not None
-    # What holds return to it expires at once, so it has ended.
+    # Credits that holds return to the grant expire at once, so the grant counts as ended.
     ended = replace(lot.terms, ends_at=on.now)
     on.app.lots[request.grant_id] = replace(lot, left=0, terms=ended, starts_at=None)
     on.book.note(on.user, request.grant_id, closed=True)
     facts = on.book.accounts[on.user].facts
     for id_, used in facts.items():
         if any(terms.id == request.grant_id for terms, _ in used.pieces):
-            # A refund of what it paid for finds it ended.
+            # A refund of a purchase that it paid for treats it as ended.
             facts[id_] = replace(used, pieces=_ended_pieces(used.pieces, ended))
     return on.write(
         TransactionType.VOID,

@@ -73,7 +73,7 @@ def capture(on: Decision) -> Entry:
         on.within_caps(excess)
     on.enough(excess)
     captured, rest = split(hold.pieces, price)
-    # The terms of a grant may have changed since it was held; it is live as long as it is.
+    # The terms of a grant may have changed since the hold. A held grant stays in the account.
     captured = tuple(
         (terms if terms.id == BASE else on.app.lots[terms.id].terms, credits_)
         for terms, credits_ in captured

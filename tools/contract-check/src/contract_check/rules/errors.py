@@ -84,8 +84,8 @@ def _never_sent(before: Image, after: Image, method: MethodDescriptor) -> set[st
 def _faults(image: Image, method: MethodDescriptor) -> set[str]:
     """Return the reasons of a call that are faults of the server.
 
-    Any call can end with such a status and without a reason, so an installed SDK handles it by the
-    status, and a reason changes nothing for it.
+    Any call can fail with such a status and without a reason. An installed SDK handles it by the
+    status, so a new reason is compatible.
     """
     enum = reasons_of(image, method)
     if enum is None:

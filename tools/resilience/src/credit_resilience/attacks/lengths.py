@@ -21,9 +21,9 @@ _LIMITS = ConnectionLimits()
 _HELD_BYTES_MAX = _WITHHELD_CONNECTIONS * (
     _LIMITS.request_bytes_max + _LIMITS.connection_window_bytes
 )
-# The memory of calls that were reset is free but not yet returned to the system: this may be as
-# much as is held. The allocator adds half of the sum. On a busy machine 62 MiB were measured where
-# 20 are held; without the limit, all 400 MiB of the messages would be.
+# The process frees the memory of reset calls, but may not yet return it to the system: up to as
+# much as the held memory. The allocator adds half of the sum. On a busy machine, 62 MiB were
+# measured with 20 MiB held. Without the limit, the server would hold all 400 MiB of the messages.
 _WITHHELD_GROWTH_BYTES_MAX = 4 * _HELD_BYTES_MAX
 
 

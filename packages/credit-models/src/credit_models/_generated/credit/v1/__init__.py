@@ -483,8 +483,8 @@ class ErrorReason(betterproto2.Enum):
     WEBHOOK_URL_NOT_ALLOWED = 52
     """
     FAILED_PRECONDITION. The operator of the server does not allow the URL of the webhook: it is not HTTPS,
-    or has a private address. The message of the status names the cause, and the setting with which the
-    operator can allow it. Nothing was changed.
+    or has a private address. The status message names the cause, and the setting that the operator
+    can use to allow the URL. Nothing was changed.
     """
 
     DEAD_LETTER_NOT_FOUND = 53
@@ -495,9 +495,11 @@ class ErrorReason(betterproto2.Enum):
 
     ALERT_EVENTS_EXPIRED = 54
     """
-    OUT_OF_RANGE. The server has removed events of the app after the `after_position`, because they were too
-    old. Metadata: `position`, up to which it has removed events. Nothing was changed. To read the events that
-    are kept, begin with the `after_position` 0, or continue after `position`.
+    OUT_OF_RANGE. The server cannot return all events of the app after the `after_position`. It has removed
+    some, because they were too old, or the `after_position` is greater than that of any event, because the
+    operator has restored an older backup. Metadata: `position`, up to which it has removed events, or the
+    greatest position. Nothing was changed. To read the events that are kept, begin with the `after_position`
+    0, or continue after `position`.
     """
 
     USER_NOT_FOUND = 58
@@ -522,8 +524,8 @@ class ErrorReason(betterproto2.Enum):
     DATA_UNREADABLE = 66
     """
     DATA_LOSS. Data that the request needs, such as the account of the user, is stored in a form that the
-    server cannot read. The operator must correct it. Other users are not affected. Nothing was changed, and
-    the same request fails again until then.
+    server cannot read. The operator must correct the data. Other users are not affected. Nothing was
+    changed, and a retry fails until the data is corrected.
     """
 
     @classmethod
@@ -918,8 +920,9 @@ class TransactionType(betterproto2.Enum):
 
     ADJUST = 15
     """
-    The balance was corrected (+ or -): `AdjustBalance`. Or the operator has rebuilt the account from its
-    transactions (0; `credits` are the difference of the stored balance, at least 1).
+    The balance was corrected by `AdjustBalance` (+ or -). Or the operator rebuilt the account from its
+    transactions (0): then `credits` is the difference between the stored and the rebuilt balance, at
+    least 1.
     """
 
     CAP = 16
@@ -1736,15 +1739,16 @@ class CreditTransaction(betterproto2.Message):
 
     previous_hash: "bytes" = betterproto2.field(22, betterproto2.TYPE_BYTES)
     """
-    The `hash` of the user's previous transaction in the app. Empty: this is the first transaction of the
-    user in the app that has a hash.
+    The `hash` of the user's previous transaction in the app. Empty if this is the user's first
+    transaction in the app that has a hash.
     """
 
     hash: "bytes" = betterproto2.field(23, betterproto2.TYPE_BYTES)
     """
     The hash of this transaction and, because it covers `previous_hash`, of all transactions of the user
-    in the app up to this one. Empty if the transaction was written before the user's transactions in the
-    app began to have hashes, such as by a server before 0.4.0. All later ones have a hash.
+    in the app up to this one. Empty if the transaction was written before hashes began for the user in
+    the app, for example by a server before 0.4.0. All transactions after the first one with a hash have
+    one too.
 
     The first byte is the version of the scheme: 1. The other 32 bytes are the SHA-256 of these bytes, one
     after another:
@@ -1754,15 +1758,15 @@ class CreditTransaction(betterproto2.Message):
       - string: the length of its UTF-8 in 4 bytes, then the UTF-8;
       - uint32, and the number of an enum value: 4 bytes;
       - uint64: 8 bytes; sint64: 8 bytes, two's complement;
-      - Timestamp: the byte 0 if it is unset. Else the byte 1, `seconds` in 8 bytes, two's complement,
-        and `nanos` in 4 bytes;
+      - Timestamp: the byte 0 if it is unset. Otherwise the byte 1, `seconds` in 8 bytes, two's
+        complement, and `nanos` in 4 bytes;
       - `allocations`: their number in 4 bytes, then the fields of each one, in the order of their
         numbers;
       - `metadata`: the number of pairs in 4 bytes, then the key and the value of each pair as strings,
         in the order of the UTF-8 of the keys, byte by byte.
 
-    The most significant byte of a number is the first. A scheme that covers other fields has another
-    version.
+    Numbers are big-endian: the most significant byte comes first. A scheme that covers other fields gets
+    a new version.
     """
 
 
@@ -4018,8 +4022,9 @@ class Receipt(betterproto2.Message):
 
     hash: "bytes" = betterproto2.field(17, betterproto2.TYPE_BYTES)
     """
-    The `hash` of that transaction. A caller that keeps it can prove later that a history does not contain
-    what was acknowledged. Empty if that transaction has no hash, and if the request was only validated.
+    The `hash` of that transaction. A caller that keeps it can later prove that a history was changed and
+    no longer contains the acknowledged transaction. Empty if the transaction has no hash, or if the
+    request was only validated.
     """
 
 
@@ -5572,7 +5577,9 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         misses no event. With `wait_seconds`, it receives each event soon and makes few calls.
 
         The server removes events after 30 days. If it has removed events of the app after `after_position`, it
-        rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice.
+        rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice. It also
+        rejects an `after_position` that is greater than the position of any event: the operator has restored an
+        older backup, or the position is of another server.
         """
 
         return await self._unary_unary(
@@ -6619,7 +6626,9 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         misses no event. With `wait_seconds`, it receives each event soon and makes few calls.
 
         The server removes events after 30 days. If it has removed events of the app after `after_position`, it
-        rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice.
+        rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice. It also
+        rejects an `after_position` that is greater than the position of any event: the operator has restored an
+        older backup, or the position is of another server.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
