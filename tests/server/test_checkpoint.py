@@ -31,6 +31,7 @@ from credit_testing.stores import FailingStore
 from pymongo import AsyncMongoClient
 
 from tests.client.checkpoints import Operator
+from tests.server.cancelled_connects import sockets_are_collected
 
 
 @pytest.fixture
@@ -96,6 +97,7 @@ async def test_the_checkpoint_of_an_app_without_users_is_empty(
     assert load_checkpoint(file, key=operator.public_key).heads == {}
 
 
+@sockets_are_collected
 async def test_an_embedded_database_is_read_with_and_without_its_server(
     operator: Operator, tmp_path: Path
 ) -> None:

@@ -20,6 +20,7 @@ from credit_testing.server import migrated
 from pymongo import MongoClient, ReadPreference
 from pymongo.database import Database
 
+from tests.server.cancelled_connects import sockets_are_collected
 from tests.server.store.old_schemas import make_schema
 from tests.server.verify.checking import check, contents
 from tests.server.verify.histories import LAST
@@ -111,6 +112,7 @@ def test_a_progress_of_another_database_is_rejected(tmp_path: Path) -> None:
         ProgressFile(path, "here/credit")
 
 
+@sockets_are_collected
 def test_a_progress_continues_on_the_same_collections_alone(
     mongod_uri: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
