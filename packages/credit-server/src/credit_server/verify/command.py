@@ -83,9 +83,13 @@ def _verified(target: Target, *, jobs: int, users: list[int], progress_path: Pat
     progress = None
     if progress_path is not None:
         progress = ProgressFile(progress_path, f"{hosts_of(target.uri)}/{target.database}")
-    drift = asyncio.run(
-        schema_drift(target.uri, database=target.database, timeout_seconds=target.timeout_seconds)
-    )
+    # The blocking driver connects first. The asynchronous one leaves a socket open if it is closed
+    # while it tries to reach a store.
+    seconds = target.timeout_seconds
+    with open_verification(target.uri, target.database, seconds):
+        drift = asyncio.run(
+            schema_drift(target.uri, database=target.database, timeout_seconds=seconds)
+        )
     with ExitStack() as stack:
         advance = _advance(stack, target)
         return verify(target, drift=drift, jobs=jobs, progress=progress, advance=advance)
