@@ -74,12 +74,15 @@ def _verified(target: Target, *, jobs: int, users: list[int], progress_path: Pat
             found.add_all(verify_user(target, user_id))
         return found
     progress = None
-    if progress_path is not None:
-        with open_verification(target.uri, target.database, target.timeout_seconds) as reader:
+    # The blocking driver connects first. The asynchronous one leaves a socket open if it is closed
+    # while it tries to reach a store.
+    seconds = target.timeout_seconds
+    with open_verification(target.uri, target.database, seconds) as reader:
+        if progress_path is not None:
             progress = ProgressFile(progress_path, reader.identity())
-    drift = asyncio.run(
-        schema_drift(target.uri, database=target.database, timeout_seconds=target.timeout_seconds)
-    )
+        drift = asyncio.run(
+            schema_drift(target.uri, database=target.database, timeout_seconds=seconds)
+        )
     with ExitStack() as stack:
         advance = _advance(stack, target)
         return verify(target, drift=drift, jobs=jobs, progress=progress, advance=advance)
