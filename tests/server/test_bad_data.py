@@ -323,6 +323,34 @@ async def test_a_list_with_any_kind_of_bad_entry_is_refused(
             collection.delete_many({"user_id": 305})
 
 
+@pytest.mark.parametrize(
+    ("changed", "query"),
+    [
+        ({"balance_after": Int64(2**40)}, {"sequence": 1}),
+        ({"balance_after": "10"}, {"sequence": 1}),
+        ({"created_at": "yesterday"}, {"at": AT + timedelta(days=1)}),
+        ({"effective_at": "2026", "created_at": AT + timedelta(days=2)}, {"at": AT}),
+        ({"sequence": "1"}, {"created_from": AT}),
+    ],
+)
+async def test_an_earlier_balance_that_needs_a_bad_entry_is_refused(
+    caller: WireCaller,
+    documents: Database[Document],
+    logged: Log,
+    changed: Document,
+    query: Document,
+) -> None:
+    documents["user_credits"].replace_one({"user_id": 306}, _account(306), upsert=True)
+    insert(documents["credit_transactions"], {**_entry(306), **changed})
+    call = "QueryTransactions" if "created_from" in query else "GetBalanceAt"
+    fields = {"user_id": 306, "sequence": None, **query}
+    if call == "QueryTransactions":
+        del fields["sequence"]
+    is_refused(await caller.call(call, request_of(call, **fields)))
+    is_reported_once(logged)
+    documents["credit_transactions"].delete_many({"user_id": 306})
+
+
 async def test_a_bad_entry_ends_the_watches_of_its_user_and_its_app_alone(
     caller: WireCaller, documents: Database[Document]
 ) -> None:

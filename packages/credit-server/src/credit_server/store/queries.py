@@ -12,6 +12,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from credit_models.ledger import UINT32_MAX
 from pymongo import ASCENDING, DESCENDING
 from pymongo.read_concern import ReadConcern
 
@@ -40,7 +41,7 @@ from credit_server.store.history import (
     milliseconds_up,
 )
 from credit_server.store.port import AppKey, StoreUnavailable
-from credit_server.store.rows import transaction_row
+from credit_server.store.rows import milliseconds_of, number_of, transaction_row
 from credit_server.store.sources import QueryT, Scan, Source, object_id
 from credit_server.store.summaries import pipeline, summary_row
 
@@ -53,12 +54,14 @@ LISTED: CodecOptions[Document] = CodecOptions(
 )
 
 # The fields that `balance_at` reads.
-_BALANCE = {"_id": False, "sequence": True, "balance_after": True, "effective_at": True}
+_BALANCE = {"sequence": True, "balance_after": True, "effective_at": True}
 
 # The number of positions that one command of the search for a time reads. A million transactions
 # take four commands.
 _PROBES = 64
 
+
+_SEQUENCE_MAX = 2**63 - 1
 
 # Right after a change of primary, a read can miss what an earlier read has returned.
 STALE_READ = "reads do not return the committed transactions yet"
@@ -368,12 +371,12 @@ class _UserReader(Generic[RowT]):
     async def _next_sequence(self, user_id: int) -> int:
         latest = await self._transactions.find_one(
             {"user_id": user_id},
-            {"_id": False, "sequence": True},
+            {"sequence": True},
             sort=[("sequence", DESCENDING)],
             hint=schema.BY_SEQUENCE,
             session=self.session,
         )
-        return 1 + (0 if latest is None else int(latest["sequence"]))
+        return 1 + (0 if latest is None else number_of(latest, "sequence", _SEQUENCE_MAX))
 
     async def _first_at(self, user_id: int, moment: datetime | None, low: int, high: int) -> int:
         """Return the sequence of a user's first entry at a time or later.
@@ -394,13 +397,13 @@ class _UserReader(Generic[RowT]):
             probes = list(range(low, high, max(1, (high - low) // _PROBES)))
             cursor = self._transactions.find(
                 {"user_id": user_id, "sequence": {"$in": probes}},
-                {"_id": False, "sequence": True, "created_at": True},
+                {"sequence": True, "created_at": True},
                 session=self.session,
             )
             cursor = cursor.hint(schema.BY_SEQUENCE).sort("sequence", ASCENDING)
             # Without a batch size, more than 101 documents would take another command.
             found = await cursor.batch_size(len(probes) + 1).to_list(None)
-            later = [each for each in found if int(each["created_at"]) >= milliseconds]
+            later = [each for each in found if milliseconds_of(each, "created_at") >= milliseconds]
             high = later[0]["sequence"] if later else high
             low = 1 + max((probe for probe in probes if probe < high), default=low - 1)
         return low
@@ -408,15 +411,16 @@ class _UserReader(Generic[RowT]):
 
 def _took_effect(entry: Document, at: datetime) -> bool:
     """Return whether an entry that was created after a time took effect until then."""
-    return "effective_at" in entry and int(entry["effective_at"]) < milliseconds_up(
-        at + timedelta(microseconds=1)
-    )
+    until = milliseconds_up(at + timedelta(microseconds=1))
+    return "effective_at" in entry and milliseconds_of(entry, "effective_at") < until
 
 
 def _balance_of(entries: Sequence[Document], *, is_latest: bool) -> BalanceAt:
     if not entries:
         return BalanceAt(0, 0, is_latest)
-    return BalanceAt(entries[-1]["sequence"], entries[-1]["balance_after"], is_latest)
+    last = entries[-1]
+    balance = number_of(last, "balance_after", UINT32_MAX)
+    return BalanceAt(number_of(last, "sequence", _SEQUENCE_MAX), balance, is_latest)
 
 
 class _AppReader(Generic[RowT]):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
-from credit_models.ledger import Kind
+from credit_models.ledger import UINT32_MAX, Kind
 
 from credit_server.store.errors import report
 from credit_server.store.history import PurchaseRow, RowDetails, TransactionRow
@@ -42,6 +42,31 @@ def transaction_row(document: Raw) -> TransactionRow:
         return _transaction_row(document)
     except _MALFORMED as error:
         raise _unreadable("transaction", document, error) from error
+
+
+def number_of(document: Raw, name: str, most: int) -> int:
+    """Return a number of a transaction's document, of which only some fields were read.
+
+    Args:
+        document: The document.
+        name: The name of the field.
+        most: The greatest value that it can have; the least one is `-UINT32_MAX`.
+
+    Raises:
+        Unreadable: The field is no such number.
+    """
+    value = document.get(name)
+    if isinstance(value, int) and -UINT32_MAX <= value <= most:
+        return value
+    raise _unreadable("transaction", document, ValueError(name))
+
+
+def milliseconds_of(document: Raw, name: str) -> int:
+    """Return a time of a transaction's document, in milliseconds since 1970; see `number_of`."""
+    moment = document.get(name)
+    if isinstance(moment, DatetimeMS):
+        return int(moment)
+    raise _unreadable("transaction", document, TypeError(name))
 
 
 def _check_numbers(document: Raw, names: tuple[str, ...]) -> None:
