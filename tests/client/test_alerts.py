@@ -173,6 +173,9 @@ async def test_a_watch_goes_on_after_the_position_of_each_answer(
     class Service(FakeAlerts):
         asked: ClassVar[list[int]] = []
 
+        def __len__(self) -> int:
+            return 1000
+
         def page(self, request: ListAlertEventsRequest) -> ListAlertEventsResponse:
             self.asked.append(request.after_position)
             return ListAlertEventsResponse(position=request.after_position + 7)

@@ -96,8 +96,9 @@ async def test_a_history_that_misses_the_revision_is_not_returned(
 ) -> None:
     """Right after a change of primary, the history can be older than the account."""
     del store._tables.sequences[7, 2]
-    also = {"include_settled": True} if call == "ListHolds" else {}
-    answer = await read(caller, call, min_revision=2, **also)
+    also: dict[str, dict[str, Any]]
+    also = {"ListHolds": {"include_settled": True}, "GetBalanceAt": {"sequence": 2}}
+    answer = await read(caller, call, min_revision=2, **also.get(call, {}))
     assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
 
 
