@@ -360,11 +360,13 @@ def _totals() -> list[Stage]:
 
 
 def _without(collection: str, name: str) -> list[Stage]:
-    """Return documents without a partner in a collection."""
-    return [
-        _join(collection, name, name, "joined"),
-        {"$match": {"joined": []}},
-    ]
+    """Return documents without a partner in a collection.
+
+    One partner is enough: all entries of a long history would exceed the size of a document.
+    """
+    join = _join(collection, name, name, "joined")
+    join["$lookup"]["pipeline"] = [{"$limit": 1}, {"$project": {"_id": 1}}]
+    return [join, {"$match": {"joined": []}}]
 
 
 def _join(collection: str, local: str, foreign: str, name: str) -> Stage:

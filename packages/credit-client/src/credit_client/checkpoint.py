@@ -109,5 +109,5 @@ def _checked(note: str, key: "Ed25519PublicKey") -> Stated:
     try:
         key.verify(signature, stated.text.encode())
     except InvalidSignature:
-        raise CheckpointInvalid("it was not signed with the key") from None
+        raise CheckpointInvalid("its signature is not valid: it was changed afterwards") from None
     return stated
