@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from credit_models.ledger import (
+    Accepted,
     AdjustBalance,
     Caps,
     CaptureHold,
@@ -68,7 +69,8 @@ def every_kind() -> Ledger:
     ledger.do(SetAlert, credits=100, direction=Direction.FALLS_BELOW)
     ledger.wait(hours=3)
     settle = ledger.outcome(Settle)
-    ledger.write(settle)  # type: ignore[arg-type]  # something is due
+    assert isinstance(settle, Accepted)
+    ledger.write(settle)
     ledger.do(AdjustBalance, delta=-ledger.balance, note="A dispute")
     assert {entry.kind for entry in ledger.entries[7] if entry.app_id == 1} == set(Kind) - {
         Kind.TRANSFER_IN

@@ -1,4 +1,4 @@
-"""Whoever changes a history in the database is found out by a reader of the service's lists."""
+"""A reader of the lists detects each change of a history in the database."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,7 +20,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 
 from tests.models.ledger.every_kind import every_kind
 
-# What the server keeps for itself: the contract does not show it, so that nobody could check it.
+# Stored fields that the contract does not show, so that no reader can check them.
 PRIVATE = {
     "related_total",
     "released",

@@ -15,6 +15,7 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from credit_models.ledger import Account, ReportKey, Transaction
@@ -253,11 +254,11 @@ class Connection:
 
     # Any: rows of either list.
     async def _pages(
-        self, page: Callable[[Node, int], Coroutine[Any, Any, Sequence[Any]]], last: int
+        self, page: Callable[..., Coroutine[Any, Any, Sequence[Any]]], last: int
     ) -> AsyncIterator[Sequence[Any]]:
         full = True
         while full:
-            rows = await self.read(lambda node, last=last: page(node, last))  # type: ignore[misc]
+            rows = await self.read(partial(page, last=last))
             full = len(rows) == PAGE_SIZE
             if rows:
                 last = rows[-1].sequence

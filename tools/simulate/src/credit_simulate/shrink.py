@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from credit_simulate.plan import Step
 from credit_simulate.run import Run, run
 
 _Item = TypeVar("_Item")
@@ -34,11 +35,10 @@ class Shrinker:
         self._reduce(self._best.steps, lambda steps: (steps, self._withheld))
         return self._best
 
-    # Any: steps of a plan.
     def _reduce(
         self,
         items: Sequence[_Item],
-        arguments: Callable[[Sequence[_Item]], tuple[Sequence[object], Sequence[int]]],
+        arguments: Callable[[Sequence[_Item]], tuple[Sequence[Step], Sequence[int]]],
     ) -> Sequence[_Item]:
         """Drop as many items as possible; first halves, then smaller and smaller parts."""
         size = len(items) // 2
@@ -53,12 +53,11 @@ class Shrinker:
             size //= 2
         return items
 
-    # Any: steps of a plan.
-    def _fails(self, steps: Sequence[object], withheld: Sequence[int]) -> bool:
+    def _fails(self, steps: Sequence[Step], withheld: Sequence[int]) -> bool:
         if self.tries == _TRIES_MAX:
             return False
         self.tries += 1
-        smaller = run(self._best.seed, steps, withheld=withheld)  # type: ignore[arg-type]
+        smaller = run(self._best.seed, steps, withheld=withheld)
         if smaller.findings:
             self._best = smaller
         return bool(smaller.findings)

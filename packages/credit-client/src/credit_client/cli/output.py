@@ -126,7 +126,7 @@ def show(record: Record, output: Format, *, utc: bool = False) -> None:
 def show_receipt(receipt: Receipt, output: Format) -> None:
     """Write the receipt of a write, in a table with the balance before the one after it.
 
-    The table leaves out the hash, because nobody compares hashes by eye.
+    The table leaves out the hash, because people do not compare hashes by eye.
     """
     record = dict(record_of(receipt))
     if output is Format.TABLE:

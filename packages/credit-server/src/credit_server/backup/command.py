@@ -114,9 +114,9 @@ def _progress(
     """
     if not sys.stderr.isatty():
         return nullcontext(_tenths(work, documents) if logged else lambda _: None)
-    from credit_server.backup.progress import bar  # noqa: PLC0415 - see its first lines
+    from credit_server.progress import bar  # noqa: PLC0415 - see its first lines
 
-    return bar(work, documents)
+    return bar(documents, "documents", work=work)
 
 
 def _tenths(work: str, documents: int) -> Advance:

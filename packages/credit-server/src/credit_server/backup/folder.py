@@ -14,7 +14,7 @@ from credit_server.store.exporting import CHANGING, HISTORY, SECRET
 
 MARKER = "export.lock"
 """The file that an export creates before all others, locks while it runs, and removes at its end.
-Without it and without a manifest, chunks are those of somebody else."""
+Without it and without a manifest, chunks belong to another backup."""
 
 _COLLECTIONS = "|".join(CHANGING + SECRET + HISTORY)
 _CHUNK = re.compile(rf"(?:{_COLLECTIONS})-[0-9]{{6,}}{re.escape(SUFFIX)}(?:\.part)?")

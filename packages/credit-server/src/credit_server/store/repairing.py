@@ -14,7 +14,6 @@ from credit_models.ledger import (
     Purchase,
     Transaction,
 )
-from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
@@ -23,10 +22,9 @@ from pymongo.write_concern import WriteConcern
 from credit_server.store import schema
 from credit_server.store.alert_documents import event_bson
 from credit_server.store.app_documents import AppPolicyDocument
-from credit_server.store.driver import Document
 from credit_server.store.errors import all_translated
 from credit_server.store.port import Conflict, StoreMisconfigured
-from credit_server.store.verification import Verification
+from credit_server.store.verification import Verification, open_client
 from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
 
 # The counter shard that corrections of totals are added to.
@@ -42,15 +40,9 @@ def open_repairing(uri: str, database: str, timeout_seconds: float) -> "Iterator
     Raises:
         StoreError: The store cannot be reached, or rejects a command.
     """
-    with all_translated():
-        client: MongoClient[Document] = MongoClient(
-            uri,
-            appname="credit-server repair",
-            tz_aware=True,
-            serverSelectionTimeoutMS=int(timeout_seconds * 1000),
-        )
-        with client:
-            yield Repairing(client, database)
+    name = "credit-server repair"
+    with open_client(uri, name=name, timeout_seconds=timeout_seconds) as client:
+        yield Repairing(client, database)
 
 
 class Repairing(Verification):

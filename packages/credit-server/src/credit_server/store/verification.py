@@ -113,8 +113,15 @@ async def schema_drift(uri: str, *, database: str, timeout_seconds: float) -> li
 
 
 @contextmanager
-def open_verification(uri: str, database: str, timeout_seconds: float) -> "Iterator[Verification]":
-    """Connect to a database, to read all of it.
+def open_client(
+    uri: str, *, name: str, timeout_seconds: float
+) -> "Iterator[MongoClient[Document]]":
+    """Connect to a store, and translate the errors of what is done with the client.
+
+    Args:
+        uri: The connection string.
+        name: The name that the store's log shows.
+        timeout_seconds: How long to look for a server.
 
     Raises:
         StoreError: The store cannot be reached, or rejects a command.
@@ -122,12 +129,24 @@ def open_verification(uri: str, database: str, timeout_seconds: float) -> "Itera
     with all_translated():
         client: MongoClient[Document] = MongoClient(
             uri,
-            appname="credit-server verify",
+            appname=name,
             tz_aware=True,
             serverSelectionTimeoutMS=int(timeout_seconds * 1000),
         )
         with client:
-            yield Verification(client, database)
+            yield client
+
+
+@contextmanager
+def open_verification(uri: str, database: str, timeout_seconds: float) -> "Iterator[Verification]":
+    """Connect to a database, to read all of it.
+
+    Raises:
+        StoreError: The store cannot be reached, or rejects a command.
+    """
+    name = "credit-server verify"
+    with open_client(uri, name=name, timeout_seconds=timeout_seconds) as client:
+        yield Verification(client, database)
 
 
 class Verification:
@@ -439,8 +458,7 @@ def _bad(collection: str, document: Document, error: ValidationError) -> BadDocu
 
 
 def _number(value: object) -> int:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return int(value) if is_number else 0  # type: ignore[call-overload] # it is a number
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def _by_app(found: Iterable[Mapping[str, Any]]) -> dict[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from credit_models.ledger import Account, AppAccount, Grant, Hold
+from credit_models.ledger import Account, AppAccount, Caps, Grant, Hold
 
 from credit_server.verify.entry_checks import Fault
 from credit_server.verify.findings import Code
@@ -175,6 +175,6 @@ def _or_none(value: object) -> str:
     return "absent" if value is None else str(value)
 
 
-def _shown(caps: object) -> str:
-    each = [f"{f.name} {v}" for f in fields(caps) if (v := getattr(caps, f.name)) is not None]  # type: ignore[arg-type] # a dataclass
+def _shown(caps: Caps) -> str:
+    each = [f"{f.name} {v}" for f in fields(caps) if (v := getattr(caps, f.name)) is not None]
     return ", ".join(each) or "absent"

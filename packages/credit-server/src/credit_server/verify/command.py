@@ -92,11 +92,11 @@ def _advance(stack: ExitStack, target: Target) -> Advance:
     """Return the receiver of the progress: a bar at a terminal, otherwise one that ignores it."""
     if not sys.stderr.isatty():
         return lambda _: None
-    from credit_server.verify.progress import bar  # noqa: PLC0415 - see its first lines
+    from credit_server.progress import bar  # noqa: PLC0415 - see its first lines
 
     with open_verification(target.uri, target.database, target.timeout_seconds) as reader:
         entries = reader.estimated_entries()
-    return stack.enter_context(bar(entries))
+    return stack.enter_context(bar(entries, "entries"))
 
 
 def run_repair(

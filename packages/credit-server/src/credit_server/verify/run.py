@@ -62,8 +62,8 @@ def verify(
     for sentence in drift:
         found.add(Finding(code=Code.SCHEMA, found=sentence))
     with open_verification(target.uri, target.database, target.timeout_seconds) as reader:
-        for span in progress.done if progress else ():
-            found.add_all(progress.done[span])  # type: ignore[union-attr] # there is progress
+        for done in progress.done.values() if progress else ():
+            found.add_all(done)
         advance(found.entries)
         spans = _spans(reader, progress, span_entries)
         for span, part in _checked(reader, target, spans, jobs):

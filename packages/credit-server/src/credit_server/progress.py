@@ -1,27 +1,26 @@
-"""Show the progress of an export or import on standard error.
+"""Show the progress of a command on standard error.
 
 Import this module only if standard error is a terminal: rich takes 0.1 s of CPU to load.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from credit_server.backup.export import Advance
-
 
 @contextmanager
-def bar(work: str, documents: int) -> Iterator[Advance]:
-    """Show how many documents were processed.
+def bar(total: int, noun: str, *, work: str = "") -> Iterator[Callable[[int], None]]:
+    """Show how many of some things were processed; yield the receiver of each further number.
 
     Args:
+        total: The approximate number of all.
+        noun: What is counted, such as "documents".
         work: The name of the work, such as "exporting".
-        documents: The approximate number of documents.
     """
     columns = (
-        TextColumn("{task.description}: {task.completed:,} of about {task.total:,} documents"),
+        TextColumn(f"{work and work + ': '}{{task.completed:,}} of about {{task.total:,}} {noun}"),
         BarColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -34,5 +33,5 @@ def bar(work: str, documents: int) -> Iterator[Advance]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as progress:
-        task = progress.add_task(work, total=max(1, documents))
+        task = progress.add_task(work, total=max(1, total))
         yield lambda count: progress.advance(task, count)
