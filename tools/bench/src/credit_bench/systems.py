@@ -26,6 +26,7 @@ SERVICES = (
     System.OURS_H2,
     System.OURS_WORKERS,
     System.OURS_UNINDEXED,
+    System.OURS_UNHASHED,
     System.EARLIER,
     System.PEER,
     System.PEER_WORKERS,
@@ -186,6 +187,8 @@ def _command(
     variables = _store(uri, database)
     if system is System.OURS_H2:
         variables["CREDIT_HTTP2"] = "h2"
+    if system is System.OURS_UNHASHED:
+        variables["CREDIT_BEGIN_HASH_CHAINS"] = "false"
     if system is System.OURS_WORKERS:
         command += ["--workers", str(variants.workers)]
     return command, variables

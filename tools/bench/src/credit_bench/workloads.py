@@ -13,6 +13,7 @@ class System(StrEnum):
     OURS_H2 = "ours on h2"
     OURS_WORKERS = "ours, workers"
     OURS_UNINDEXED = "ours without the index by time"
+    OURS_UNHASHED = "ours without hashes"
     EARLIER = "earlier release"
     PEER = "peer"
     PEER_WORKERS = "peer, processes"
@@ -239,7 +240,7 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     Workload(
         group="history",
-        systems=(System.OURS, System.OURS_UNINDEXED),
+        systems=(System.OURS, System.OURS_UNINDEXED, System.OURS_UNHASHED),
         callers=128,
         ledger=USERS_FEW,
     ),
