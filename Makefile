@@ -59,7 +59,7 @@ $(VENV)/typescript/.installed: $(VENV)/.installed tests/typescript/package-lock.
 install: $(VENV)/.installed $(VENV)/typescript/.installed ## Make .venv with everything that is needed, from the locks.
 
 .PHONY: lock
-lock: ## Resolve the dependencies anew into requirements.lock.
+lock: ## Resolve the dependencies again, into requirements.lock.
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==$(UV_VERSION); }
 	@$(COMPILE) --upgrade --output-file requirements.lock
 
@@ -107,7 +107,7 @@ lint: install ## Check format, style, types and the direction of imports.
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
-format: install ## Format the code and the contract, and mend what can be mended.
+format: install ## Format the code and the contract, and fix what can be fixed.
 	@$(BIN)/ruff check --fix --quiet $(SOURCES) || true
 	@$(BIN)/ruff format --quiet $(SOURCES)
 	@$(BIN)/buf format -w contracts

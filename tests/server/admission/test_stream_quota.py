@@ -192,10 +192,10 @@ async def test_a_client_without_an_open_call_gets_smaller_quotas_but_no_larger_o
     async with serving() as served, Connection.connect(served.port) as wire:
         await wire.in_order()
         (member,) = served.server._protocols
-        for ration in (5, 9, 3, 9):
-            member.limit_streams(ration)
+        for quota in (5, 9, 3, 9):
+            member.limit_streams(quota)
             await wire.in_order()
-            assert allowed(wire) <= min(ration, 5)
+            assert allowed(wire) <= min(quota, 5)
         assert allowed(wire) == 3
         _, unfinished = wire.begin(call_headers(SERVICE + "AddCredits"), end=False)
         await wire.in_order()
