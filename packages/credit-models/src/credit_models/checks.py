@@ -104,9 +104,7 @@ def _integer_check(minimum: int | None, maximum: int | None) -> Check:
     return check
 
 
-def _sizes_check(
-    size_min: int | None, size_max: int | None, unit: str, *further: Check
-) -> Check:
+def _sizes_check(size_min: int | None, size_max: int | None, unit: str, *further: Check) -> Check:
     if size_min is None and size_max is None and not further:
         return lambda _value: None
     least = size_min or 0

@@ -26,9 +26,8 @@ from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
-from credit_server.api.commands import Commands, validate
+from credit_server.api.commands import Commands, Writes, validate
 from credit_server.api.reads import Reads
-from credit_server.api.writes import Writes
 from credit_server.commit import Committer
 from credit_server.grpc.call import Call
 from credit_server.store.port import Store

@@ -12,7 +12,7 @@ from typing import Any
 from credit_models.ledger import GENESIS, Command, Receipt, Refusal
 
 from credit_server.admission.decision import Decision
-from credit_server.admission.shed_ratio import ShedRatio
+from credit_server.admission.load import ShedRatio
 from credit_server.commit.atomic import AtomicBatch
 from credit_server.commit.batch import BatchWriter
 from credit_server.commit.clock import Clock
