@@ -1,9 +1,10 @@
 """Print the path of one `UseCredits` through the code: the modules and functions that it enters.
 
 Run it as `.venv/bin/python tools/call_path.py`; `--functions` lists the functions in the order of
-entry. The SDK, the server and the embedded mongod are the real ones, in this process. The call is
-made several times after a warm-up, and the shortest path counts, so that timers of the server do
-not.
+entry. Constructors, properties and the methods of observers that are off count too; what
+`dataclasses` generates does not. The SDK, the server and the embedded mongod are the real ones, in
+this process. The call is made several times after a warm-up, and the shortest path counts, so that
+timers of the server do not.
 """
 
 import argparse
@@ -132,11 +133,17 @@ async def shortest_path() -> list[Function]:
     return min(paths, key=len)
 
 
+def _layer(module: str) -> str:
+    """Return the layer of a module: its package, or the folder in the package."""
+    parts = module.split(".")
+    return parts[0] if len(parts) < 3 else f"  {parts[1]}"
+
+
 def _summary(name: str, path: list[Function]) -> str:
     modules = [module for module, _ in path]
     changes = sum(one != other for one, other in itertools.pairwise(modules))
     return (
-        f"{name:14} {len(set(modules)):4} modules {len(set(path)):4} functions"
+        f"{name:16} {len(set(modules)):4} modules {len(set(path)):4} functions"
         f" {len(path):4} calls {changes:4} changes of module"
     )
 
@@ -155,6 +162,11 @@ def main() -> None:
     for package in PACKAGES:
         part = [entry for entry in path if entry[0].partition(".")[0] == package]
         print(_summary(package, part))  # noqa: T201
+        for layer in dict.fromkeys(_layer(module) for module, _ in part):
+            if layer != package:
+                print(  # noqa: T201
+                    _summary(layer, [entry for entry in part if _layer(entry[0]) == layer])
+                )
 
 
 if __name__ == "__main__":

@@ -80,6 +80,6 @@ async def opened(client: CreditClient) -> None:
     assert isinstance(transport, GrpcTransport)
     streams = transport._streams
     assert streams is not None
-    channel = next(iter(transport._pool._under_way))
+    channel = next(iter(transport._pool.under_way))
     streams.open(channel, {})
     await streams._streams[channel].answered.wait()

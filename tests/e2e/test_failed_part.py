@@ -18,9 +18,7 @@ FAILED = "a part of the server has failed"
 async def test_a_failed_shard_ends_the_server_and_every_call_is_answered(
     tmp_path: Path, store_options: list[str]
 ) -> None:
-    environment = with_bug(
-        tmp_path, "credit_server.admission.latency_estimate", "LatencyEstimate.end"
-    )
+    environment = with_bug(tmp_path, "credit_server.admission.load", "LatencyEstimate.end")
     async with (
         running_server(
             tmp_path, *store_options, "--log-format", "json", environment=environment

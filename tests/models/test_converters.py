@@ -177,10 +177,10 @@ def test_bytes_are_rejected_exactly_if_google_rejects_them_or_an_integer_does_no
         try:
             message = converters.decode(everything.ours(name), bytes(bent))
         except WireError as error:
-            if error.violations:
+            # A Timestamp or Duration has violations too, and all of its integers may fit.
+            if "Timestamp" not in str(error) and "Duration" not in str(error):
+                assert error.violations  # noqa: PT017
                 assert misfits(google.DESCRIPTOR, bytes(bent))
-            else:
-                assert "Timestamp" in str(error) or "Duration" in str(error)  # noqa: PT017
             return
         expected.DiscardUnknownFields()
         truncate_nanoseconds(expected)

@@ -11,7 +11,7 @@ import pytest
 from credit_models import CreditRequest
 from credit_models.ledger import Add
 from credit_server import app
-from credit_server.admission.controller import LoopLag
+from credit_server.admission.load import LoopLag
 from credit_server.admission.stream_quota import StreamQuota
 from credit_server.commit import Committer, Stopping
 from credit_server.commit.shard import Shard
@@ -95,7 +95,7 @@ def _break_lag(running: Running) -> None:
     running.break_method(LoopLag, "_beat")
     lag = running.made[GrpcServer]._admission._lag
     lag._due = None
-    lag.watch()
+    lag.measure()
 
 
 def _break_mongod(running: Running) -> None:

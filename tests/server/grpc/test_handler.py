@@ -20,6 +20,7 @@ from credit_testing.frames import ErrorCode
 from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore, HeldStore
 from grpclib.const import Status
+from grpclib.protocol import Peer
 
 from tests.server.requests import request_of
 from tests.server.serving import Serving, is_served, serving
@@ -469,9 +470,7 @@ async def test_a_call_is_answered_even_if_its_observer_fails(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Blind(Unobserved):
-        def started(
-            self, path: str, metadata: Mapping[str, str], peer: tuple[str, int] | None
-        ) -> Unobserved:
+        def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> Unobserved:
             raise ZeroDivisionError
 
     monkeypatch.setattr(served.server._serving, "observer", Blind())

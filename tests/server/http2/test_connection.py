@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from credit_models import CreditRequest, Empty, UserId
@@ -15,7 +15,7 @@ from credit_server.grpc import server as server_module
 from credit_server.http2.connection import ServerProtocol, _limit_unsent
 from credit_server.http2.connections import Closing
 from credit_server.http2.limits import ConnectionLimits
-from credit_server.http2.stream import server_stream
+from credit_server.http2.stream import ServerStream
 from credit_testing.calls import SERVICE, call_frames, call_headers, framed
 from credit_testing.certificates import private_key, private_pem, self_signed
 from credit_testing.frames import (
@@ -304,7 +304,7 @@ async def test_a_list_waits_as_long_as_its_client_takes_another() -> None:
         second = reader.begin(call_headers(LIST), USER)[1]
         await reader.in_order()
         (member,) = members(served)
-        waiting = server_stream(member.processor.streams[stream_id + 2])
+        waiting = cast(ServerStream, member.processor.streams[stream_id + 2])
         waiting.waiting_since = member.connection.progressed_at = -limits.stalled_seconds
         reader.grow(stream_id, 1)
         await reader.in_order()

@@ -1,7 +1,6 @@
 """The transport that speaks gRPC: attempts on the connections of a pool."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from functools import partial
 
 from credit_models.http2_engine import Engine
 from grpclib.client import Channel
@@ -105,41 +104,20 @@ class GrpcTransport:
     ) -> Answer[ReplyT]:
         """See `Transport.unary`."""
         channel = await self._pool.take()
-        alone = partial(
-            self._alone,
-            method,
-            request,
-            request_id=request_id,
-            timeout_seconds=timeout_seconds,
-            metadata=metadata,
-            sending=sending,
-        )
         shared = None if self._streams is None else self._streams.find(channel, request, metadata)
-        if shared is None:
-            return await alone(channel)
-        try:
-            receipt = await shared(sending)
-        finally:
-            self._pool.give_back(channel)
-        if receipt is None:
-            return await alone(await self._pool.take())
-        return Answer(reply=method.reply_type(), receipt=receipt)
-
-    async def _alone(
-        self,
-        method: Method[RequestT, ReplyT],
-        request: RequestT,
-        channel: Channel,
-        *,
-        request_id: str,
-        timeout_seconds: float,
-        metadata: Mapping[str, str],
-        sending: Callable[[], None],
-    ) -> Answer[ReplyT]:
-        async with self._attempt(
+        if shared is not None:
+            try:
+                shared_receipt = await shared(sending)
+            finally:
+                self._pool.give_back(channel)
+            if shared_receipt is not None:
+                return Answer(reply=method.reply_type(), receipt=shared_receipt)
+            channel = await self._pool.take()
+        async with CallStream(
             channel,
             method,
             Cardinality.UNARY_UNARY,
+            pool=self._pool,
             request_id=request_id,
             timeout_seconds=timeout_seconds,
             metadata=metadata,
@@ -164,10 +142,11 @@ class GrpcTransport:
         metadata: Mapping[str, str],
     ) -> AsyncGenerator[ReplyT, None]:
         """See `Transport.stream`. No time limit is sent to the server: the reader sets the pace."""
-        async with self._attempt(
+        async with CallStream(
             await self._pool.take(),
             method,
             Cardinality.UNARY_STREAM,
+            pool=self._pool,
             request_id=request_id,
             timeout_seconds=None,
             metadata=metadata,
@@ -184,23 +163,3 @@ class GrpcTransport:
         if self._streams is not None:
             await self._streams.close()
         await self._pool.close()
-
-    def _attempt(
-        self,
-        channel: Channel,
-        method: Method[RequestT, ReplyT],
-        cardinality: Cardinality,
-        *,
-        request_id: str,
-        timeout_seconds: float | None,
-        metadata: Mapping[str, str],
-    ) -> "CallStream[RequestT, ReplyT]":
-        return CallStream(
-            channel,
-            method,
-            cardinality,
-            pool=self._pool,
-            request_id=request_id,
-            timeout_seconds=timeout_seconds,
-            metadata=metadata,
-        )

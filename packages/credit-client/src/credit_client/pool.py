@@ -34,6 +34,9 @@ class Pool:
 
     Channels that are not `ClientChannel`s, such as those of `grpclib.testing`, belong to the
     caller: they count as connected, and are not closed here.
+
+    Attributes:
+        under_way: The number of attempts on each channel that were taken and not given back.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Pool:
         self._name = name
         self._backoff = backoff
         self._draw = draw
-        self._under_way = dict.fromkeys(channels, 0)
+        self.under_way = dict.fromkeys(channels, 0)
         self._opening: dict[ClientChannel, asyncio.Task[None]] = {}
         self._turns = itertools.count()
         self._failures = 0
@@ -72,26 +75,22 @@ class Pool:
             HandshakeFailed: There is a server, and no safe connection to it.
         """
         while True:
-            channels = list(self._usable() if self._failures else self._under_way)
+            channels = list(self._usable() if self._failures else self.under_way)
             first = next(self._turns) % len(channels)
             ordered = channels[first:] + channels[:first]
-            channel = min(ordered, key=self._under_way.__getitem__)
+            channel = min(ordered, key=self.under_way.__getitem__)
             if isinstance(channel, ClientChannel) and not channel.connected:
                 await self._opened(channel)
                 if not channel.connected:
                     continue  # it is lost already
             if self._failures:
                 self._open_another()
-            self._under_way[channel] += 1
+            self.under_way[channel] += 1
             return channel
-
-    def under_way(self, channel: Channel) -> int:
-        """Return the number of attempts on a channel that were taken and not given back."""
-        return self._under_way[channel]
 
     def give_back(self, channel: Channel) -> None:
         """Count the end of an attempt."""
-        self._under_way[channel] -= 1
+        self.under_way[channel] -= 1
 
     def answered(self) -> None:
         """See `Watcher.answered`."""
@@ -147,12 +146,12 @@ class Pool:
 
     @property
     def _owned(self) -> list[ClientChannel]:
-        return [channel for channel in self._under_way if isinstance(channel, ClientChannel)]
+        return [channel for channel in self.under_way if isinstance(channel, ClientChannel)]
 
     def _usable(self) -> Iterable[Channel]:
         """Return the channels for a call after a failure: connected ones, or the one that opens."""
         connected = [channel for channel in self._owned if channel.connected]
-        return connected or self._opening or self._under_way
+        return connected or self._opening or self.under_way
 
     def _open_another(self) -> None:
         """Open a channel that has failed before in the background, while other channels serve."""

@@ -183,7 +183,7 @@ def _encodable(
     """Return a value as its field takes it, and what is wrong if it cannot be sent."""
     match value:  # the usual types come first
         case str():
-            return value, _text_problem(value)
+            return value, None if value.isascii() else _text_problem(value)
         case int() if bounds is None or bounds[0] <= value <= bounds[1]:
             return value, None
         case int() if bounds is not None and value > bounds[1]:
@@ -206,11 +206,10 @@ def _encodable(
 
 def _text_problem(text: str) -> str | None:
     """Find halves of surrogate pairs: a Python string may hold them, and UTF-8 has no bytes."""
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return "must be valid Unicode text"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "must be valid Unicode text"
     return None
 
 

@@ -98,7 +98,7 @@ class WriteStreams:
         """
         if not isinstance(request, WRITE_TYPES):
             return None
-        if self._pool.under_way(channel) < CONCURRENT_MIN or not request.idempotency_key:
+        if self._pool.under_way[channel] < CONCURRENT_MIN or not request.idempotency_key:
             return None
         if metadata.keys() - _SHARED or given_request_id() is not None:
             return None

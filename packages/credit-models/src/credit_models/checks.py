@@ -50,7 +50,8 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
 
     if explicit:
         return check_explicit
-    return check_implicit if constraint.required else bounds
+    # Most bounds reject the zero value.
+    return bounds if required is None or bounds(zero) is not None else check_implicit
 
 
 def size_check(constraint: Constraint) -> Check:
@@ -83,18 +84,12 @@ def _bounds_check(constraint: Constraint) -> Check:
         return _integer_check(constraint.minimum, constraint.maximum)
     if constraint.items_min is not None or constraint.items_max is not None:
         return size_check(constraint)
-    # The length comes first: it bounds the cost of the other checks.
-    check = _sizes_check(constraint.length_min, constraint.length_max, " characters")
-    text = text_check(constraint.text)
-    if text is not None:
-        check = _both(check, text)
-    if constraint.pattern is not None:
-        check = _both(check, _pattern_check(constraint.pattern))
-    return check
-
-
-def _both(first: Check, second: Check) -> Check:
-    return lambda value: first(value) or second(value)
+    further = [
+        check
+        for check in (text_check(constraint.text), _pattern_check(constraint.pattern))
+        if check is not None
+    ]
+    return _sizes_check(constraint.length_min, constraint.length_max, " characters", *further)
 
 
 def _integer_check(minimum: int | None, maximum: int | None) -> Check:
@@ -109,8 +104,8 @@ def _integer_check(minimum: int | None, maximum: int | None) -> Check:
     return check
 
 
-def _sizes_check(size_min: int | None, size_max: int | None, unit: str) -> Check:
-    if size_min is None and size_max is None:
+def _sizes_check(size_min: int | None, size_max: int | None, unit: str, *further: Check) -> Check:
+    if size_min is None and size_max is None and not further:
         return lambda _value: None
     least = size_min or 0
     # A protobuf message is smaller than 2 GiB.
@@ -118,8 +113,14 @@ def _sizes_check(size_min: int | None, size_max: int | None, unit: str) -> Check
     accepted = _range(size_min, size_max, unit)
 
     def check(value: Sized) -> str | None:
+        # The size comes first: it bounds the cost of the other checks.
         size = len(value)
-        return None if least <= size <= greatest else f"must be {accepted}, got {size}"
+        if not least <= size <= greatest:
+            return f"must be {accepted}, got {size}"
+        for check_further in further:
+            if (broken := check_further(value)) is not None:
+                return broken
+        return None
 
     return check
 
@@ -132,7 +133,9 @@ def _range(least: int | None, greatest: int | None, unit: str) -> str:
     return f"{least} to {greatest}{unit}"
 
 
-def _pattern_check(pattern: str) -> Check:
+def _pattern_check(pattern: str | None) -> Check | None:
+    if pattern is None:
+        return None
     # RE2's \d, \s and \w match ASCII only.
     expression = re.compile(pattern, re.ASCII)
 

@@ -17,7 +17,6 @@ figures are useful as ratios only). Operations per second:
 from functools import partial
 from typing import Any
 
-import betterproto2
 from google.protobuf.message import DecodeError, Message
 from grpclib.encoding.base import CodecBase
 
@@ -34,37 +33,8 @@ _CONVERTERS = Converters(POOL, default_message_pool)
 _FULL_NAMES = full_names(default_message_pool)
 
 
-def encode(message: betterproto2.Message) -> bytes:
-    """Write a message of the contract as bytes.
-
-    Unknown fields that betterproto2's parser keeps in a message are not written.
-
-    Args:
-        message: The message. Its values are checked again, because a value may have been assigned
-            after construction.
-
-    Raises:
-        WireError: A value does not fit its field's type, or a datetime has no time zone.
-        TypeError: The message does not belong to the contract.
-    """
-    return _CONVERTERS.encode(message)
-
-
-def decode(message_type: type[MessageType], data: bytes) -> MessageType:
-    """Read a message of the contract from bytes.
-
-    This checks types only. `credit_models.constraints` checks constraints.
-
-    Args:
-        message_type: The message's class.
-        data: All bytes of the message.
-
-    Raises:
-        WireError: The bytes are not a valid message of this type. `violations` names the fields
-            whose integers do not fit; see `credit_models.integer_ranges`.
-        TypeError: The class does not belong to the contract.
-    """
-    return _CONVERTERS.decode(message_type, data)
+encode = _CONVERTERS.encode
+decode = _CONVERTERS.decode
 
 
 def decode_with_violations(

@@ -240,17 +240,25 @@ class Converters:
         self._by_name = {
             converter.descriptor.full_name: converter for converter in self._by_type.values()
         }
+        # The converters of the types that were read or written.
+        self._built: dict[type[betterproto2.Message], Converter] = {}
         self._ranges = IntegerRanges()
 
     def encode(self, message: betterproto2.Message) -> bytes:
         """Write a message as bytes.
 
+        Unknown fields that betterproto2's parser keeps in a message are not written.
+
+        Args:
+            message: The message. Its values are checked again, because a value may have been
+                assigned after construction.
+
         Raises:
-            WireError: A value does not fit its field's type, a oneof has several values, or
-                messages are nested too deeply.
+            WireError: A value does not fit its field's type, a datetime has no time zone, a oneof
+                has several values, or messages are nested too deeply.
             TypeError: The message does not belong to this schema.
         """
-        converter = self._converter(type(message))
+        converter = self._built.get(type(message)) or self._build(type(message))
         target = converter.google_class()
         try:
             converter.write(message, target)
@@ -261,12 +269,19 @@ class Converters:
     def decode(self, message_type: type[MessageType], data: bytes) -> MessageType:
         """Read a message from bytes.
 
+        This checks types only. `credit_models.constraints` checks constraints.
+
+        Args:
+            message_type: The message's class.
+            data: All bytes of the message.
+
         Raises:
-            WireError: The bytes are not a valid message of this type, or an integer, a Timestamp or
-                a Duration does not fit its field.
-            TypeError: The type does not belong to this schema.
+            WireError: The bytes are not a valid message of this type. `violations` names the fields
+                whose integers, Timestamps or Durations do not fit; see
+                `credit_models.integer_ranges`.
+            TypeError: The class does not belong to this schema.
         """
-        converter = self._converter(message_type)
+        converter = self._built.get(message_type) or self._build(message_type)
         source, is_exact = _parse(converter, data)
         if not is_exact:
             self._ranges.check(converter.descriptor, data)
@@ -297,7 +312,7 @@ class Converters:
                 violations.
             TypeError: The type does not belong to this schema.
         """
-        converter = self._converter(message_type)
+        converter = self._built.get(message_type) or self._build(message_type)
         source, is_exact = _parse(converter, data)
         if broken := check(source):
             raise WireError(
@@ -311,12 +326,13 @@ class Converters:
             message = converter.read(source)
         return message, violations  # type: ignore[return-value]  # as in `decode`
 
-    def _converter(self, message_type: type[betterproto2.Message]) -> Converter:
+    def _build(self, message_type: type[betterproto2.Message]) -> Converter:
         converter = self._by_type.get(message_type)
         if converter is None:
             raise TypeError(f"{message_type.__name__} is not a message of this schema")
         if not converter.is_built:
             converter.build(self._element)
+        self._built[message_type] = converter
         return converter
 
     def _element(self, field: FieldDescriptor, value_type: type) -> Element:

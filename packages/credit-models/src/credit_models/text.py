@@ -63,31 +63,32 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
 
 def text_check(text: Text) -> TextCheck | None:
     """Return the check of a rule, or None where any string is valid."""
-    return {Text.UNSPECIFIED: None, Text.IDENTIFIER: _identifier, Text.NAME: _name}[text]
+    further = {Text.UNSPECIFIED: None, Text.IDENTIFIER: _identifier, Text.NAME: _name}[text]
+    if further is None:
+        return None
+
+    def check(value: str) -> str | None:
+        # Most strings are printable ASCII without spaces at their ends.
+        if value.isascii() and value.isprintable() and value == value.strip(" "):
+            return None
+        return further(value)
+
+    return check
 
 
 def _identifier(value: str) -> str | None:
-    if _is_plain(value):
-        return None
     return (
         _ends(value, _WHITE_SPACE) or _first(value, _is_not_in_identifiers) or _normalization(value)
     )
 
 
 def _name(value: str) -> str | None:
-    if _is_plain(value):
-        return None
     return (
         _ends(value, _ENDS_OF_NAMES)
         or _first(value, lambda character: unicodedata.category(character) in _NOT_IN_NAMES)
         or _normalization(value)
         or (None if any(map(_is_visible, value)) else "must contain a visible character")
     )
-
-
-def _is_plain(value: str) -> bool:
-    """Return whether a string is printable ASCII without spaces at its ends, as most are."""
-    return value.isascii() and value.isprintable() and value == value.strip(" ")
 
 
 def _is_not_in_identifiers(character: str) -> bool:

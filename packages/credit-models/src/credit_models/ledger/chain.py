@@ -1,7 +1,9 @@
-"""The chain of hashes over the entries of a user in an app."""
+"""The place of a new entry after the earlier ones: its time, and its hash in the chain."""
+
+from datetime import datetime
 
 from credit_models.entry_hash import entry_hash
-from credit_models.ledger.records import Kind, Transaction
+from credit_models.ledger.records import Account, Kind, Transaction
 
 # The `TransactionType` of each kind in the contract.
 _TYPES = {
@@ -23,6 +25,19 @@ _TYPES = {
     Kind.CAP: 16,
     Kind.ALERT: 50,
 }
+
+
+def created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
+    """Return the time of a new entry.
+
+    Clocks of several servers differ and may be set back. So a new entry is not dated before the
+    latest entry, as long as a correct server can have given that entry its time. A later time is a
+    fault and is not adopted: `sequence` defines the order, and the new entry gets the latest time
+    that a correct server can have.
+    """
+    if account.updated_at is None or account.updated_at <= now:
+        return now
+    return account.updated_at if latest is None else min(account.updated_at, latest)
 
 
 def hash_of(entry: Transaction, previous_hash: bytes) -> bytes:

@@ -22,6 +22,7 @@ from typing import assert_never
 
 from credit_models.entry_hash import GENESIS
 from credit_models.ledger.alerts import set_alert, with_events
+from credit_models.ledger.chain import created_at
 from credit_models.ledger.commands import (
     Add,
     AdjustBalance,
@@ -41,7 +42,7 @@ from credit_models.ledger.commands import (
     VoidGrant,
 )
 from credit_models.ledger.corrections import adjust, set_cap
-from credit_models.ledger.draft import Draft, Effects, created_at
+from credit_models.ledger.draft import Draft, Effects
 from credit_models.ledger.grants import grant, void
 from credit_models.ledger.holds import capture_hold, extend_hold, place_hold, release_hold
 from credit_models.ledger.invariants import invariant

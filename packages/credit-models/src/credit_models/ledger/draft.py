@@ -53,19 +53,6 @@ def entry_id(user_id: int, sequence: int, at: datetime) -> str:
     return f"{seconds:08x}{sha256(b'credit entry' + place).hexdigest()[:16]}"
 
 
-def created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
-    """Return the time of a new entry.
-
-    Clocks of several servers differ and may be set back. So a new entry is not dated before the
-    latest entry, as long as a correct server can have given that entry its time. A later time is a
-    fault and is not adopted: `sequence` defines the order, and the new entry gets the latest time
-    that a correct server can have.
-    """
-    if account.updated_at is None or account.updated_at <= now:
-        return now
-    return account.updated_at if latest is None else min(account.updated_at, latest)
-
-
 class Draft:
     """The working copy of an account.
 

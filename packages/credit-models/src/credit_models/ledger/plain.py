@@ -7,9 +7,8 @@ three quarters.
 
 from datetime import datetime
 
-from credit_models.ledger.chain import chained
+from credit_models.ledger.chain import chained, created_at
 from credit_models.ledger.commands import Add, Lookup, Use
-from credit_models.ledger.draft import created_at
 from credit_models.ledger.invariants import invariant
 from credit_models.ledger.outcomes import (
     Accepted,
@@ -142,7 +141,7 @@ def _changed(account: Account, entry: Transaction) -> Account:
         id=account.id,
         balances={**account.balances, entry.app_id: entry.balance_after},
         apps=account.apps,
-        heads=account.with_head(entry),
+        heads={**account.heads, entry.app_id: entry.hash} if entry.hash else account.heads,
         revision=entry.sequence,
         created_at=entry.created_at if first else account.created_at,
         updated_at=entry.created_at,

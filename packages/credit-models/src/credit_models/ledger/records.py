@@ -384,10 +384,6 @@ class Account:
         """Return the balance in an app; 0 if the user never had credits there."""
         return self.balances.get(app_id, 0)
 
-    def with_head(self, entry: "Transaction") -> Mapping[int, bytes]:
-        """Return `heads` after a new entry."""
-        return {**self.heads, entry.app_id: entry.hash} if entry.hash else self.heads
-
     def base(self, app_id: int) -> int:
         """Return the base credits in an app: the balance without those of grants."""
         app = self.apps.get(app_id)
@@ -545,7 +541,7 @@ class Transaction:
     def effect(self) -> int:
         """The signed change of the balance. All effects add up to the balance."""
         delta = self.details.delta
-        return self.kind.sign * self.credits if delta is None else delta
+        return _SIGNS[self.kind] * self.credits if delta is None else delta
 
     @property
     def final_revision(self) -> int:

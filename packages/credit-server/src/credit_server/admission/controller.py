@@ -9,12 +9,11 @@ from typing import Protocol
 import structlog
 
 from credit_server.admission.decision import Decision
-from credit_server.admission.shed_ratio import ShedRatio
+from credit_server.admission.load import LoopLag, ShedRatio
 from credit_server.supervision import Timers
 
 log = structlog.get_logger("credit_server.calls")
 
-_BEAT_SECONDS = 0.05
 _RETRY_SECONDS = 0.25
 _LOG_SECONDS = 1.0
 
@@ -85,7 +84,7 @@ class AdmissionController:
         """
         if self._running >= self._calls_max:
             return Decision.CALLS
-        if self._lag.seconds() > self._lag_seconds_max:
+        if self._lag.measure() > self._lag_seconds_max:
             return Decision.LOOP_LAG
         if write and self._write_queue is not None:
             decision = self._write_queue.admission(self._writing)
@@ -94,7 +93,6 @@ class AdmissionController:
         self._running += 1
         self._writing += write
         self._shed_ratio.admitted()
-        self._lag.watch()
         return Decision.ADMIT
 
     def leave(self, *, write: bool) -> None:
@@ -117,39 +115,3 @@ class AdmissionController:
             self._logged_at, self._unlogged = now, 0
         self._on_shed(informed)
         return self._shed_ratio.shed(_RETRY_SECONDS)
-
-
-class LoopLag:
-    """Measures how late the event loop is.
-
-    A timer shows it: by how much it was late, or is late already. The timer runs only after calls
-    have come, so that an idle server sleeps.
-    """
-
-    def __init__(self, timers: Timers | None = None) -> None:
-        self._timers = timers or Timers()
-        self._due: float | None = None
-        self._beaten_at = 0.0
-        self._last = 0.0
-
-    def watch(self) -> None:
-        """Measure for the next moment."""
-        if self._due is None:
-            # Not the loop's own clock: uvloop's stands still while callbacks run.
-            now = time.monotonic()
-            if now - self._beaten_at > 2 * _BEAT_SECONDS:
-                self._last = 0.0  # it dates from before a quiet time
-            self._due = now + _BEAT_SECONDS
-            self._timers.later(_BEAT_SECONDS, "the measure of the event loop", self._beat)
-
-    def seconds(self) -> float:
-        """Return how late the loop is, or was at the latest beat; 0 while nothing is measured."""
-        if self._due is None:
-            return 0.0
-        return max(self._last, time.monotonic() - self._due)
-
-    def _beat(self) -> None:
-        assert self._due is not None  # noqa: S101 - for the type checker
-        self._beaten_at = time.monotonic()
-        self._last = max(0.0, self._beaten_at - self._due)
-        self._due = None

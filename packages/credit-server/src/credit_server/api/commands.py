@@ -1,4 +1,6 @@
-"""Make the command of a write: check the caller's permissions, validate and convert the request."""
+"""Make writes: check the caller's permissions, validate the request, commit its command."""
+
+from typing import Any
 
 import betterproto2
 from credit_models import (
@@ -15,9 +17,11 @@ from credit_models.operations import AnyWrite
 from credit_models.translation.commands import broken_fields, command_of
 
 from credit_server.access import authorize
+from credit_server.access.audit import AuditLog
 from credit_server.access.identity import Identity
 from credit_server.api import errors
-from credit_server.commit import WriteResult
+from credit_server.commit import Committer, WriteResult
+from credit_server.grpc.call import Call
 from credit_server.store.port import Store
 
 
@@ -51,6 +55,50 @@ class Commands:
             raise errors.invalid([Violation(field="user_id", description="must be set")])
         credits_max = authorize.add_limit(identity, request.app_id, credits_max=self._credits_max)
         return command_of(request, new_id=self._new_id, credits_max=credits_max)
+
+
+class Writes:
+    """Makes single writes for the services of the contract."""
+
+    def __init__(self, committer: Committer, commands: Commands, audit: AuditLog) -> None:
+        """Prepare to make writes.
+
+        Args:
+            committer: Settles them.
+            commands: Makes their commands.
+            audit: Writes a line for each.
+        """
+        self._committer = committer
+        self._commands = commands
+        self._audit = audit
+
+    # Any: the answers of the calls have many types.
+    async def make(self, call: Call[Any, Any], request: AnyWrite) -> Receipt:
+        """Make the write of a call.
+
+        Args:
+            call: The call.
+            request: Its message.
+
+        Raises:
+            AccessDenied: The caller may not make the write.
+            GRPCError: The request is not valid, or the ledger has rejected it.
+            CommitError: The write was not admitted or not committed.
+        """
+        identity = authorize.identity_of(call)
+        with self._audit.write(call, identity, request) as audited:
+            result = await self._committer.submit(
+                self._commands.of(request, identity),
+                call.observation.context,
+                request_id=call.request.request_id,
+                seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
+                after=lambda ending: audited.outlived(as_raised(ending)),
+            )
+            if not isinstance(result, Receipt):
+                raise errors.refused(result)
+            audited.receipt = result
+        # The write has happened, whether or not the caller gets the answer.
+        return result
 
 
 # The writes that are no operations.

@@ -26,14 +26,13 @@ from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
-from credit_server.api.commands import Commands
+from credit_server.api.commands import Commands, Writes
 from credit_server.api.contract import WithMisfits
 from credit_server.api.ledger_reads import LedgerReads
 from credit_server.api.operations import Operations, PendingOperation
 from credit_server.api.policies import PolicyChanges
 from credit_server.api.reads import Reads
 from credit_server.api.write_stream import WriteStream
-from credit_server.api.writes import Writes
 from credit_server.commit import Committer, WriteResult
 from credit_server.grpc.call import Call
 from credit_server.store.port import Store

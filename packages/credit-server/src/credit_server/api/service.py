@@ -17,6 +17,7 @@ from credit_models import (
     UserId,
 )
 from credit_models import Purchase as PurchaseMessage
+from credit_models.codec import encode
 from credit_models.ledger import UINT32_MAX
 from credit_models.translation import messages
 from credit_models.translation.refusals import total_overflow
@@ -26,17 +27,16 @@ from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
-from credit_server.api.commands import Commands, validate
+from credit_server.api.commands import Commands, Writes, validate
 from credit_server.api.reads import Reads
-from credit_server.api.writes import Writes
 from credit_server.commit import Committer
 from credit_server.grpc.call import Call
 from credit_server.store.port import Store
 
 RECEIPT_METADATA = "credit-receipt-bin"
 
-# Created once, because pydantic checks each message at its creation.
-_EMPTY = Empty()
+# The message of a write's answer, encoded once.
+_EMPTY = encode(Empty())
 
 _Write = TypeVar("_Write", CreditRequest, PurchaseRequest)
 _Row = TypeVar("_Row")
@@ -113,7 +113,7 @@ class CreditService(CreditServiceBase):
     async def _write(self, call: Call[_Write, Empty]) -> None:
         receipt = await self._writes.make(call, await call.recv_request())
         call.trailers[RECEIPT_METADATA] = messages.receipt_to_wire(receipt)
-        await call.send_answer(_EMPTY)
+        await call.send_encoded_answer(_EMPTY)
 
     async def _get_user_credits(self, call: Call[UserId, UserCredits]) -> None:
         request = await call.recv_request()

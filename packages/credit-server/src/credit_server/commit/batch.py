@@ -85,10 +85,6 @@ class DedupIndex:
             if entry.key:
                 self.by_key[entry.user_id, entry.app_id, entry.key] = entry
 
-    def copy(self) -> "DedupIndex":
-        """Return a copy that can change without this one."""
-        return DedupIndex(by_key=dict(self.by_key), by_id=dict(self.by_id))
-
     def find(self, command: Command) -> Transaction | None:
         """Return the transaction of this command, or of an earlier one with its key."""
         made = self.by_id.get(command.transaction_id)
@@ -101,7 +97,8 @@ class _History:
     """What is needed to decide a batch's commands: what was read, and earlier commands' effects."""
 
     def __init__(self, index: DedupIndex, read: References) -> None:
-        self._index = index.copy()  # of earlier transactions, and of those of the batch
+        # Of earlier transactions, and of those of the batch.
+        self._index = DedupIndex(by_key=dict(index.by_key), by_id=dict(index.by_id))
         self._read = read
         self._related: dict[Reference, Transaction] = {}
         self._voided: dict[Reference, int] = {}

@@ -12,7 +12,7 @@ from typing import Any
 from credit_models.ledger import GENESIS, Command, Receipt, Refusal
 
 from credit_server.admission.decision import Decision
-from credit_server.admission.shed_ratio import ShedRatio
+from credit_server.admission.load import ShedRatio
 from credit_server.commit.atomic import AtomicBatch
 from credit_server.commit.batch import BatchWriter
 from credit_server.commit.clock import Clock
@@ -258,15 +258,10 @@ class Committer:
             for each in submissions
         ]
         offer = self._offer_atomic if atomic else self._offer_each
-        offer(writes, self._unready(), seconds_left)
+        offer(writes, seconds_left)
         return [write.answer for write in writes]
 
-    def _offer_each(
-        self,
-        writes: Sequence[PendingWrite],
-        unready: ClockSkewed | Stopping | None,
-        seconds_left: float | None,
-    ) -> None:
+    def _offer_each(self, writes: Sequence[PendingWrite], seconds_left: float | None) -> None:
         """Offer writes that came together to the shards of their users.
 
         Writes of one message do not count as load for each other: a shard that has admitted one of
@@ -281,7 +276,7 @@ class Committer:
                 self._shed_ratio.admitted()
                 shards[0].offer(write)
                 continue
-            rejection = unready or self._rejection(dict.fromkeys(shards, 1), seconds_left)
+            rejection = self._rejection(dict.fromkeys(shards, 1), seconds_left)
             if rejection is not None:
                 self._reject(write, rejection)
             elif len(shards) == 1:
@@ -290,15 +285,10 @@ class Committer:
             else:
                 self._offer_shared([write], dict.fromkeys(shards, 1))
 
-    def _offer_atomic(
-        self,
-        writes: Sequence[PendingWrite],
-        unready: ClockSkewed | Stopping | None,
-        seconds_left: float | None,
-    ) -> None:
+    def _offer_atomic(self, writes: Sequence[PendingWrite], seconds_left: float | None) -> None:
         counts = Counter(shard for write in writes for shard in self._shards_of(write))
         shares = {shard: counts[shard] for shard in self._shards if shard in counts}
-        rejection = unready or self._rejection(shares, seconds_left)
+        rejection = self._rejection(shares, seconds_left)
         if rejection is not None:
             for write in writes:
                 self._reject(write, rejection)
@@ -318,16 +308,6 @@ class Committer:
             return (self._shards[users[0] % count],)
         return [self._shards[number] for number in sorted({user_id % count for user_id in users})]
 
-    def _unready(self) -> ClockSkewed | Stopping | None:
-        """Return why no write is accepted now; None: writes are accepted."""
-        if self._stopping:
-            return Stopping("the server is shutting down; no change was made")
-        try:
-            self._clock.now()
-        except ClockSkewed as skewed:
-            return skewed
-        return None
-
     def _rejection(
         self, shares: Mapping[Shard, int], seconds_left: float | None
     ) -> CommitError | None:
@@ -337,9 +317,13 @@ class Committer:
             shares: The number of writes for each of their shards.
             seconds_left: How long their caller waits.
         """
+        if self._stopping or any(shard.ended for shard in shares):
+            return Stopping("the server is shutting down; no change was made")
+        try:
+            self._clock.now()
+        except ClockSkewed as skewed:
+            return skewed
         for shard, count in shares.items():
-            if shard.ended:
-                return Stopping("the server is shutting down; no change was made")
             decision = shard.admission(seconds_left, count)
             if decision is not Decision.ADMIT:
                 return Overloaded(

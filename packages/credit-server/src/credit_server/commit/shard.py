@@ -17,7 +17,7 @@ from random import Random
 import structlog
 
 from credit_server.admission.decision import Decision
-from credit_server.admission.latency_estimate import LatencyEstimate
+from credit_server.admission.load import LatencyEstimate
 from credit_server.commit.atomic import AtomicBatch
 from credit_server.commit.batch import BatchWriter
 from credit_server.commit.errors import Overloaded, ResultUnknown, Stopping

@@ -30,8 +30,7 @@ from credit_server.grpc.compression import ACCEPTED, inflate
 from credit_server.grpc.ports import UNOBSERVED, Caller, CallObservation
 from credit_server.grpc.request import NotGrpc, RequestHead
 from credit_server.http2.peer import ServerPeer
-from credit_server.http2.request_buffer import RequestEndedError
-from credit_server.http2.stream import ServerStream
+from credit_server.http2.stream import RequestEndedError, ServerStream
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 _STATUS_DETAILS = ProtoStatusDetailsCodec()
@@ -139,32 +138,39 @@ class Call(Stream[Received, Sent]):
             GRPCError: The message is too long, truncated, or cannot be decoded or inflated; or the
                 call takes exactly one message, and none or more came.
         """
-        prefix = await self._recv(_FRAME.size)
-        if not prefix:
-            if not self._cardinality.client_streaming:
+        stream, streams = self._stream, self._cardinality.client_streaming
+        try:
+            prefix = await stream.recv_data(_FRAME.size)
+            if not prefix:
+                if streams:
+                    return None
                 raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and none came")
-            return None
-        flag, length = _FRAME.unpack(prefix)
-        if flag > 1:
-            raise GRPCError(Status.INTERNAL, "the compressed flag of a message is neither 0 nor 1")
-        if length > self._message_bytes_max:
+            flag, length = _FRAME.unpack(prefix)
+            if flag > 1:
+                raise GRPCError(
+                    Status.INTERNAL, "the compressed flag of a message is neither 0 nor 1"
+                )
+            if length > self._message_bytes_max:
+                raise GRPCError(
+                    Status.RESOURCE_EXHAUSTED,
+                    f"the message has {length} bytes, {self._message_bytes_max} are the most",
+                )
+            data = await stream.recv_data(length)
+            if len(data) != length:
+                raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
+            if not streams and await stream.recv_data(1):
+                raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
+        except RequestEndedError:
             raise GRPCError(
-                Status.RESOURCE_EXHAUSTED,
-                f"the message has {length} bytes, {self._message_bytes_max} are the most",
-            )
-        data = await self._recv(length)
-        if len(data) != length:
-            raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
-        streams = self._cardinality.client_streaming
-        if not streams and await self._recv(1):
-            raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
+                Status.INTERNAL, "the request ended in the middle of a message"
+            ) from None
         if flag:
             encoding = self.request.fields.get("grpc-encoding", "")
             data = inflate(data, encoding, bytes_max=self._message_bytes_max)
         message = cast(Received, self._codec.decode(data, self._recv_type))
         self.observation.message_received()
         if streams:
-            self._stream.message_read(_FRAME.size + length)
+            stream.message_read(_FRAME.size + length)
         return message
 
     async def recv_request(self) -> Received:
@@ -174,14 +180,6 @@ class Call(Stream[Received, Sent]):
             GRPCError: There is none, or more than one, or it is not sound.
         """
         return cast(Received, await self.recv_message())
-
-    async def _recv(self, size: int) -> bytes:
-        try:
-            return await self._stream.recv_data(size)
-        except RequestEndedError:
-            raise GRPCError(
-                Status.INTERNAL, "the request ended in the middle of a message"
-            ) from None
 
     async def send_message(self, message: Sent) -> None:
         """Send one message, after the headers if they have not been sent."""
@@ -198,7 +196,7 @@ class Call(Stream[Received, Sent]):
 
     async def send_encoded_answer(self, message: bytes) -> None:
         """Send a serialized message like `send_answer`."""
-        data = self.framed([message])
+        data = _FRAME.pack(0, len(message)) + message
         stream = self._stream
         await stream.connection.write_ready.wait()
         http, stream_id = self._http()

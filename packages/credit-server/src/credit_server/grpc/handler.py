@@ -328,9 +328,7 @@ class CallHandler(Handler, StreamHandler):
         """Answer one call, step by step as the protocol has it."""
         serving, request = self._serving, call.request
         try:
-            call.observation = serving.observer.started(
-                request.path, request.fields, call.peer.addr()
-            )
+            call.observation = serving.observer.started(request.path, request.fields, call.peer)
             add_task_fields(request_id=request.request_id)
             if call.observation.trace_id is not None:
                 add_task_fields(trace_id=call.observation.trace_id)

@@ -8,6 +8,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpclib.const import Status
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
+from grpclib.protocol import Peer
 
 if TYPE_CHECKING:  # a call has a caller, which is declared here
     from credit_server.grpc.call import Call
@@ -116,15 +117,13 @@ class CallObservation(Protocol):
 class CallObserver(Protocol):
     """Observes every call."""
 
-    def started(
-        self, path: str, metadata: Mapping[str, str], peer: tuple[str, int] | None
-    ) -> CallObservation:
+    def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> CallObservation:
         """Note the start of a call. It is called in the task that serves the call.
 
         Args:
             path: The path that was called; it may be one that is not served.
             metadata: The headers of the request.
-            peer: The client's address and port; None: they are not known.
+            peer: The client.
         """
 
 
@@ -134,9 +133,7 @@ class Unobserved:
     trace_id = None
     context = None
 
-    def started(
-        self, path: str, metadata: Mapping[str, str], peer: tuple[str, int] | None
-    ) -> "Unobserved":
+    def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> "Unobserved":
         """Ignore a call."""
         return self
 

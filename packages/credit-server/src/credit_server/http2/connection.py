@@ -11,7 +11,6 @@ from typing import cast
 
 from grpclib.config import Configuration
 from h2.errors import ErrorCodes
-from h2.events import Event
 from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.http2.connections import Closing, Connections
@@ -23,7 +22,7 @@ from credit_server.http2.incoming import FloodError
 from credit_server.http2.limits import ConnectionLimits, TimeLimits
 from credit_server.http2.peer import ServerPeer
 from credit_server.http2.processor import ServerProcessor, without_reset_in_batch
-from credit_server.http2.stream import ServerConnection, StreamHandler, server_stream
+from credit_server.http2.stream import ServerConnection, ServerStream, StreamHandler
 
 _KEEPALIVE_DATA = bytes(8)
 
@@ -103,11 +102,16 @@ class ServerProtocol(DrainableProtocol):
 
     def _read(self, data: bytes) -> None:
         """Read one slice of the data; the rest is read after the other connections' turns."""
-        self._frames.refill(self._clock())
+        self._frames.budgets.refill(self._clock())
         try:
             events = self._frames.receive_data(data)
             self.connection.flush()
-            self._process(without_reset_in_batch(events))
+            # What is raised below closes the connection, which then does not end by its drain.
+            self._processing = True
+            for event in without_reset_in_batch(events):
+                self.processor.process(event)
+            self._processing = False
+            self._end_if_drained()
             self.connection.flush()
         except H2ProtocolError as error:
             flood = isinstance(error, FloodError)
@@ -117,15 +121,6 @@ class ServerProtocol(DrainableProtocol):
             self._close(Closing.INTERNAL, ErrorCodes.INTERNAL_ERROR, type(error).__name__)
         else:
             self._read_on()
-
-    def _process(self, events: list[Event]) -> None:
-        self._processing = True
-        try:
-            for event in events:
-                self.processor.process(event)
-        finally:
-            self._processing = False
-        self._end_if_drained()
 
     def _read_on(self) -> None:
         if not self._frames.in_header_block:
@@ -224,7 +219,7 @@ class ServerProtocol(DrainableProtocol):
             self._frames.ping(_KEEPALIVE_DATA)
             self.connection.flush()
         for stream in list(self.processor.streams.values()):
-            if times.is_stalled(now, server_stream(stream).stalled_since()):
+            if times.is_stalled(now, cast(ServerStream, stream).stalled_since()):
                 self.reset_stream(stream, "the client does not take its answer")
 
     # ---- the end of the socket

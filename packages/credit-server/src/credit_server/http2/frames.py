@@ -108,6 +108,7 @@ class ServerFrames(H2Connection):
         settings_acknowledged: Whether the client has acknowledged the latest SETTINGS.
         streams_wanted: How many streams the client is to have open at most. It may not have been
             sent yet.
+        budgets: What the client may still send.
     """
 
     MAX_CLOSED_STREAMS = 1024
@@ -142,7 +143,7 @@ class ServerFrames(H2Connection):
         # The last stream that is served, as in the latest GOAWAY.
         self._last_stream_id = _STREAM_ID_MAX
         self._uncharged_resets = 0
-        self._budgets = FloodBudgets(limits, now)
+        self.budgets = FloodBudgets(limits, now)
 
     # ---- the limit on streams
 
@@ -237,13 +238,9 @@ class ServerFrames(H2Connection):
         """Whether a header block has begun and not ended."""
         return self.incoming_buffer.in_header_block
 
-    def refill(self, now: float) -> None:
-        """Add to the budgets what has come back with time."""
-        self._budgets.refill(now)
-
     def refund_frame(self) -> None:
         """Refund what a small DATA frame has taken from the budget."""
-        self._budgets.data_sent()
+        self.budgets.data_sent()
 
     def send_data(
         self,
@@ -254,7 +251,7 @@ class ServerFrames(H2Connection):
     ) -> None:
         """Send a DATA frame. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
-        self._budgets.data_sent()
+        self.budgets.data_sent()
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
         for frame in frames:
@@ -267,11 +264,11 @@ class ServerFrames(H2Connection):
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
         if not self._is_expected_ack(frame):
-            self._budgets.charge_frame(frame)
+            self.budgets.charge_frame(frame)
         events = super()._receive_frame(frame)
         if self._uncharged_resets:
             count, self._uncharged_resets = self._uncharged_resets, 0
-            self._budgets.charge_resets("faults", count)
+            self.budgets.charge_resets("faults", count)
         return events
 
     def _is_expected_ack(self, frame: Frame) -> bool:
@@ -285,7 +282,7 @@ class ServerFrames(H2Connection):
         stream_id = frame.stream_id
         if self._stream_closed_by(stream_id) is StreamClosedBy.SEND_RST_STREAM:
             # Section 5.1: the client sent it before it knew of the reset. HPACK's state needs it.
-            self._budgets.charge_control("HEADERS of closed calls")
+            self.budgets.charge_control("HEADERS of closed calls")
             self._decode(frame)
             return [], []
         if stream_id > max(self._last_stream_id, self.highest_inbound_stream_id):
@@ -370,7 +367,7 @@ class ServerFrames(H2Connection):
     def _handle_data_on_closed_stream(
         self, events: list[Event], exc: StreamClosedError, frame: DataFrame
     ) -> Handled:
-        self._budgets.charge_control("DATA frames of closed calls")
+        self.budgets.charge_control("DATA frames of closed calls")
         handled, events = super()._handle_data_on_closed_stream(events, exc, frame)
         if any(isinstance(event, StreamReset) for event in events):
             return handled, events  # it was half-closed until now

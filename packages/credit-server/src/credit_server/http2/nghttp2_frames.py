@@ -60,7 +60,7 @@ class Nghttp2Frames(Nghttp2Streams):
 
         Args:
             limits: What the client may do.
-            now: The time in seconds, of the same clock as that of `refill`.
+            now: The time in seconds, of the clock of `FloodBudgets.refill`.
         """
         super().__init__(limits, now)
         self.preface_received = False
@@ -89,10 +89,6 @@ class Nghttp2Frames(Nghttp2Streams):
         """Whether a header block has begun and not ended."""
         return self._block_stream != 0
 
-    def refill(self, now: float) -> None:
-        """Refill the budgets for the time that has passed."""
-        self._budgets.refill(now)
-
     def receive_data(self, data: bytes) -> list[Event]:
         """Handle a slice of what the client has sent.
 
@@ -114,7 +110,7 @@ class Nghttp2Frames(Nghttp2Streams):
         try:
             if self._uncharged_resets:
                 count, self._uncharged_resets = self._uncharged_resets, 0
-                self._budgets.charge_resets("faults", count)
+                self.budgets.charge_resets("faults", count)
             self._unread = data[self._walk(data, events) :]
         except ProtocolError as error:
             if not self._failed:
@@ -196,7 +192,7 @@ class Nghttp2Frames(Nghttp2Streams):
         """Bound a header block; nghttp2 rejects all other frames inside one."""
         if kind != _CONTINUATION or stream_id != self._block_stream:
             return
-        self._budgets.charge_control("control frames")
+        self.budgets.charge_control("control frames")
         self._block_bytes += length
         if self._block_bytes > DECODED_FACTOR * self._limits.header_bytes_max:
             raise FloodError("a header block is too long")
@@ -239,9 +235,9 @@ class Nghttp2Frames(Nghttp2Streams):
         how = self._closed.get(stream_id)
         if how == ClosedBy.SERVER:
             # RFC 9113, section 5.1: the client may have sent it before it received the reset.
-            self._budgets.charge_control("HEADERS of closed calls")
+            self.budgets.charge_control("HEADERS of closed calls")
         elif how == ClosedBy.CLIENT:
-            self._budgets.charge_resets("faults")
+            self.budgets.charge_resets("faults")
             self._rst_stream(stream_id, ErrorCodes.STREAM_CLOSED)
         else:
             code = ErrorCodes.PROTOCOL_ERROR if how is None else ErrorCodes.STREAM_CLOSED
@@ -309,7 +305,7 @@ class Nghttp2Frames(Nghttp2Streams):
         if stream is None or stream.remote_ended:
             return False
         if length < SMALL_BYTES and not flags & _END_STREAM:
-            self._budgets.charge_control("small DATA frames")
+            self.budgets.charge_control("small DATA frames")
         stream.window_left -= length
         if stream.window_left < 0:
             return False
@@ -334,7 +330,7 @@ class Nghttp2Frames(Nghttp2Streams):
         elif stream is not None:
             self._fault(stream_id, ErrorCodes.STREAM_CLOSED, "DATA after the end", events)
         elif stream_id & 1 and stream_id <= self._highest:
-            self._budgets.charge_control("DATA frames of closed calls")
+            self.budgets.charge_control("DATA frames of closed calls")
             if self._closed.get(stream_id) != ClosedBy.SERVER and stream_id not in self._doomed:
                 self._rst_stream(stream_id, ErrorCodes.STREAM_CLOSED)
 
@@ -345,7 +341,7 @@ class Nghttp2Frames(Nghttp2Streams):
             FloodError: The budget is spent.
         """
         if kind == _RST_STREAM:
-            self._budgets.charge_resets("resets")
+            self.budgets.charge_resets("resets")
             return len(payload) != _RESET_BYTES or not self._was_begun(stream_id)
         if kind == _SETTINGS:
             if not flags & _ACK:
@@ -356,9 +352,9 @@ class Nghttp2Frames(Nghttp2Streams):
                 return True  # a client must send it, so it is not charged
             elif not stream_id and not payload:
                 # nghttp2 would end the connection.
-                self._budgets.charge_control("control frames")
+                self.budgets.charge_control("control frames")
                 return False
-        self._budgets.charge_control("control frames")
+        self.budgets.charge_control("control frames")
         if kind == _WINDOW_UPDATE:
             # `_take_frame` checks the increment of a stream's frame: it may be 0 or too large.
             return len(payload) != _WINDOW_UPDATE_BYTES or not self._was_begun(stream_id)

@@ -51,7 +51,7 @@ class Nghttp2Streams(EngineConnection):
     """One connection's streams, on the server's side.
 
     Attributes:
-        settings_acknowledged: See `ServerFrames`, for this and the other attributes.
+        budgets: See `ServerFrames`, for this and the other attributes.
     """
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
@@ -59,7 +59,7 @@ class Nghttp2Streams(EngineConnection):
 
         Args:
             limits: What the client may do.
-            now: The time in seconds, of the same clock as that of `refill`.
+            now: The time in seconds, of the clock of `FloodBudgets.refill`.
         """
         super().__init__(
             ngh2.Role.SERVER,
@@ -78,7 +78,7 @@ class Nghttp2Streams(EngineConnection):
             ),
         )
         self._limits = limits
-        self._budgets = FloodBudgets(limits, now)
+        self.budgets = FloodBudgets(limits, now)
         self.settings_acknowledged = False
         self.streams_wanted = self._streams_sent = self._streams_max = limits.streams_max
         self._limit_in_force = False
@@ -166,11 +166,11 @@ class Nghttp2Streams(EngineConnection):
             event = RequestReset(stream_id=stream_id, error_code=code, remote_reset=False)
             event.reason = reason
             events.append(event)
-        self._budgets.charge_resets("faults")
+        self.budgets.charge_resets("faults")
 
     def refund_frame(self) -> None:
         """Refund what a small DATA frame has taken from the budget."""
-        self._budgets.data_sent()
+        self.budgets.data_sent()
 
     def _note_closed(self, stream_id: int, how: ClosedBy) -> None:
         closed = self._closed
@@ -223,7 +223,7 @@ class Nghttp2Streams(EngineConnection):
         """Send a part of an answer. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
         for _ in range(0, len(data), FRAME_BYTES_MAX):
-            self._budgets.data_sent()
+            self.budgets.data_sent()
 
     def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
         """End a stream at once.

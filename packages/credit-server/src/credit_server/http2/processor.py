@@ -1,6 +1,7 @@
 """Handles the HTTP/2 events of one connection: starts streams, and bounds what they hold."""
 
 from collections.abc import Callable
+from typing import cast
 
 from grpclib.protocol import EventsProcessor, Stream
 from h2.events import (
@@ -15,7 +16,7 @@ from h2.events import Event as H2Event
 
 from credit_server.http2.drain import DrainableProtocol
 from credit_server.http2.frames import OversizedRequest, RequestReset, ServerFrames
-from credit_server.http2.stream import MESSAGE_PREFIX_BYTES, ignore_read, server_stream
+from credit_server.http2.stream import MESSAGE_PREFIX_BYTES, ServerStream, ignore_read
 
 
 class ServerProcessor(EventsProcessor):
@@ -68,8 +69,8 @@ class ServerProcessor(EventsProcessor):
 
     def process_oversized_request(self, event: OversizedRequest) -> None:
         """Begin a stream that is rejected for its long headers."""
-        stream = self.connection.create_stream(stream_id=event.stream_id)
-        server_stream(stream).too_long = event.reason
+        stream = cast(ServerStream, self.connection.create_stream(stream_id=event.stream_id))
+        stream.too_long = event.reason
         release_stream = self.register(stream)
         self.handler.accept(stream, event.headers, release_stream)  # type: ignore[arg-type] # as grpclib's own
 
@@ -94,13 +95,13 @@ class ServerProcessor(EventsProcessor):
         if not event.flow_controlled_length:
             return  # an empty frame
         super().process_data_received(event)
-        stream = self.streams.get(event.stream_id)
+        stream = cast(ServerStream | None, self.streams.get(event.stream_id))
         if stream is None:
             return
         # gRPC's clients send each message of a stream in a frame of its own, and small frames count
         # as a flood. Flow control bounds how many messages are unread. A frame that carries less
         # than the prefix of a message is not given back.
-        if server_stream(stream).takes_messages and len(event.data) >= MESSAGE_PREFIX_BYTES:
+        if stream.takes_messages and len(event.data) >= MESSAGE_PREFIX_BYTES:
             self._frames.refund_frame()
         self._request_bytes += len(event.data)
         if self._request_bytes > self._request_bytes_max:

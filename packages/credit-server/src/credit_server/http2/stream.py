@@ -1,10 +1,11 @@
-"""grpclib's connection and streams as a handler writes to them, and what they need of the handler.
+"""grpclib's connection and streams as a handler uses them, and what they need of the handler.
 
 They record how the client makes progress with what it is sent.
 """
 
 import asyncio
 from abc import abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -16,7 +17,6 @@ from grpclib.protocol import AbstractHandler, Buffer, Connection, Stream
 from credit_server.admission.list_slots import CallerSlots
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.peer import ServerPeer
-from credit_server.http2.request_buffer import RequestBuffer
 
 # What precedes each message of a stream: in gRPC a flag and a length.
 MESSAGE_PREFIX_BYTES = 5
@@ -104,6 +104,7 @@ class ServerConnection(Connection):
 
     def flush(self) -> None:
         """Send the frames that are ready."""
+        self._flushing = False
         if not self.output_ended and not self.is_closing():
             super().flush()
 
@@ -114,11 +115,7 @@ class ServerConnection(Connection):
         """
         if not self._flushing:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        self.flush()
+            asyncio.get_running_loop().call_soon(self.flush)
 
     def ack(self, stream_id: int, size: int) -> None:
         """Let the client send as many bytes as were read.
@@ -138,6 +135,83 @@ class ServerConnection(Connection):
 
 def ignore_read(_stream: Stream, _size: int) -> None:
     """Do nothing: what the streams of a connection hold is not counted."""
+
+
+class RequestEndedError(Exception):
+    """A request has ended before all bytes of a read arrived."""
+
+
+class RequestBuffer:
+    """Replaces grpclib's buffer in a fifth of its time: it has no queue and copies no parts.
+
+    One task reads. Data counts against the client's window until a read needs it, so a client can
+    send only what the window holds beyond what was read.
+    """
+
+    __slots__ = ("_acknowledge", "_ended", "_reader", "_taken", "_untaken")
+
+    def __init__(self, acknowledge: Callable[[int], None]) -> None:
+        """Create an empty buffer.
+
+        Args:
+            acknowledge: Returns a number of bytes to the client's window.
+        """
+        self._acknowledge = acknowledge
+        self._taken = bytearray()
+        self._untaken: deque[tuple[bytes, int]] = deque()
+        self._ended = False
+        self._reader: asyncio.Future[None] | None = None
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        """Append data.
+
+        Args:
+            data: The data.
+            ack_size: Its size in the client's window: more than its length if it was padded.
+        """
+        self._untaken.append((data, ack_size))
+        self._wake()
+
+    def eof(self) -> None:
+        """Note that the request has ended."""
+        self._ended = True
+        self._wake()
+
+    async def read(self, size: int) -> bytes:
+        """Return this number of bytes, or no bytes after the end of the request.
+
+        Raises:
+            RequestEndedError: The request has ended, and fewer bytes are left.
+        """
+        taken = self._taken
+        while len(taken) < size:
+            if self._untaken:
+                data, ack_size = self._untaken.popleft()
+                taken += data
+                self._acknowledge(ack_size)
+            elif self._ended:
+                if taken:
+                    raise RequestEndedError
+                return b""
+            else:
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
+        data = bytes(taken[:size])
+        del taken[:size]
+        return data
+
+    def unacked_size(self) -> int:
+        """Drop the data that no read has taken; return its size in the client's window."""
+        size = sum(ack_size for _, ack_size in self._untaken)
+        self._untaken.clear()
+        return size
+
+    def _wake(self) -> None:
+        reader = self._reader
+        if reader is not None:
+            self._reader = None
+            if not reader.done():
+                reader.set_result(None)
 
 
 class ServerStream(Stream):
@@ -224,8 +298,3 @@ class ServerStream(Stream):
         self.window_updated.set()
         if self.sending_since is not None:
             self.sending_since = now
-
-
-def server_stream(stream: Stream) -> ServerStream:
-    """Return a stream as the type that `ServerConnection` has created it as."""
-    return cast(ServerStream, stream)

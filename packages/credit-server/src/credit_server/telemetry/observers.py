@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from grpclib._typing import IServable
 from grpclib.const import Status
+from grpclib.protocol import Peer
 from opentelemetry import trace
 from prometheus_client import CollectorRegistry
 
@@ -156,9 +157,7 @@ class CallTelemetry:
         self._operations = operations
         self._spans = spans
 
-    def started(
-        self, path: str, metadata: Mapping[str, str], peer: tuple[str, int] | None
-    ) -> ObservedCall:
+    def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> ObservedCall:
         """Record the start of a call, and return its observer."""
         metrics = self._metrics.of(path)
         metrics.started.inc()

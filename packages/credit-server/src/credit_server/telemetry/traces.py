@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from grpclib.const import Status
+from grpclib.protocol import Peer
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 
@@ -57,14 +58,11 @@ class CallSpans:
         if server_port:
             self._server[conventions.SERVER_PORT] = server_port
 
-    def start(
-        self, method: Method, metadata: Mapping[str, str], peer: tuple[str, int] | None
-    ) -> CallSpan:
+    def start(self, method: Method, metadata: Mapping[str, str], peer: Peer) -> CallSpan:
         """Start a call's span, as a child of the span that the metadata name, if any."""
         attributes: dict[str, str | int] = {**self._server, **conventions.start_attributes(method)}
-        if peer is not None:
-            attributes[conventions.PEER_ADDRESS] = peer[0]
-            attributes[conventions.PEER_PORT] = peer[1]
+        if (address := peer.addr()) is not None:
+            attributes[conventions.PEER_ADDRESS], attributes[conventions.PEER_PORT] = address
         # An empty context: the current one belongs to the task that reads the connection.
         parent = propagate.extract(metadata, context=context.Context())
         span = self._tracer.start_span(

@@ -24,7 +24,8 @@ from credit_models.ledger import (
     Transaction,
     decide,
 )
-from credit_models.ledger.draft import Draft, created_at
+from credit_models.ledger.chain import created_at
+from credit_models.ledger.draft import Draft
 from credit_models.ledger.invariants import InvariantViolated
 from credit_models.ledger.uses import purchase_of
 

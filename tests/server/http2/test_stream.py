@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 import pytest
-from credit_server.http2.request_buffer import RequestBuffer, RequestEndedError
+from credit_server.http2.stream import RequestBuffer, RequestEndedError
 from hypothesis import given
 from hypothesis import strategies as st
 

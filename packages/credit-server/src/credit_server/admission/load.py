@@ -1,0 +1,129 @@
+"""Measures of the load, from which admission decides: the event loop, shed calls, batches."""
+
+import time
+from random import Random
+
+from credit_server.supervision import Timers
+
+_BEAT_SECONDS = 0.05
+
+# The weight of one decision in the average of those: about the last hundred decisions count.
+_DECISION_WEIGHT = 1 / 128
+_RATIO_MAX = 0.95
+# About a batch: nothing changes before that.
+_RETRY_SECONDS_LEAST = 0.1
+_RETRY_SECONDS_MOST = 10.0
+
+# The weight of a new batch in the average of those: a store that becomes slower is noticed within
+# three batches.
+_BATCH_WEIGHT = 0.3
+# Most of the time of a small batch is that of the transaction itself. It shows little about how
+# fast many writes are settled, except that they take no longer than these.
+_TELLING_SHARE = 0.25
+
+
+class LoopLag:
+    """Measures how late the event loop is.
+
+    A timer shows it: by how much it was late, or is late already. The timer runs only after calls
+    have come, so that an idle server sleeps.
+    """
+
+    def __init__(self, timers: Timers | None = None) -> None:
+        self._timers = timers or Timers()
+        self._due: float | None = None
+        self._beaten_at = 0.0
+        self._last = 0.0
+
+    def measure(self) -> float:
+        """Return how many seconds the loop is late, or was at the latest beat, and measure on.
+
+        Returns:
+            0 at the first call, after a quiet time, and after each beat.
+        """
+        # Not the loop's own clock: uvloop's stands still while callbacks run.
+        now = time.monotonic()
+        if self._due is not None:
+            return max(self._last, now - self._due)
+        if now - self._beaten_at > 2 * _BEAT_SECONDS:
+            self._last = 0.0  # it dates from before a quiet time
+        self._due = now + _BEAT_SECONDS
+        self._timers.later(_BEAT_SECONDS, "the measure of the event loop", self._beat)
+        return 0.0
+
+    def _beat(self) -> None:
+        assert self._due is not None  # noqa: S101 - for the type checker
+        self._beaten_at = time.monotonic()
+        self._last = max(0.0, self._beaten_at - self._due)
+        self._due = None
+
+
+class ShedRatio:
+    """Averages the decisions, and spreads the retries of shed callers over time.
+
+    If all callers retried after the same time, ten times too many callers would make as many
+    attempts as before. So the time grows with the share that is shed, and has a jitter of half of
+    it.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._ratio = 0.0
+
+    def admitted(self) -> None:
+        """Note an admitted call."""
+        self._ratio -= self._ratio * _DECISION_WEIGHT
+
+    def shed(self, base_seconds: float) -> float:
+        """Note a shed call, and return the seconds after which its caller should retry.
+
+        Args:
+            base_seconds: When there would be room if no other call came.
+        """
+        self._ratio += (1 - self._ratio) * _DECISION_WEIGHT
+        seconds = max(base_seconds, _RETRY_SECONDS_LEAST) / (1 - min(self._ratio, _RATIO_MAX))
+        return min(seconds, _RETRY_SECONDS_MOST) * self._random.uniform(0.5, 1.5)
+
+
+class LatencyEstimate:
+    """Estimates how long a new write takes, from how fast a shard has settled its writes so far.
+
+    Attributes:
+        size: The number of writes in the batch that is under way; 0 if none is.
+    """
+
+    def __init__(self, batch_max: int) -> None:
+        self._telling_size = batch_max * _TELLING_SHARE
+        self._seconds_each: float | None = None
+        self.size = 0
+        self._began = 0.0
+
+    def begin(self, size: int, now: float) -> None:
+        """Note that a batch of this many writes begins."""
+        self.size, self._began = size, now
+
+    def end(self, now: float) -> None:
+        """Note that the batch has ended."""
+        sample = (now - self._began) / self.size
+        known = self._seconds_each
+        if known is None:
+            if self.size >= self._telling_size:
+                self._seconds_each = sample
+        elif self.size >= self._telling_size or sample < known:
+            self._seconds_each = known + (sample - known) * _BATCH_WEIGHT
+        self.size = 0
+
+    def seconds_until_settled(self, waiting: int, now: float) -> float:
+        """Estimate when a write that comes now is settled.
+
+        Args:
+            waiting: The writes that wait before it, without those of the batch under way.
+            now: The loop's time.
+
+        Returns:
+            The estimate; 0 before any batch has shown how fast writes are settled.
+        """
+        if self._seconds_each is None:
+            return 0.0
+        under_way = max(0.0, self.size * self._seconds_each - (now - self._began))
+        return under_way + (waiting + 1) * self._seconds_each
