@@ -17,6 +17,14 @@ _SCHEMES = ("mongodb://", "mongodb+srv://")
 
 _POLL_SECONDS = 0.02
 
+# The driver checks each host on a connection of its own. When a host has not answered a check for
+# the sum of both times, the driver interrupts all commands on it. With the driver's defaults, the
+# sum is 15 s, and several commands in a row to a hung primary waited for the time limit of an
+# answer, 5 s, each. See "Check frequency" and "clearing the connection pool" in
+# https://github.com/mongodb/specifications/blob/master/source/server-discovery-and-monitoring/server-monitoring.md
+_CHECK_SECONDS = 1.0
+_CONNECT_SECONDS_MAX = 2.0
+
 
 def open_clients(
     uri: str,
@@ -27,6 +35,9 @@ def open_clients(
     answers_are_timed: bool = True,
 ) -> Clients:
     """Return clients; their first operations connect.
+
+    Commands to a host that hangs are interrupted after 3 s, or a second after `timeout_seconds` if
+    that is less.
 
     Args:
         uri: A MongoDB connection string.
@@ -50,7 +61,8 @@ def open_clients(
             driver,
             appname=name,
             tz_aware=True,
-            connectTimeoutMS=milliseconds,
+            heartbeatFrequencyMS=int(_CHECK_SECONDS * 1000),
+            connectTimeoutMS=min(milliseconds, int(_CONNECT_SECONDS_MAX * 1000)),
             serverSelectionTimeoutMS=milliseconds,
             socketTimeoutMS=milliseconds if answers_are_timed else None,
         )
