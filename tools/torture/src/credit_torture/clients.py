@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from credit_client.call import Caller
-from credit_client.grpc_transport import GrpcTransport, connect
+from credit_client.grpc_transport import connect
 from credit_client.settings import ClientSettings
 from credit_client.target import Target
 from credit_client.tracing import Tracing
@@ -25,6 +25,9 @@ _HURRIED = tuple(
 """The settings of callers during the faults; each call takes one of them."""
 _PATIENT = ClientSettings(timeout_seconds=600, retry_attempts_max=100, retry_budget_tokens=1000)
 """The settings after the faults, when each outcome must become certain."""
+
+# To make it takes 3 ms.
+_TRACING = Tracing(Target.parse(_PATIENT.target))
 
 
 class _Counted:
@@ -72,47 +75,56 @@ class _Counted:
 
 
 class Clients:
-    """Connections to each server. Writes that are made at the same time share a `Write` stream.
+    """Connections to each server.
 
     Attributes:
         patient: Whether calls wait until the servers answer.
     """
 
-    def __init__(self, addresses: Sequence[str], random: Random) -> None:
+    def __init__(self, transports: Sequence[Transport], random: Random) -> None:
         """Connect nothing yet.
 
         Args:
-            addresses: The servers, each as `host:port`.
+            transports: The connections to each server.
             random: Chooses the settings of each call.
         """
         self.patient = False
         self._random = random
-        self._targets = [Target.parse(address) for address in addresses]
-        self._tracing = [Tracing(target) for target in self._targets]
-        self._transports: list[GrpcTransport] = [
-            connect(target, channels=1, connect_timeout_seconds=_CONNECT_SECONDS, streams=True)
-            for target in self._targets
-        ]
+        self._transports = transports
 
     @property
     def count(self) -> int:
         """Return the number of servers."""
-        return len(self._targets)
+        return len(self._transports)
 
     # Any: the answer's type is that of what is asked.
     async def ask(self, server: int, what: Callable[[Caller], Any]) -> tuple[Any, int]:
         """Ask a server; return the answer, and how often the request was sent."""
         transport = _Counted(self._transports[server])
-        return await what(self._caller(server, transport)), transport.sent
+        return await what(self._caller(transport)), transport.sent
 
     def watching(self, server: int) -> Caller:
         """Return a caller for the watches of a server."""
-        return self._caller(server, self._transports[server])
+        return self._caller(self._transports[server])
 
     async def close(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(transport.close() for transport in self._transports))
 
-    def _caller(self, server: int, transport: Transport) -> Caller:
+    def _caller(self, transport: Transport) -> Caller:
         settings = _PATIENT if self.patient else self._random.choice(_HURRIED)
-        return Caller(transport, settings, tracing=self._tracing[server])
+        return Caller(transport, settings, tracing=_TRACING)
+
+
+def connected(addresses: Sequence[str], random: Random) -> Clients:
+    """Return clients of servers, each at `host:port`; writes made together share a stream."""
+    transports = [
+        connect(
+            Target.parse(address),
+            channels=1,
+            connect_timeout_seconds=_CONNECT_SECONDS,
+            streams=True,
+        )
+        for address in addresses
+    ]
+    return Clients(transports, random)

@@ -50,7 +50,7 @@ def outcome_of(call: Call) -> str:
         case NoEffect():
             return "no effect"
         case Unknown():
-            return "unknown"
+            return "failed" if isinstance(call.question, Read) else "unknown"
         case Unforeseen():
             return "unforeseen"
         case tuple() as parts:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from credit_torture.clients import Clients
+from credit_torture.clients import connected
 from credit_torture.cohort import CALLERS, Cohort
 from credit_torture.counts import Counts
 
@@ -52,7 +52,7 @@ class Workload:
         process, processes = configuration.process
         self._numbers = itertools.count(process, processes)
         random = Random(f"clients-{configuration.seed}-{process}")
-        self._clients = Clients(configuration.addresses, random)
+        self._clients = connected(configuration.addresses, random)
         self._counts = Counts()
         self._stop = asyncio.Event()
         self._cohorts: list[Cohort] = []
