@@ -169,9 +169,9 @@ def answer_with_an_internal_error(recorded: Recorded) -> None:
 
 def read_another_balance(recorded: Recorded) -> None:
     (balance,) = recorded.read("GetUserCredits")
-    credits = message_of(balance)
-    credits.balances[0].balance += 1
-    balance.update(message_line(credits))
+    shown = message_of(balance)
+    shown.balances[0].balance += 1
+    balance.update(message_line(shown))
 
 
 def read_less_than_the_required_revision(recorded: Recorded) -> None:

@@ -54,7 +54,7 @@ async def kill_worker(world: World) -> AsyncIterator[str]:
     """Kill one process of a server, which the server replaces."""
     server = world.server(workers=2)
     with world.claim(server.name):
-        os.kill(_worker(world, server.pids()), signal.SIGKILL)
+        _send(_worker(world, server.pids()), signal.SIGKILL)
         yield server.name
 
 
@@ -64,10 +64,9 @@ async def stop_worker(world: World) -> AsyncIterator[str]:
     server = world.server(workers=2)
     with world.claim(server.name):
         worker = _worker(world, server.pids())
-        os.kill(worker, signal.SIGSTOP)
+        _send(worker, signal.SIGSTOP)
         yield server.name
-        with suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGCONT)
+        _send(worker, signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -231,6 +230,12 @@ async def fill_disk(world: World) -> AsyncIterator[str]:
         world.disk.free()
         await node.end(signal.SIGKILL)
         node.launch()
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    """Send a signal, unless the process has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _worker(world: World, pids: list[int]) -> int:

@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 import secrets
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from credit_testing.child import ChildFailed
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -22,8 +24,10 @@ from credit_torture.run import Plan, Run
 _SECONDS = 300.0
 _FOLDER = Path(".torture")
 _INTERRUPTED = 130
-_PROGRESS_SECONDS = 5.0
+_PROGRESS_SECONDS, _LOG_SECONDS = 1.0, 60.0
 _FINDINGS_SHOWN = 20
+_WIDTH_MIN = 160
+"""The width of the tables where the terminal is narrower, or its width unknown."""
 _PACE = Pace(hold_seconds=(0.5, 8.0), pause_seconds=4.0, writes=20, hands=2)
 
 
@@ -74,7 +78,12 @@ def _main(options: argparse.Namespace) -> int:
         report = asyncio.run(_until_terminated(Run(plan, folder)))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED
-    print(report.json()) if options.json else show(report, Console(emoji=False))
+    except ChildFailed as error:
+        print(f"the run has ended early, and nothing was checked: {error}", file=sys.stderr)
+        return 1
+    print(report.json()) if options.json else show(
+        report, Console(emoji=False, width=max(_WIDTH_MIN, shutil.get_terminal_size().columns))
+    )
     return 1 if report.findings else 0
 
 
@@ -91,13 +100,15 @@ async def _until_terminated(run: Run) -> Report:
 
 
 async def _show_progress(run: Run) -> None:
-    """Print a line that replaces itself at a terminal."""
-    if not sys.stderr.isatty():
-        return
+    """Print a line that replaces itself at a terminal, and one a minute elsewhere."""
+    shown = sys.stderr.isatty()
     while True:
-        line = f"{run.count()} faults, {run.acknowledged.total():,} acknowledged writes"
-        print(f"\r{line}", end="", file=sys.stderr, flush=True)
-        await asyncio.sleep(_PROGRESS_SECONDS)
+        line = (
+            f"{run.phase}: {run.count()} faults, {run.acknowledged.total():,} acknowledged writes"
+        )
+        before, after = ("\r\x1b[K", "") if shown else ("", "\n")
+        print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
+        await asyncio.sleep(_PROGRESS_SECONDS if shown else _LOG_SECONDS)
 
 
 def show(report: Report, console: Console) -> None:

@@ -7,7 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FILE = "report.json"
-OUTCOMES = ("acknowledged", "replayed", "refused", "validated", "no effect", "unknown", "shown")
+OUTCOMES = (
+    "acknowledged",
+    "replayed",
+    "refused",
+    "validated",
+    "no effect",
+    "unknown",
+    "shown",
+    "failed",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +86,7 @@ class Report:
         """Yield the rows of the last table."""
         yield "entries in the histories", f"{self.entries:,}"
         yield (
-            "calls with an unknown outcome, all settled at the end",
+            "writes with an unknown outcome, which were sent again",
             f"{self.totals()['unknown']:,}",
         )
         yield "longest time without an acknowledged write", f"{self.silence_seconds:.1f} s"

@@ -78,6 +78,7 @@ class Run:
     Attributes:
         acknowledged: The writes that were acknowledged so far, by process of callers.
         count: Returns the number of faults so far.
+        phase: What is under way.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
@@ -93,12 +94,14 @@ class Run:
         self._journal.mkdir(parents=True)
         self.acknowledged: Counter[int] = Counter()
         self.count: Callable[[], int] = lambda: 0
+        self.phase = "starting"
 
     async def run(self) -> Report:
         """Run, check and report."""
         found: list[str] = []
         async with self._world() as (world, store):
             span = await self._torture(world)
+            self.phase = "checking"
             for server in world.servers:
                 status = await server.end(signal.SIGTERM)
                 if status != 0:
@@ -171,6 +174,7 @@ class Run:
                 for number, process in enumerate(callers):
                     reading.create_task(self._follow(number, process))
                 span = await self._break(world)
+                self.phase = "settling"
                 for process in callers:
                     assert process.stdin is not None
                     process.stdin.close()
@@ -184,6 +188,7 @@ class Run:
         nemesis = Nemesis(world, self._plan.pace, recorder, self.acknowledged.total)
         self.count = lambda: nemesis.count
         began = time.monotonic_ns()
+        self.phase = "faults"
 
         def goes_on() -> bool:
             seconds = (time.monotonic_ns() - began) / 1e9

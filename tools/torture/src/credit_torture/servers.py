@@ -11,7 +11,9 @@ from typing import Self
 from credit_testing.child import descendants
 from credit_testing.injected import MovedClock
 from credit_testing.ports import HOST, lasting_port
-from credit_testing.server import ServerProcess, running_server
+from credit_testing.server import ServerNotStarted, ServerProcess, running_server
+
+_RESTART_SECONDS = 1.0
 
 
 class Server:
@@ -57,11 +59,19 @@ class Server:
         return []
 
     async def start(self) -> None:
-        """Start it, and wait until it serves."""
-        context = running_server(
-            self._folder, *self._options, environment=self.clock.environment, forked=False
-        )
-        self.process = await self._stack.enter_async_context(context)
+        """Start it, and wait until it serves.
+
+        It ends at once while MongoDB has no primary. It is then started again, as a process manager
+        does.
+        """
+        while self.process is None:
+            context = running_server(
+                self._folder, *self._options, environment=self.clock.environment, forked=False
+            )
+            try:
+                self.process = await self._stack.enter_async_context(context)
+            except ServerNotStarted:
+                await asyncio.sleep(_RESTART_SECONDS)
 
     async def end(self, number: signal.Signals) -> int:
         """End it with a signal, wait for its end, and return its exit status."""
