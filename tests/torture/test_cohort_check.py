@@ -37,11 +37,11 @@ class Recorded:
 
     def read(self, kind: str) -> list[Line]:
         """Return the messages of the last read of a user."""
-        (*_, last) = [
+        last: list[Line] = [
             line["answer"]["messages"]
             for line in self.calls
             if line["question"].get("read") == kind and line["question"]["user"] == USER
-        ]
+        ][-1]
         return last
 
     def acknowledged(self) -> list[Line]:

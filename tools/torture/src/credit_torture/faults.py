@@ -26,7 +26,7 @@ async def kill_server(world: World) -> AsyncIterator[str]:
         server.send(signal.SIGKILL)
         await server.end(signal.SIGKILL)
         yield server.name
-        await server.start()
+        await server.start_again()
 
 
 @asynccontextmanager
@@ -36,7 +36,7 @@ async def restart_server(world: World) -> AsyncIterator[str]:
     with world.claim(server.name):
         await server.end(signal.SIGTERM)
         yield server.name
-        await server.start()
+        await server.start_again()
 
 
 @asynccontextmanager

@@ -61,15 +61,19 @@ class Server:
     async def start(self) -> None:
         """Start it, and wait until it serves.
 
-        It ends at once while MongoDB has no primary. It is then started again, as a process manager
-        does.
+        Raises:
+            ServerNotStarted: It has ended instead.
         """
+        context = running_server(
+            self._folder, *self._options, environment=self.clock.environment, forked=False
+        )
+        self.process = await self._stack.enter_async_context(context)
+
+    async def start_again(self) -> None:
+        """Start it until it serves, as a process manager does: it ends where there is no primary."""
         while self.process is None:
-            context = running_server(
-                self._folder, *self._options, environment=self.clock.environment, forked=False
-            )
             try:
-                self.process = await self._stack.enter_async_context(context)
+                await self.start()
             except ServerNotStarted:
                 await asyncio.sleep(_RESTART_SECONDS)
 
