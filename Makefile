@@ -8,14 +8,14 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 UV_VERSION := 0.13.9
 MEMBERS := packages/credit-models packages/credit-server packages/credit-client tools/bench tools/contract-check \
-	tools/grpc-fuzz tools/resilience tools/simulate testing
+	tools/grpc-fuzz tools/resilience tools/simulate tools/torture testing
 SOURCES := packages tools testing tests
 # What the members depend on, resolved for every platform and Python at once.
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--emit-build-options --no-emit-package credit-models --no-emit-package credit-server \
 	--no-emit-package credit-client --no-emit-package credit-bench --no-emit-package credit-contract-check \
 	--no-emit-package credit-resilience --no-emit-package credit-simulate --no-emit-package credit-testing \
-	--no-emit-package grpc-fuzz \
+	--no-emit-package credit-torture --no-emit-package grpc-fuzz \
 	pyproject.toml --group dev
 
 # Many images of Python set this variable, and then each start compiles all imports again: 2.3 s of
@@ -159,6 +159,10 @@ resilience: install ## Attack the server and print the results; ROWS=rapid-reset
 simulate: install ## Simulate servers, store, network and callers; SEED=7 repeats a run, STEPS=200 makes it longer.
 	@$(BIN)/credit-simulate $(if $(SEED),--seed "$(SEED)") $(if $(STEPS),--steps "$(STEPS)")
 
+.PHONY: torture
+torture: install ## Kill, stop and cut real servers and mongods under load, and check every answer; SECONDS=300 SEED=7.
+	@$(BIN)/credit-torture run $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(SEED),--seed "$(SEED)")
+
 .PHONY: clean
 clean: ## Remove the environment, caches and wheels; data stays.
-	@rm -rf $(VENV) dist .grpc-fuzz .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) dist .grpc-fuzz .torture .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -29,6 +29,7 @@ LONGEST = [
     "e2e/test_money_is_conserved.py",
     "e2e/test_long_history.py",
     "fuzz/test_tenants_machine.py",
+    "torture/test_run.py",
     "docs/test_examples.py",
     "e2e/test_web.py",
 ]

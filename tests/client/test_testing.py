@@ -1,6 +1,7 @@
 """The fake service obeys the contract's table of refusals, in its order of precedence."""
 
 import ast
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -244,6 +245,20 @@ async def test_what_is_due_takes_effect_with_the_first_call_after_the_clock_has_
         assert expired.effective_at == granted.expires_at
         assert (expired.related_id, expired.created_by) == (granted.transaction_id, 3)
         assert (await client.user_credits(user_id=7)).revision == 2
+
+
+@pytest.mark.parametrize("seconds", [20, 21, 22])
+def test_a_balance_of_the_fake_is_that_of_one_time_although_a_grant_ends(seconds: int) -> None:
+    start, ticks = datetime(2026, 3, 1, tzinfo=UTC), itertools.count()
+    ledger = FakeLedger(FakeClock(lambda: start + timedelta(seconds=next(ticks))))
+    for life in (500, seconds):
+        ledger.write(
+            GrantCreditsRequest(
+                user_id=7, app_id=1, credits=10, created_by=1, expires_after_seconds=life
+            )
+        )
+    shown = [ledger.app_balance(app_id=1, user_id=7) for _ in range(seconds)]
+    assert {(balance.revision, balance.balance) for balance in shown} == {(2, 20), (3, 10)}
 
 
 def test_the_clock_of_the_fake_starts_now_moves_forward_only_and_has_milliseconds() -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from credit_models import CreditRequest
 from credit_testing.http2_client import Connection
+from credit_testing.injected import with_bug
 from credit_testing.server import running_server
 from grpclib.const import Status
-
-from tests.e2e.injected import with_bug
 
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
 FAILED = "a part of the server has failed"

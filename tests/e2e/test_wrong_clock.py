@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from credit_models import CreditRequest, CreditTransaction, UserCredits, UserId
 from credit_testing.http2_client import Connection
+from credit_testing.injected import MovedClock
 from credit_testing.server import ServerProcess, run_credit_server, running_server
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-
-from tests.e2e.injected import MovedClock
 
 HOUR = 3600.0
 ADD = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)

@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -34,7 +34,12 @@ _SELECT_MILLISECONDS = 30_000
 
 
 class MongodProcess:
-    """A mongod on a free loopback port; it keeps port and data when it restarts."""
+    """A mongod on a free loopback port; it keeps port and data when it restarts.
+
+    Attributes:
+        database: The folder with its data.
+        port: The port.
+    """
 
     def __init__(self, folder: Path, *options: str, standalone: bool = False) -> None:
         """Describe a mongod.
@@ -44,12 +49,18 @@ class MongodProcess:
             options: More options of its command line.
             standalone: Whether it is no replica set, and has no transactions.
         """
-        self._database = folder.resolve() / "database"
+        self.database = folder.resolve() / "database"
         self._log = folder.resolve() / "mongod.log"
         self._options: Sequence[str] = options
         self._standalone = standalone
         self._process: subprocess.Popen[bytes] | None = None
         self.port = lasting_port()
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process id; None while it does not run."""
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
 
     @property
     def uri(self) -> str:
@@ -66,7 +77,7 @@ class MongodProcess:
                 HOST,
                 self.port,
                 timeout_seconds=_START_TIMEOUT_SECONDS,
-                database_path=self._database,
+                database_path=self.database,
             )
 
     def send(self, number: signal.Signals) -> None:
@@ -83,19 +94,24 @@ class MongodProcess:
         process.send_signal(signal.SIGCONT)  # a stopped process would not end
         await asyncio.to_thread(process.wait)
 
+    async def step_down(self) -> None:
+        """Let it step down, if it is the primary of a replica set."""
+        async with _direct(self) as client:
+            await client.admin.command("replSetStepDown", _STEP_DOWN_SECONDS)
+
     def remove_data(self) -> None:
         """Remove its data, which take 300 MB, after its end; the log stays."""
-        shutil.rmtree(self._database, ignore_errors=True)
+        shutil.rmtree(self.database, ignore_errors=True)
 
     def launch(self) -> None:
         """Start it, and return at once."""
-        self._database.mkdir(parents=True, exist_ok=True)
+        self.database.mkdir(parents=True, exist_ok=True)
         set_name = () if self._standalone else ("--replSet", REPLICA_SET, "--oplogSize", "64")
         self._process = subprocess.Popen(
             [
                 str(find_mongod()),
                 *("--bind_ip", HOST, "--port", str(self.port), "--nounixsocket"),
-                *("--dbpath", str(self._database), "--logpath", str(self._log), "--logappend"),
+                *("--dbpath", str(self.database), "--logpath", str(self._log), "--logappend"),
                 *("--quiet", "--wiredTigerCacheSizeGB", "0.25"),
                 *("--setParameter", "diagnosticDataCollectionEnabled=false"),
                 *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"),
@@ -124,49 +140,56 @@ async def running_mongod(
 
 
 class ReplicaSet:
-    """Three mongods on free loopback ports. Any two of them elect a primary."""
+    """Three mongods on free loopback ports. Any two of them elect a primary.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        nodes: The mongods.
+    """
+
+    def __init__(
+        self, folder: Path, *options: str, advertise: Callable[[int], int] = lambda port: port
+    ) -> None:
         """Describe a replica set.
 
         Args:
             folder: An empty folder, for the data and the logs.
+            options: More options of each command line.
+            advertise: Returns the port at which others reach the mongod on a port: a proxy's, for
+                example.
         """
-        self._nodes = [
-            MongodProcess(folder / str(number), *_REPLICATION) for number in range(_NODES)
+        self.nodes = [
+            MongodProcess(folder / str(number), *_REPLICATION, *options) for number in range(_NODES)
         ]
+        self._hosts = [f"{HOST}:{advertise(node.port)}" for node in self.nodes]
 
     @property
     def uri(self) -> str:
         """Return the connection string."""
-        hosts = ",".join(f"{HOST}:{node.port}" for node in self._nodes)
+        hosts = ",".join(self._hosts)
         return f"mongodb://{hosts}/?replicaSet={REPLICA_SET}"
 
     async def start(self) -> None:
         """Start all nodes, and wait until there is a primary."""
-        for node in self._nodes:
+        for node in self.nodes:
             node.launch()
-        for node in self._nodes:
+        for node in self.nodes:
             async with _direct(node) as client:
                 await client.admin.command("ping")
-        members = [
-            {"_id": number, "host": f"{HOST}:{node.port}"}
-            for number, node in enumerate(self._nodes)
-        ]
+        members = [{"_id": number, "host": host} for number, host in enumerate(self._hosts)]
         settings = {
             "electionTimeoutMillis": _ELECTION_MILLISECONDS,
             "catchUpTimeoutMillis": _CATCH_UP_MILLISECONDS,
             "heartbeatIntervalMillis": _HEARTBEAT_MILLISECONDS,
         }
         configuration = {"_id": REPLICA_SET, "members": members, "settings": settings}
-        async with _direct(self._nodes[0]) as client:
+        async with _direct(self.nodes[0]) as client:
             await client.admin.command("replSetInitiate", configuration)
         await self.primary()
 
     async def primary(self) -> MongodProcess:
         """Wait until there is a primary that a majority has elected, and return it."""
         while True:
-            for node in self._nodes:
+            for node in self.nodes:
                 with suppress(PyMongoError):
                     async with _direct(node) as client:
                         hello = await client.admin.command("hello")
@@ -176,12 +199,11 @@ class ReplicaSet:
 
     async def step_down(self) -> None:
         """Let the primary step down, so that the others elect another one."""
-        async with _direct(await self.primary()) as client:
-            await client.admin.command("replSetStepDown", _STEP_DOWN_SECONDS)
+        await (await self.primary()).step_down()
 
     async def end(self) -> None:
         """Kill all nodes, and remove their data."""
-        for node in self._nodes:
+        for node in self.nodes:
             await node.end(signal.SIGKILL)
             node.remove_data()
 

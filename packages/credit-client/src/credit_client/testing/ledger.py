@@ -263,12 +263,12 @@ class FakeLedger:
         Raises:
             Refused: The sum is too large for the answer.
         """
-        balance = self.balance(app_id=app_id, user_id=user_id)
         if user_id is None:
-            return Balance(app_id=app_id, balance=balance)
+            return Balance(app_id=app_id, balance=self.balance(app_id=app_id))
+        # From one account: an entry that falls due between two reads would mix two states.
         account = self._account(user_id)
         message = messages.balance_to_message(account, app_id)
-        return replace(message, balance=balance, revision=account.revision)
+        return replace(message, revision=account.revision)
 
     def check_revision(self, *, user_id: int, required: int) -> None:
         """Check that a user has reached a revision. Nothing here lags behind: it does not wait.

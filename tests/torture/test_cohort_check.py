@@ -1,0 +1,288 @@
+"""Test that the check finds each kind of fault in what was recorded, and none in a sound record."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from credit_client.settings import ClientSettings
+from credit_client.testing import FakeCreditService, fake_transport
+from credit_models import CreditTransaction, Receipt
+from credit_torture.clients import Clients
+from credit_torture.cohort import Cohort
+from credit_torture.cohort_check import check_cohort
+from credit_torture.counts import Counts
+from credit_torture.record import Line, lines, message_line, message_of
+
+OPERATIONS, PAUSE_SECONDS, SEED = 250, 0.002, 3
+USER = 100
+
+
+@dataclass(kw_only=True, slots=True)
+class Recorded:
+    """The recorded lines of a cohort, which a test may change."""
+
+    calls: list[Line]
+    watches: dict[str, list[Line]]
+
+    def save(self, folder: Path) -> None:
+        for name, own in {"cohort-0000": self.calls, **self.watches}.items():
+            text = "".join(json.dumps(line) + "\n" for line in own)
+            (folder / f"{name}.ndjson").write_text(text)
+
+    def read(self, kind: str) -> list[Line]:
+        """Return the messages of the last read of a user."""
+        last: list[Line] = [
+            line["answer"]["messages"]
+            for line in self.calls
+            if line["question"].get("read") == kind and line["question"]["user"] == USER
+        ][-1]
+        return last
+
+    def acknowledged(self) -> list[Line]:
+        """Return the additions of a user that were acknowledged once, in their order."""
+        found: dict[str, list[Line]] = {}
+        for line in self.calls:
+            if line["question"]["kind"] == "written":
+                request = message_of(line["question"]["requests"][0])
+                if request.user_id == USER and type(request).__name__ == "CreditRequest":
+                    found.setdefault(request.idempotency_key, []).append(line)
+        once = [own[0] for own in found.values() if len(own) == 1]
+        return [line for line in once if line["answer"]["kind"] == "receipt"]
+
+
+@pytest.fixture(scope="module")
+async def folder(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """Return the folder of a cohort that has called a ledger in this process."""
+    folder = tmp_path_factory.mktemp("recorded")
+    service = FakeCreditService()
+    async with AsyncExitStack() as stack:
+        transports = [
+            await stack.enter_async_context(fake_transport(service, ClientSettings()))
+            for _ in range(2)
+        ]
+        clients = Clients(transports, Random(SEED))
+        cohort = Cohort(0, folder, clients, Counts(), Random(SEED))
+        await cohort.run(OPERATIONS, PAUSE_SECONDS, asyncio.Event())
+        await cohort.finish()
+        yield folder
+
+
+@pytest.fixture
+def recorded(folder: Path) -> Recorded:
+    return Recorded(
+        calls=list(lines(folder / "cohort-0000.ndjson")),
+        watches={path.stem: list(lines(path)) for path in folder.glob("watch-*.ndjson")},
+    )
+
+
+def test_a_sound_record_has_no_findings(folder: Path) -> None:
+    checked = check_cohort(folder, 0, [])
+    assert checked.findings == []
+    assert checked.unchecked == 0
+    assert checked.entries > OPERATIONS / 2
+    assert checked.watched > 0
+    outcomes = {outcome for _, outcome in checked.calls}
+    assert outcomes >= {"acknowledged", "replayed", "refused", "validated", "unknown", "shown"}
+
+
+def _change(line: Line, **changes: Any) -> None:
+    """Change fields of the message of a line. Any: they have many types."""
+    message = message_of(line)
+    for name, value in changes.items():
+        assert getattr(message, name) != value
+        setattr(message, name, value)
+    line.update(message_line(message))
+
+
+def lose_an_acknowledged_entry(recorded: Recorded) -> None:
+    del recorded.read("ListUserTransactions")[-1]
+
+
+def lose_an_entry_in_the_middle(recorded: Recorded) -> None:
+    del recorded.read("ListUserTransactions")[2]
+
+
+def write_an_entry_twice(recorded: Recorded) -> None:
+    rows = recorded.read("ListUserTransactions")
+    rows.insert(1, rows[0])
+
+
+def swap_two_entries(recorded: Recorded) -> None:
+    rows = recorded.read("ListUserTransactions")
+    rows[0], rows[1] = rows[1], rows[0]
+
+
+def credit_more_than_was_acknowledged(recorded: Recorded) -> None:
+    entry = recorded.read("ListUserTransactions")[0]
+    _change(entry, credits=message_of(entry).credits + 1)
+
+
+def write_what_nobody_requested(recorded: Recorded) -> None:
+    rows = recorded.read("ListUserTransactions")
+    entry = message_of(rows[-1])
+    assert isinstance(entry, CreditTransaction)
+    entry.sequence, entry.idempotency_key = entry.sequence + 1, "nobody's"
+    rows.append(message_line(entry))
+
+
+def refuse_what_took_effect(recorded: Recorded) -> None:
+    line = recorded.acknowledged()[0]
+    metadata = [["balance", "0"], ["credits", "1"]]
+    line["answer"] = {"kind": "refused", "reason": "BALANCE_OVERFLOW", "metadata": metadata}
+
+
+def deny_the_effect(recorded: Recorded) -> None:
+    recorded.acknowledged()[0]["answer"] = {"kind": "no effect"}
+
+
+def acknowledge_twice_as_new(recorded: Recorded) -> None:
+    line = recorded.acknowledged()[0]
+    recorded.calls.append({**line, "began": line["began"] + 1, "ended": line["ended"] + 1})
+
+
+def acknowledge_a_write_that_is_nowhere(recorded: Recorded) -> None:
+    _change(recorded.acknowledged()[0]["answer"], sequence=4_000)
+
+
+def acknowledge_another_balance(recorded: Recorded) -> None:
+    answer = recorded.acknowledged()[0]["answer"]
+    receipt = message_of(answer)
+    assert isinstance(receipt, Receipt)
+    _change(answer, balance=receipt.balance + 1)
+
+
+def acknowledge_in_another_order_than_time(recorded: Recorded) -> None:
+    first, *_, last = recorded.acknowledged()
+    for name in ("began", "ended"):
+        first[name], last[name] = last[name], first[name]
+
+
+def answer_with_an_internal_error(recorded: Recorded) -> None:
+    recorded.calls[5]["answer"] = {"kind": "unforeseen", "error": "INTERNAL: a bug"}
+
+
+def read_another_balance(recorded: Recorded) -> None:
+    (balance,) = recorded.read("GetUserCredits")
+    shown = message_of(balance)
+    shown.balances[0].balance += 1
+    balance.update(message_line(shown))
+
+
+def read_less_than_the_required_revision(recorded: Recorded) -> None:
+    line = next(line for line in recorded.calls if "min_revision" in line)
+    line["min_revision"] += 1000
+
+
+def lose_a_purchase(recorded: Recorded) -> None:
+    del recorded.read("ListUserPurchases")[0]
+
+
+def lose_a_hold(recorded: Recorded) -> None:
+    for line in recorded.calls:
+        if line["question"].get("read") == "ListHolds":
+            (held,) = line["answer"]["messages"]
+            message = message_of(held)
+            if message.holds:
+                del message.holds[0]
+                held.update(message_line(message))
+                return
+    raise AssertionError("there is no hold")
+
+
+def total_another_sum(recorded: Recorded) -> None:
+    (total,) = recorded.read("GetAppBalance of all")
+    _change(total, balance=message_of(total).balance + 1)
+
+
+def _of_user(recorded: Recorded) -> list[Line]:
+    events = recorded.watches["watch-0000-0"]
+    assert sum("entry" in event for event in events) > 3
+    return events
+
+
+def drop_an_event(recorded: Recorded) -> None:
+    del _of_user(recorded)[2]
+
+
+def drop_the_last_event(recorded: Recorded) -> None:
+    events = _of_user(recorded)
+    events.remove([event for event in events if "entry" in event][-1])
+
+
+def send_an_event_twice(recorded: Recorded) -> None:
+    events = _of_user(recorded)
+    events.insert(2, events[2])
+
+
+def swap_two_events(recorded: Recorded) -> None:
+    events = _of_user(recorded)
+    events[2], events[3] = events[3], events[2]
+
+
+def alter_an_event(recorded: Recorded) -> None:
+    entry = _of_user(recorded)[2]["entry"]
+    _change(entry, credits=message_of(entry).credits + 1)
+
+
+def end_a_watch(recorded: Recorded) -> None:
+    recorded.watches["watch-0000-1"].insert(1, {"failed": "Unavailable()"})
+
+
+def drop_an_event_of_an_app(recorded: Recorded) -> None:
+    del recorded.watches["watch-0000-1"][4]
+
+
+PLANTS: list[Callable[[Recorded], None]] = [
+    lose_an_acknowledged_entry,
+    lose_an_entry_in_the_middle,
+    write_an_entry_twice,
+    swap_two_entries,
+    credit_more_than_was_acknowledged,
+    write_what_nobody_requested,
+    refuse_what_took_effect,
+    deny_the_effect,
+    acknowledge_twice_as_new,
+    acknowledge_a_write_that_is_nowhere,
+    acknowledge_another_balance,
+    acknowledge_in_another_order_than_time,
+    answer_with_an_internal_error,
+    read_another_balance,
+    read_less_than_the_required_revision,
+    lose_a_purchase,
+    lose_a_hold,
+    total_another_sum,
+    drop_an_event,
+    drop_the_last_event,
+    send_an_event_twice,
+    swap_two_events,
+    alter_an_event,
+    end_a_watch,
+    drop_an_event_of_an_app,
+]
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_each_planted_fault_is_found(
+    recorded: Recorded, tmp_path: Path, plant: Callable[[Recorded], None]
+) -> None:
+    plant(recorded)
+    recorded.save(tmp_path)
+    assert check_cohort(tmp_path, 0, []).findings
+
+
+def test_a_read_during_a_fault_is_not_compared(recorded: Recorded, tmp_path: Path) -> None:
+    line = next(
+        line
+        for line in recorded.calls
+        if line["question"].get("read") == "GetUserCredits" and not line.get("final")
+    )
+    line["answer"]["messages"] = []
+    recorded.save(tmp_path)
+    assert check_cohort(tmp_path, 0, []).findings
+    assert not check_cohort(tmp_path, 0, [(line["began"], line["ended"])]).findings

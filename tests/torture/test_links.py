@@ -1,0 +1,52 @@
+"""Test that a cut link passes nothing, and everything once it is restored."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+from credit_testing.ports import HOST, lasting_port
+from credit_torture.links import Links
+
+
+@pytest.fixture
+async def echo_port() -> AsyncIterator[int]:
+    """Return the port of a server that sends back what it receives."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1024):
+            writer.write(data)
+        writer.close()
+
+    port = lasting_port()
+    async with await asyncio.start_server(echo, HOST, port):
+        yield port
+
+
+async def test_a_cut_link_delays_bytes_and_another_one_does_not(echo_port: int) -> None:
+    links = Links(lambda: {"own": [os.getpid()]})
+    port = links.advertise(echo_port)
+    async with links:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(b"1")
+        assert await reader.readexactly(1) == b"1"
+        with links.cut([("another", "node 0"), ("own", "node 1")]):
+            writer.write(b"2")
+            assert await reader.readexactly(1) == b"2"
+        with links.cut([("own", "node 0")]):
+            writer.write(b"3")
+            arriving = asyncio.ensure_future(reader.readexactly(1))
+            await asyncio.sleep(0.2)
+            assert not arriving.done()
+        assert await arriving == b"3"
+        writer.close()
+
+
+async def test_the_end_of_a_connection_passes(echo_port: int) -> None:
+    links = Links(dict)
+    port = links.advertise(echo_port)
+    async with links:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write_eof()
+        assert await reader.read() == b""
+        writer.close()

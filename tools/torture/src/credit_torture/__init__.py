@@ -1,0 +1,1 @@
+"""Kill, stop and cut real servers and mongods under load, and check every answer."""

@@ -1,0 +1,270 @@
+"""The faults: each is a context in which something is broken, and after which it works again."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from credit_testing.mongod import MongodProcess
+from pymongo.errors import PyMongoError
+
+from credit_torture.world import Impossible, World
+
+Fault = Callable[[World], AbstractAsyncContextManager[str]]
+"""Begins a fault, whose context yields what it has struck; raises `Impossible`."""
+
+_ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
+"""How far clocks are moved: within the limit of 2 s, and beyond it."""
+
+
+@asynccontextmanager
+async def kill_server(world: World) -> AsyncIterator[str]:
+    """Kill a server with all its processes, and start it again."""
+    server = world.server()
+    with world.claim(server.name):
+        server.send(signal.SIGKILL)
+        await server.end(signal.SIGKILL)
+        yield server.name
+        await server.start_again()
+
+
+@asynccontextmanager
+async def restart_server(world: World) -> AsyncIterator[str]:
+    """Stop a server gracefully, and start it again."""
+    server = world.server()
+    with world.claim(server.name):
+        await server.end(signal.SIGTERM)
+        yield server.name
+        await server.start_again()
+
+
+@asynccontextmanager
+async def restart_workers(world: World) -> AsyncIterator[str]:
+    """Let a server replace its workers one after the other."""
+    server = world.server(workers=2)
+    with world.claim(server.name):
+        assert server.process is not None
+        server.process.send(signal.SIGHUP)
+        yield server.name
+
+
+@asynccontextmanager
+async def kill_worker(world: World) -> AsyncIterator[str]:
+    """Kill one process of a server, which the server replaces."""
+    server = world.server(workers=2)
+    with world.claim(server.name):
+        _send(_worker(world, server.pids()), signal.SIGKILL)
+        yield server.name
+
+
+@asynccontextmanager
+async def stop_worker(world: World) -> AsyncIterator[str]:
+    """Suspend one process of a server."""
+    server = world.server(workers=2)
+    with world.claim(server.name):
+        worker = _worker(world, server.pids())
+        _send(worker, signal.SIGSTOP)
+        yield server.name
+        _send(worker, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def stop_server(world: World) -> AsyncIterator[str]:
+    """Suspend all processes of a server."""
+    server = world.server()
+    with world.claim(server.name):
+        server.send(signal.SIGSTOP)
+        yield server.name
+        server.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def move_clock(world: World) -> AsyncIterator[str]:
+    """Move the clock of a server within the limit."""
+    async with _moved(world, world.random.uniform(-_ALLOWED_SECONDS, _ALLOWED_SECONDS)) as name:
+        yield name
+
+
+@asynccontextmanager
+async def break_clock(world: World) -> AsyncIterator[str]:
+    """Move the clock of a server by an hour."""
+    async with _moved(world, world.random.choice((-1, 1)) * _WRONG_SECONDS) as name:
+        yield name
+
+
+@asynccontextmanager
+async def _moved(world: World, seconds: float) -> AsyncIterator[str]:
+    server = world.server()
+    with world.claim(server.name):
+        server.clock.move(seconds)
+        yield f"{server.name} by {seconds:.1f} s"
+        server.clock.move(0)
+
+
+@asynccontextmanager
+async def kill_primary(world: World) -> AsyncIterator[str]:
+    """Kill the primary, and start it again."""
+    async with _killed(world, await world.primary()) as name:
+        yield name
+
+
+@asynccontextmanager
+async def kill_secondary(world: World) -> AsyncIterator[str]:
+    """Kill a secondary, and start it again."""
+    async with _killed(world, await world.secondary()) as name:
+        yield name
+
+
+@asynccontextmanager
+async def _killed(world: World, node: MongodProcess) -> AsyncIterator[str]:
+    with world.claim(world.name(node)):
+        await node.end(signal.SIGKILL)
+        yield world.name(node)
+        node.launch()
+
+
+@asynccontextmanager
+async def stop_primary(world: World) -> AsyncIterator[str]:
+    """Suspend the primary: it still believes that it is the primary when it continues."""
+    async with _stopped(world, await world.primary()) as name:
+        yield name
+
+
+@asynccontextmanager
+async def stop_secondary(world: World) -> AsyncIterator[str]:
+    """Suspend a secondary."""
+    async with _stopped(world, await world.secondary()) as name:
+        yield name
+
+
+@asynccontextmanager
+async def _stopped(world: World, node: MongodProcess) -> AsyncIterator[str]:
+    with world.claim(world.name(node)):
+        node.send(signal.SIGSTOP)
+        yield world.name(node)
+        node.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def step_down(world: World) -> AsyncIterator[str]:
+    """Let the primary step down."""
+    node = await world.primary()
+    with world.claim(world.name(node)):
+        with suppress(PyMongoError):
+            await node.step_down()
+        yield world.name(node)
+
+
+@asynccontextmanager
+async def restart_mongods(world: World) -> AsyncIterator[str]:
+    """Kill all mongods at once, and start them again."""
+    with world.claim(*world.names()):
+        await asyncio.gather(*(node.end(signal.SIGKILL) for node in world.nodes.nodes))
+        yield "all nodes"
+        for node in world.nodes.nodes:
+            node.launch()
+
+
+@asynccontextmanager
+async def cut_primary_from_nodes(world: World) -> AsyncIterator[str]:
+    """Cut the primary off from the other mongods; servers still reach it."""
+    async with _cut_off(world, await world.primary(), servers=False) as name:
+        yield name
+
+
+@asynccontextmanager
+async def cut_primary_from_all(world: World) -> AsyncIterator[str]:
+    """Cut the primary off from mongods and servers."""
+    async with _cut_off(world, await world.primary(), servers=True) as name:
+        yield name
+
+
+@asynccontextmanager
+async def cut_secondary(world: World) -> AsyncIterator[str]:
+    """Cut a secondary off from the other mongods."""
+    async with _cut_off(world, await world.secondary(), servers=False) as name:
+        yield name
+
+
+@asynccontextmanager
+async def _cut_off(world: World, node: MongodProcess, *, servers: bool) -> AsyncIterator[str]:
+    name = world.name(node)
+    others = [other for other in world.names() if other != name]
+    reaching = [*others, *(server.name for server in world.servers)] if servers else others
+    links = [(name, other) for other in others] + [(other, name) for other in reaching]
+    with world.claim(name), world.links.cut(links):
+        yield name
+
+
+@asynccontextmanager
+async def cut_one_link(world: World) -> AsyncIterator[str]:
+    """Cut the link between the primary and one other mongod, in one direction or both."""
+    primary, other = await world.primary(), await world.secondary()
+    if primary is other:
+        raise Impossible
+    there = world.name(primary), world.name(other)
+    back = there[1], there[0]
+    links = world.random.choice(([there], [back], [there, back]))
+    with world.claim(*there), world.links.cut(links):
+        yield ", ".join(" to ".join(link) for link in links)
+
+
+@asynccontextmanager
+async def cut_server_from_primary(world: World) -> AsyncIterator[str]:
+    """Cut the link from a server to the primary."""
+    server, primary = world.server(), world.name(await world.primary())
+    with world.claim(server.name), world.links.cut([(server.name, primary)]):
+        yield f"{server.name} to {primary}"
+
+
+@asynccontextmanager
+async def fill_disk(world: World) -> AsyncIterator[str]:
+    """Fill the disk of a mongod. It ends with its next write, and starts again with free space."""
+    if not world.disk.mounted:
+        raise Impossible
+    node = world.nodes.nodes[-1]
+    with world.claim(world.name(node)):
+        world.disk.fill()
+        yield world.name(node)
+        world.disk.free()
+        await node.end(signal.SIGKILL)
+        node.launch()
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    """Send a signal, unless the process has ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _worker(world: World, pids: list[int]) -> int:
+    """Choose a worker among a supervisor and its workers."""
+    if len(pids) < 2:
+        raise Impossible
+    return world.random.choice(pids[1:])
+
+
+FAULTS: Mapping[str, Fault] = {
+    "kill -9 of a server": kill_server,
+    "kill -9 of a worker": kill_worker,
+    "kill -9 of the primary": kill_primary,
+    "kill -9 of a secondary": kill_secondary,
+    "kill -9 of all mongods": restart_mongods,
+    "SIGSTOP of a server": stop_server,
+    "SIGSTOP of a worker": stop_worker,
+    "SIGSTOP of the primary": stop_primary,
+    "SIGSTOP of a secondary": stop_secondary,
+    "step-down of the primary": step_down,
+    "restart of a server": restart_server,
+    "rolling restart of workers": restart_workers,
+    "clock moved within the limit": move_clock,
+    "clock moved by an hour": break_clock,
+    "primary cut off from the mongods": cut_primary_from_nodes,
+    "primary cut off from all": cut_primary_from_all,
+    "secondary cut off": cut_secondary,
+    "link of two mongods cut": cut_one_link,
+    "server cut off from the primary": cut_server_from_primary,
+    "full disk of a mongod": fill_disk,
+}
+"""All faults, by their names in the report."""

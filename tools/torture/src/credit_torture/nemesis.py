@@ -1,0 +1,95 @@
+"""Cause faults, some of them at the same time, and record them."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from credit_torture.faults import FAULTS
+from credit_torture.record import Recorder
+from credit_torture.world import Impossible, World
+
+_POLL_SECONDS = 0.05
+_RETRY_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pace:
+    """How fast faults follow each other.
+
+    Attributes:
+        hold_seconds: How long a fault lasts: from the first to the second.
+        pause_seconds: The mean pause after a fault.
+        writes: How many writes are acknowledged between two faults, at least.
+        hands: How many faults there are at a time, at most.
+    """
+
+    hold_seconds: tuple[float, float]
+    pause_seconds: float
+    writes: int
+    hands: int
+
+
+class Nemesis:
+    """Causes faults in a world."""
+
+    def __init__(
+        self, world: World, pace: Pace, recorder: Recorder, acknowledged: Callable[[], int]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            world: What it strikes.
+            pace: How fast.
+            recorder: Gets a line for each fault.
+            acknowledged: Returns how many writes were acknowledged so far.
+        """
+        self.count = 0
+        self._world = world
+        self._pace = pace
+        self._recorder = recorder
+        self._acknowledged = acknowledged
+
+    async def run(self, kinds: Sequence[str], goes_on: Callable[[], bool]) -> None:
+        """Cause faults of all kinds in a random order, again and again, and end each of them.
+
+        Args:
+            kinds: The names of the faults.
+            goes_on: Returns whether there is another one.
+        """
+        shuffled = (
+            kind for _ in itertools.count() for kind in self._world.random.sample(kinds, len(kinds))
+        )
+        async with asyncio.TaskGroup() as hands:
+            for _ in range(self._pace.hands):
+                hands.create_task(self._cause(shuffled, goes_on))
+
+    async def _cause(self, kinds: Iterator[str], goes_on: Callable[[], bool]) -> None:
+        random, pace = self._world.random, self._pace
+        for kind in kinds:
+            if not goes_on():
+                return
+            self.count += 1
+            if not await self._strike(kind, random.uniform(*pace.hold_seconds)):
+                self.count -= 1
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            wanted = self._acknowledged() + pace.writes
+            while self._acknowledged() < wanted:  # noqa: ASYNC110 - a poll
+                await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(random.expovariate(1 / pace.pause_seconds))
+
+    async def _strike(self, kind: str, seconds: float) -> bool:
+        """Cause a fault, and return whether it was possible."""
+        began = time.monotonic_ns()
+        try:
+            async with AsyncExitStack() as stack:
+                target = await stack.enter_async_context(FAULTS[kind](self._world))
+                await asyncio.sleep(seconds)
+        except Impossible:
+            return False
+        ended = time.monotonic_ns()
+        self._recorder.write({"fault": kind, "target": target, "began": began, "ended": ended})
+        return True

@@ -1,0 +1,256 @@
+"""One run: start everything, break it, let the callers finish, and check."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from asyncio.subprocess import PIPE, Process
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from credit_testing.child import ChildFailed, complete, module, started
+from credit_testing.ledger_check import findings as ledger_findings
+from credit_testing.mongod import ReplicaSet
+from credit_testing.server import PATIENT, migrated
+from pymongo import MongoClient
+
+from credit_torture.check import (
+    FAULTS_FILE,
+    check_calls,
+    longest_silence_seconds,
+    recorded_faults,
+)
+from credit_torture.cohort_check import Interval
+from credit_torture.disk import small_disk
+from credit_torture.faults import FAULTS
+from credit_torture.links import Links
+from credit_torture.nemesis import Nemesis, Pace
+from credit_torture.record import Line, Recorder
+from credit_torture.report import Report
+from credit_torture.servers import Servers
+from credit_torture.workload import Configuration
+from credit_torture.world import World, processes
+
+DATABASE = "credit"
+_FORGETS = ("--setParameter", "transactionLifetimeLimitSeconds=10")
+"""As docs/deployment.md recommends: transactions of a killed server end soon."""
+_DISK_FAULT = "full disk of a mongod"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a run does.
+
+    Attributes:
+        seed: Decides the faults and the calls.
+        seconds: How long faults are caused; None: until there were `faults` of them.
+        faults: The number of faults; None: until `seconds` are over.
+        kinds: The names of the faults.
+        pace: How fast they follow each other.
+        workers: The number of processes of each server.
+        callers: The number of processes of callers.
+        cohorts: How many cohorts each of these has at a time.
+        operations: How many operations each cohort makes.
+        rate: How many operations a second all callers make, at most.
+    """
+
+    seed: int
+    seconds: float | None
+    faults: int | None
+    kinds: Sequence[str]
+    pace: Pace
+    workers: Sequence[int] = (1, 2)
+    callers: int = 2
+    cohorts: int = 2
+    operations: int = 400
+    rate: float = 30.0
+
+
+class Run:
+    """One run.
+
+    Attributes:
+        acknowledged: The writes that were acknowledged so far, by process of callers.
+        count: Returns the number of faults so far.
+        phase: What is under way.
+    """
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        """Prepare.
+
+        Args:
+            plan: What is done.
+            folder: An empty folder. The recorded calls, the logs and the report stay there.
+        """
+        self._plan = plan
+        self._folder = folder
+        self._journal = folder / "journal"
+        self._journal.mkdir(parents=True)
+        self.acknowledged: Counter[int] = Counter()
+        self.count: Callable[[], int] = lambda: 0
+        self.phase = "starting"
+
+    async def run(self) -> Report:
+        """Run, check and report."""
+        found: list[str] = []
+        async with self._world() as (world, store):
+            span = await self._torture(world)
+            self.phase = "checking"
+            for server in world.servers:
+                status = await server.end(signal.SIGTERM)
+                if status != 0:
+                    found.append(f"server {server.name} ended with status {status}")
+            found += await self._check_database(world, store)
+            possible = [kind for kind in self._plan.kinds if kind != _DISK_FAULT]
+            not_done = [] if world.disk.mounted else sorted(set(self._plan.kinds) - set(possible))
+        checked = await asyncio.to_thread(check_calls, self._journal, jobs=os.cpu_count() or 1)
+        faults = recorded_faults(self._journal)
+        calls: dict[str, dict[str, int]] = {}
+        for (kind, outcome), count in sorted(checked.calls.items()):
+            calls.setdefault(kind, {})[outcome] = count
+        report = Report(
+            seed=self._plan.seed,
+            seconds=(span[1] - span[0]) / 1e9,
+            faults=dict(sorted(Counter(str(fault["fault"]) for fault in faults).items())),
+            overlaps=_overlaps(faults),
+            calls=calls,
+            entries=checked.entries,
+            silence_seconds=longest_silence_seconds(checked.acknowledged, span),
+            reads=checked.reads,
+            watched=checked.watched,
+            unchecked=checked.unchecked,
+            not_done=not_done,
+            findings=[*found, *checked.findings],
+        )
+        report.write(self._folder)
+        return report
+
+    @asynccontextmanager
+    async def _world(self) -> AsyncIterator[tuple[World, list[str]]]:
+        """Run mongods, their proxies and servers; yield them, and the options of the store."""
+        everyone: dict[str, Sequence[int]] = {}
+        parts: list[Any] = []  # Any: the nodes and the servers, once there are any
+
+        def who() -> dict[str, Sequence[int]]:
+            return dict(processes(*parts)) if parts else everyone
+
+        links = Links(who)
+        nodes = ReplicaSet(self._folder / "nodes", *_FORGETS, advertise=links.advertise)
+        async with AsyncExitStack() as stack:
+            disk = stack.enter_context(small_disk(nodes.nodes[-1].database))
+            await stack.enter_async_context(links)
+            stack.push_async_callback(nodes.end)
+            servers = Servers(self._folder / "servers", [], [])
+            parts += [nodes.nodes, servers]
+            await nodes.start()
+            store = await migrated(nodes.uri, DATABASE)
+            options = [*store, *PATIENT, "--log-level", "warning"]
+            servers = Servers(self._folder / "servers", options, self._plan.workers)
+            parts[1] = servers
+            await stack.enter_async_context(servers)
+            world = World(
+                nodes=nodes,
+                links=links,
+                servers=servers,
+                disk=disk,
+                random=Random(f"faults-{self._plan.seed}"),
+            )
+            yield world, store
+
+    async def _torture(self, world: World) -> Interval:
+        """Cause faults while callers call; return when there were faults."""
+        async with AsyncExitStack() as stack:
+            callers = [
+                await stack.enter_async_context(self._callers(world, number))
+                for number in range(self._plan.callers)
+            ]
+            async with asyncio.TaskGroup() as reading:
+                for number, process in enumerate(callers):
+                    reading.create_task(self._follow(number, process))
+                span = await self._break(world)
+                self.phase = "settling"
+                for process in callers:
+                    assert process.stdin is not None
+                    process.stdin.close()
+            for process in callers:
+                if await process.wait() != 0:
+                    raise ChildFailed(f"callers have failed: see {self._folder}")
+        return span
+
+    async def _break(self, world: World) -> Interval:
+        recorder = Recorder(self._journal / FAULTS_FILE)
+        nemesis = Nemesis(world, self._plan.pace, recorder, self.acknowledged.total)
+        self.count = lambda: nemesis.count
+        began = time.monotonic_ns()
+        self.phase = "faults"
+
+        def goes_on() -> bool:
+            seconds = (time.monotonic_ns() - began) / 1e9
+            plan = self._plan
+            return (plan.seconds is None or seconds < plan.seconds) and (
+                plan.faults is None or nemesis.count < plan.faults
+            )
+
+        kinds = [
+            kind
+            for kind in FAULTS
+            if kind in self._plan.kinds and (world.disk.mounted or kind != _DISK_FAULT)
+        ]
+        await nemesis.run(kinds, goes_on)
+        ended = time.monotonic_ns()
+        recorder.close()
+        return began, ended
+
+    @asynccontextmanager
+    async def _callers(self, world: World, number: int) -> AsyncIterator[Process]:
+        plan = self._plan
+        configuration = Configuration(
+            addresses=[server.address for server in world.servers],
+            folder=str(self._journal),
+            process=[number, plan.callers],
+            cohorts=plan.cohorts,
+            operations=plan.operations,
+            rate=plan.rate / plan.callers,
+            seed=plan.seed,
+        )
+        command = module("credit_torture.workload", json.dumps(asdict(configuration)))
+        with (self._folder / f"callers-{number}.log").open("wb") as log:
+            async with started(*command, stdin=PIPE, stdout=PIPE, stderr=log) as process:
+                yield process
+
+    async def _follow(self, number: int, process: Process) -> None:
+        """Read how many writes were acknowledged, until the callers end."""
+        assert process.stdout is not None
+        async for line in process.stdout:
+            report: Line = json.loads(line)
+            self.acknowledged[number] = report["acknowledged"]
+
+    async def _check_database(self, world: World, store: Sequence[str]) -> list[str]:
+        """Check the database twice: with `credit-server verify`, and with its independent twin."""
+        found = []
+        command = module("credit_server.main", "verify", *store)
+        try:
+            await complete(command, self._folder / "verify.log")
+        except ChildFailed as error:
+            found.append(f"credit-server verify: {error}")
+        client: MongoClient[dict[str, Any]]  # documents hold values of many types
+        with MongoClient(world.nodes.uri) as client:
+            found += await asyncio.to_thread(ledger_findings, client[DATABASE])
+        return found
+
+
+def _overlaps(faults: Sequence[Line]) -> int:
+    """Return how many faults began while another one lasted."""
+    return sum(
+        any(
+            other is not fault and other["began"] <= fault["began"] < other["ended"]
+            for other in faults
+        )
+        for fault in faults
+    )
