@@ -70,7 +70,7 @@ class Server:
         self.process = await self._stack.enter_async_context(context)
 
     async def start_again(self) -> None:
-        """Start it until it serves, as a process manager does: it ends where there is no primary."""
+        """Start it until it serves. A server ends at once where there is no primary."""
         while self.process is None:
             try:
                 await self.start()
