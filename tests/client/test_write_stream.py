@@ -1,6 +1,7 @@
 """The stream that concurrent writes share: when it is used, and how writes survive its end."""
 
 import asyncio
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,8 +26,10 @@ from credit_client.grpc_transport import GrpcTransport
 from credit_client.methods import ADD, WRITE
 from credit_client.testing import FakeCreditService, fake_credits
 from credit_client.write_stream import WriteStreams
-from credit_models import ErrorReason, WriteRequest, WriteResponse
+from credit_models import ErrorReason, OperationOutcome, WriteRequest, WriteResponse
+from credit_models.codec import encode
 from credit_models.reasons import DOMAIN, reason_name
+from credit_testing.calls import framed
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
@@ -255,6 +258,40 @@ async def test_a_server_that_shuts_down_is_retried_because_nothing_happened(
     assert all(isinstance(each, Unavailable) for each in failed)
     assert {each.reason for each in failed} == {ErrorReason.OVERLOADED}
     assert {each.outcome for each in failed} == {Outcome.NO_CHANGE}
+
+
+async def test_the_outcomes_before_a_reset_of_the_stream_count(counted: Counted) -> None:
+    service = FakeCreditService()
+
+    async def drain(stream: WriteServer) -> None:
+        """Answer four writes, and end and reset the stream, all in one write to the socket."""
+        await stream.send_initial_metadata()
+        http, sent = stream._stream._h2_connection, stream._stream.id
+        assert sent is not None
+        for _ in range(4):
+            request = await stream.recv_message()
+            assert request is not None
+            assert request.operation is not None
+            assert request.operation.add_credits is not None
+            outcome = OperationOutcome(receipt=service.ledger.add(request.operation.add_credits))
+            data = encode(WriteResponse(correlation_id=request.correlation_id, outcome=outcome))
+            http.send_data(sent, framed(data))
+        info = ErrorInfo(reason=reason_name(ErrorReason.OVERLOADED), domain=DOMAIN)
+        details = STATUS_DETAILS_CODEC.encode(Status.UNAVAILABLE, "shutting down", [info])
+        trailers = [
+            ("grpc-status", str(Status.UNAVAILABLE.value)),
+            ("grpc-message", "shutting down"),
+            ("grpc-status-details-bin", b64encode(details).decode()),
+        ]
+        http.send_headers(sent, trailers, end_stream=True)
+        stream._stream.reset_nowait()
+        stream._send_trailing_metadata_done = True
+
+    async with counted.client(OtherStreams(service, drain), retry_attempts_max=1) as client:
+        receipts = await asyncio.gather(*(client.add(**ADDITION) for _ in range(5)))
+        assert [each.replayed for each in receipts] == [False] * 5
+        assert await client.balance(app_id=1) == 5 * 120
+    assert counted.paths[ADD.path] == 1
 
 
 async def test_a_lost_connection_costs_one_token_and_the_writes_are_retried(

@@ -163,22 +163,21 @@ class CallStream(Stream[RequestT, ReplyT]):
         if not self._recv_initial_metadata_done:
             await self.recv_initial_metadata()
         try:
-            with self._wrapper:
-                prefix = await self._stream.recv_data(_PREFIX.size)
-                if not prefix:
-                    return None
-                compressed, size = _PREFIX.unpack(prefix)
-                if compressed:
-                    raise AnswerBroken(
-                        Status.INTERNAL, "the answer is compressed, and no compression was offered"
-                    )
-                if size > MESSAGE_BYTES_MAX:
-                    raise AnswerBroken(
-                        Status.INTERNAL,
-                        f"a message of the answer has {size} bytes, more than the"
-                        f" {MESSAGE_BYTES_MAX} bytes that are allowed",
-                    )
-                data = await self._stream.recv_data(size)
+            prefix = await self._recv_data(_PREFIX.size)
+            if not prefix:
+                return None
+            compressed, size = _PREFIX.unpack(prefix)
+            if compressed:
+                raise AnswerBroken(
+                    Status.INTERNAL, "the answer is compressed, and no compression was offered"
+                )
+            if size > MESSAGE_BYTES_MAX:
+                raise AnswerBroken(
+                    Status.INTERNAL,
+                    f"a message of the answer has {size} bytes, more than the"
+                    f" {MESSAGE_BYTES_MAX} bytes that are allowed",
+                )
+            data = await self._recv_data(size)
         except AssertionError as error:
             # grpclib's buffer raises it where the stream ends within a message. A server may end
             # the call there, for example at its deadline: then its status is the answer.
@@ -188,6 +187,21 @@ class CallStream(Stream[RequestT, ReplyT]):
             ) from error
         message: ReplyT = self._codec.decode(data, self._recv_type)
         return message
+
+    async def _recv_data(self, size: int) -> bytes:
+        """Receive this number of bytes of a complete answer even if the stream was reset after it.
+
+        A server ends a stream that its client has not ended with an answer and a reset. RFC 9113,
+        section 8.1: the client must not discard the answer then. It may have the outcomes of
+        writes, and its status says that there are no others.
+        """
+        try:
+            with self._wrapper:
+                return await self._stream.recv_data(size)
+        except StreamTerminatedError:
+            if self._stream.trailers is None:
+                raise
+            return await self._stream.recv_data(size)  # nothing more can come, so it does not wait
 
     def _failure(self, error: Exception) -> AttemptFailed:
         """Translate an error of grpclib, h2 or the codec into gRPC's terms."""
