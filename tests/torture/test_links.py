@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from credit_testing.ports import HOST, lasting_port
@@ -14,9 +15,10 @@ async def echo_port() -> AsyncIterator[int]:
     """Return the port of a server that sends back what it receives."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(1024):
-            writer.write(data)
-        writer.close()
+        with suppress(ConnectionError):
+            while data := await reader.read(1024):
+                writer.write(data)
+        writer.transport.abort()
 
     port = lasting_port()
     async with await asyncio.start_server(echo, HOST, port):

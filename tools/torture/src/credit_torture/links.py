@@ -95,10 +95,10 @@ class Links:
         try:
             await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            there.transport.abort()  # first: the wait can be cancelled
             for task in passing:
                 task.cancel()
             await asyncio.gather(*passing, return_exceptions=True)
-            there.transport.abort()
 
     async def _pass(
         self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
