@@ -155,6 +155,10 @@ fuzz: install ## Fuzz the server on a real mongod, without identities and with t
 resilience: install ## Attack the server and print the results; ROWS=rapid-reset,flood SECONDS=8.
 	@$(BIN)/credit-resilience $(if $(ROWS),--rows "$(ROWS)") $(if $(SECONDS),--seconds "$(SECONDS)")
 
+.PHONY: recovery
+recovery: install ## Kill and stop parts of a running service, and print how long writes wait; FAULTS="hung-primary" ROUNDS=5.
+	@$(BIN)/python -m credit_resilience.recovery $(FAULTS) $(if $(ROUNDS),--rounds $(ROUNDS))
+
 .PHONY: simulate
 simulate: install ## Simulate servers, store, network and callers; SEED=7 repeats a run, STEPS=200 makes it longer.
 	@$(BIN)/credit-simulate $(if $(SEED),--seed "$(SEED)") $(if $(STEPS),--steps "$(STEPS)")

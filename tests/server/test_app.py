@@ -70,6 +70,9 @@ class Mongod:
     async def wait_exited(self) -> str:
         return await self.deaths.get()
 
+    def lacks_space(self) -> bool:
+        return False
+
     async def restart(self) -> None:
         self.restarts += 1
 

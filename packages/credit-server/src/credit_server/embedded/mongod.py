@@ -172,6 +172,13 @@ class EmbeddedMongod:
             raise RuntimeError("the embedded mongod has not been started")
         return await asyncio.shield(self._exited)
 
+    def lacks_space(self) -> bool:
+        """Return whether the disk of the data directory has too little space for a start."""
+        return self._free_bytes() < _FREE_BYTES_MIN
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self._directory.root).free
+
     def _settings(self) -> LaunchSettings:
         return LaunchSettings(
             executable=self._executable or find_mongod(),
@@ -258,10 +265,9 @@ class EmbeddedMongod:
             self._process = None
 
     def _failure(self, diagnosis: Diagnosis, detail: str = "") -> str:
-        free_bytes = shutil.disk_usage(self._directory.root).free
         space = (
-            f" Only {free_bytes // 1_000_000} MB are free on its disk."
-            if free_bytes < _FREE_BYTES_MIN
+            f" Only {self._free_bytes() // 1_000_000} MB are free on its disk."
+            if self.lacks_space()
             else ""
         )
         return (

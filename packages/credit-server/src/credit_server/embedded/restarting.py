@@ -5,6 +5,7 @@ from collections import deque
 
 import structlog
 
+from credit_server.embedded.errors import MongodFailed
 from credit_server.embedded.mongod import EmbeddedMongod
 from credit_server.errors import EmbeddedError
 
@@ -14,9 +15,14 @@ log = structlog.get_logger("credit_server")
 RESTARTS_MAX = 3
 _RESTARTS_SECONDS = 600.0
 
+_SPACE_POLL_SECONDS = 1.0
+
 
 async def keep_running(mongod: EmbeddedMongod) -> None:
     """Start the embedded mongod again whenever it dies.
+
+    mongod ends itself when its disk is full. It is then started again as soon as there is space,
+    however often that happens. Until then the server runs, and rejects calls that need the store.
 
     Raises:
         EmbeddedError: It died too often, or cannot be started again.
@@ -25,12 +31,30 @@ async def keep_running(mongod: EmbeddedMongod) -> None:
     deaths: deque[float] = deque(maxlen=RESTARTS_MAX)
     while True:
         reason = await mongod.wait_exited()
-        if len(deaths) == RESTARTS_MAX and loop.time() - deaths[0] < _RESTARTS_SECONDS:
+        if mongod.lacks_space():
+            await _until_space(mongod, reason)
+        elif len(deaths) == RESTARTS_MAX and loop.time() - deaths[0] < _RESTARTS_SECONDS:
             raise EmbeddedError(
                 f"The embedded mongod died more than {RESTARTS_MAX} times within"
                 f" {_RESTARTS_SECONDS:.0f} s: {reason}"
             )
-        deaths.append(loop.time())
+        else:
+            deaths.append(loop.time())
         log.error("the embedded mongod is started again", reason=reason)
-        await mongod.restart()
-        log.info("the embedded mongod is back")
+        try:
+            await mongod.restart()
+        except MongodFailed:
+            if not mongod.lacks_space():
+                raise
+        else:
+            log.info("the embedded mongod is back")
+
+
+async def _until_space(mongod: EmbeddedMongod, reason: str) -> None:
+    log.error(
+        "the disk of the embedded mongod is full: free some space; mongod then starts by itself,"
+        " and no acknowledged write is lost",
+        reason=reason,
+    )
+    while mongod.lacks_space():  # noqa: ASYNC110 - nothing signals free space
+        await asyncio.sleep(_SPACE_POLL_SECONDS)

@@ -1,0 +1,89 @@
+"""Test when an embedded mongod that died is started again: at once, with space, or not at all."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import pytest
+from credit_server.embedded import EmbeddedMongod, MongodFailed, restarting
+from credit_server.embedded.restarting import RESTARTS_MAX, keep_running
+from credit_server.errors import EmbeddedError
+
+DEATHS = 3 * RESTARTS_MAX
+
+
+class Disk:
+    """Stands for a mongod that dies several times, and for its disk.
+
+    Args:
+        full: For each look at the disk, whether it is full; later it is not.
+        failing: For each start, whether it fails; later ones do not.
+        deaths: How often the mongod dies after a start.
+    """
+
+    def __init__(
+        self, full: Sequence[bool], *, failing: Sequence[bool] = (), deaths: int = 1
+    ) -> None:
+        self.full = list(full)
+        self.failing = list(failing)
+        self.deaths = deaths
+        self.starts = 0
+        self.runs = asyncio.Event()
+
+    async def wait_exited(self) -> str:
+        if not self.deaths:
+            self.runs.set()
+            await asyncio.Event().wait()
+        return "it died"
+
+    def lacks_space(self) -> bool:
+        return bool(self.full) and self.full.pop(0)
+
+    async def restart(self) -> None:
+        self.starts += 1
+        if self.failing and self.failing.pop(0):
+            raise MongodFailed("it did not start")
+        self.deaths -= 1
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarting, "_SPACE_POLL_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("disk", "starts"),
+    [
+        # Looks at a disk: at a death, then until there is space; after a start that failed.
+        pytest.param(lambda: Disk([True, True, True]), 1, id="full for a while"),
+        pytest.param(lambda: Disk([True, False] * DEATHS, deaths=DEATHS), DEATHS, id="often full"),
+        pytest.param(
+            lambda: Disk([False, True, True, True, False], failing=[True]),
+            2,
+            id="full when it starts again",
+        ),
+    ],
+)
+async def test_a_full_disk_only_delays_the_start(disk: Callable[[], Disk], starts: int) -> None:
+    mongod = disk()
+    keeping = asyncio.create_task(keep_running(cast(EmbeddedMongod, mongod)))
+    runs = asyncio.create_task(mongod.runs.wait())
+    await asyncio.wait({keeping, runs}, return_when=asyncio.FIRST_COMPLETED)
+    assert not keeping.done()
+    assert mongod.starts == starts
+    assert mongod.full == []
+    keeping.cancel()
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        pytest.param(lambda: Disk([], deaths=DEATHS), id="dies too often"),
+        pytest.param(lambda: Disk([], failing=[True]), id="does not start"),
+    ],
+)
+async def test_a_mongod_with_space_that_does_not_stay_up_ends_the_server(
+    disk: Callable[[], Disk],
+) -> None:
+    with pytest.raises(EmbeddedError):
+        await keep_running(cast(EmbeddedMongod, disk()))

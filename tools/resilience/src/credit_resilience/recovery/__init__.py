@@ -1,0 +1,1 @@
+"""Break a server's store, or the server itself, and measure how long callers wait."""

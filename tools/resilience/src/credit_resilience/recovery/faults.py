@@ -1,0 +1,203 @@
+"""The faults: each breaks one part of a running service, and returns what its callers experienced.
+
+Each starts what it needs on loopback, and stops it. At the end the ledger is checked: no write is
+lost, applied twice, or applied in part.
+"""
+
+import os
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
+from typing import Any
+
+from credit_client import ClientSettings
+from credit_server.embedded import open_uri
+from credit_testing.child import gone
+from credit_testing.ledger_check import findings
+from credit_testing.mongod import (
+    embedded_mongod_pid,
+    kill_embedded_mongod,
+    running_mongod,
+    running_replica_set,
+)
+from credit_testing.ports import lasting_port
+from credit_testing.server import ServerProcess, migrated, running_server
+from pymongo import MongoClient
+
+from credit_resilience.recovery.callers import Callers, Damaged, Experience, calling
+
+_DATABASE = "credit"
+
+# What docs/deployment.md recommends for servers that can be killed.
+_LIFETIME = ("--setParameter", "transactionLifetimeLimitSeconds=10")
+
+Run = Callable[[Path, ClientSettings, Sequence[str]], Awaitable[Experience]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """A row of the table.
+
+    Attributes:
+        name: The name of the row.
+        text: What breaks.
+        bar_seconds: The longest time that a write may wait; None: only no write may fail.
+        run: Breaks it once. The arguments are an empty folder, the settings of the SDK, whose
+            target is replaced, and more options of the server.
+    """
+
+    name: str
+    text: str
+    bar_seconds: float | None
+    run: Run
+
+
+async def _killed_primary(
+    folder: Path, settings: ClientSettings, options: Sequence[str]
+) -> Experience:
+    async with (
+        running_replica_set(folder / "nodes") as nodes,
+        _served(nodes.uri, folder, settings, options) as callers,
+    ):
+        return await callers.through((await nodes.primary()).end(SIGKILL))
+
+
+async def _hung_primary(
+    folder: Path, settings: ClientSettings, options: Sequence[str]
+) -> Experience:
+    async with (
+        running_replica_set(folder / "nodes") as nodes,
+        _served(nodes.uri, folder, settings, options) as callers,
+    ):
+        primary = await nodes.primary()
+
+        async def hang() -> None:
+            primary.send(SIGSTOP)
+
+        try:
+            return await callers.through(hang())
+        finally:
+            primary.send(SIGCONT)
+
+
+def _ended_server(number: Signals) -> Run:
+    async def run(folder: Path, settings: ClientSettings, options: Sequence[str]) -> Experience:
+        """End the server with the signal, and start it again on its port, as a supervisor does."""
+        port = ("--port", str(lasting_port()))
+        async with (
+            running_mongod(folder / "mongod", *_LIFETIME) as mongod,
+            AsyncExitStack() as servers,
+        ):
+            store = await migrated(mongod.uri, _DATABASE)
+
+            async def start() -> ServerProcess:
+                server = running_server(folder, *port, *store, *options)
+                return await servers.enter_async_context(server)
+
+            first = await start()
+
+            async def end_and_start() -> None:
+                await first.stop(number)
+                await start()
+
+            async with _calling(first, settings) as callers:
+                experience = await callers.through(end_and_start())
+            await servers.aclose()
+            _check(mongod.uri)
+            return experience
+
+    return run
+
+
+def _embedded(break_: Callable[[Path], Awaitable[None]]) -> Run:
+    async def run(folder: Path, settings: ClientSettings, options: Sequence[str]) -> Experience:
+        """Break the mongod of an embedded server, whose data directory `break_` gets."""
+        data = folder / "data"
+        async with (
+            running_server(folder, "--data-dir", str(data), *options) as server,
+            _calling(server, settings) as callers,
+        ):
+            experience = await callers.through(break_(data))
+        async with open_uri(data) as uri:
+            _check(uri)
+        return experience
+
+    return run
+
+
+async def _refuse_writes(data: Path) -> None:
+    """Let each write to a file fail, in the middle of commits: mongod ends, as on a full disk."""
+    pid = embedded_mongod_pid(data)
+    descriptor = os.pidfd_open(pid)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, 1))
+    await gone(descriptor)
+
+
+@asynccontextmanager
+async def _served(
+    uri: str, folder: Path, settings: ClientSettings, options: Sequence[str]
+) -> AsyncIterator[Callers]:
+    """Run a server and its callers on a store, and check the ledger at the end."""
+    store = await migrated(uri, _DATABASE)
+    async with (
+        running_server(folder, *store, *options) as server,
+        _calling(server, settings) as callers,
+    ):
+        yield callers
+    _check(uri)
+
+
+def _calling(
+    server: ServerProcess, settings: ClientSettings
+) -> AbstractAsyncContextManager[Callers]:
+    return calling(settings.model_copy(update={"target": server.address}))
+
+
+def _check(uri: str) -> None:
+    client: MongoClient[dict[str, Any]]  # Any: documents hold values of many types
+    with MongoClient(uri) as client:
+        if found := findings(client[_DATABASE]):
+            raise Damaged("; ".join(found))
+
+
+FAULTS: Sequence[Fault] = (
+    Fault(
+        name="killed-primary",
+        text="the primary of three nodes is killed",
+        bar_seconds=3.0,
+        run=_killed_primary,
+    ),
+    Fault(
+        name="hung-primary",
+        text="the primary of three nodes hangs (SIGSTOP)",
+        bar_seconds=6.0,
+        run=_hung_primary,
+    ),
+    Fault(
+        name="killed-server",
+        text="the only server is killed, and started again",
+        bar_seconds=None,
+        run=_ended_server(SIGKILL),
+    ),
+    Fault(
+        name="restarted-server",
+        text="the only server is stopped (SIGTERM), and started again",
+        bar_seconds=None,
+        run=_ended_server(SIGTERM),
+    ),
+    Fault(
+        name="killed-mongod",
+        text="the mongod of an embedded server is killed",
+        bar_seconds=None,
+        run=_embedded(kill_embedded_mongod),
+    ),
+    Fault(
+        name="refused-writes",
+        text="the disk of an embedded server refuses a write in the middle of commits",
+        bar_seconds=None,
+        run=_embedded(_refuse_writes),
+    ),
+)
