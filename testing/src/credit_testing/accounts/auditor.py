@@ -224,7 +224,15 @@ class _Auditor:
         rejected = [
             index for index, decided in enumerate(decisions) if isinstance(decided, Refused)
         ]
-        if together and rejected:
+        writes = [
+            decided
+            for decided, request in zip(decisions, requests, strict=True)
+            if not getattr(request, "validate_only", False)
+        ]
+        took_effect = bool(writes) and all(
+            isinstance(decided, Decided) and decided.replayed for decided in writes
+        )
+        if together and rejected and not took_effect:
             aborted = Refused("BATCH_ABORTED", (("index", str(rejected[0])),))
             return [
                 self._refused(one) if isinstance(one, Refused) else aborted for one in decisions
@@ -319,7 +327,9 @@ def _comparable(outcome: Outcome) -> tuple[object, ...]:
     """
     if isinstance(outcome, Refused):
         return (outcome.reason, *(pair for pair in outcome.metadata if pair[0] != "starts_at"))
-    unknown = _IDS if outcome.validated else ()
+    # A server whose commit had no answer decides a batch again, and its receipts are still new.
+    # `_receipt_findings` and `_effect_findings` check which ones may be.
+    unknown = _IDS if outcome.validated else ("replayed",)
     return tuple(None if name in unknown else getattr(outcome, name) for name in _PREDICTED)
 
 

@@ -13,6 +13,8 @@ from credit_models.ledger.settle import _end_hold as end_hold
 from credit_models.ledger.settle import _expire as expire
 from credit_models.ledger.transfers import transfer
 from credit_models.ledger.uses import no_room, use
+from credit_server.api import history_service
+from credit_server.api.history_service import HistoryService
 from credit_server.api.reads import Reads
 from credit_server.api.watch import _AppSource as AppSource
 from credit_server.api.watch import _UserSource as UserSource
@@ -20,7 +22,9 @@ from credit_server.commit import batch
 from credit_server.commit.batch import BatchWriter, Plan
 from credit_server.commit.clock import Clock
 from credit_server.store.alert_events import MemoryAlertEvents
+from credit_server.store.memory import MemoryStore
 from credit_server.store.memory import _MemoryTransaction as MemoryTransaction
+from credit_server.store.memory_queries import summary_of
 
 from credit_simulate.mutation import Edit, Mutation
 
@@ -137,6 +141,10 @@ MUTATIONS = (
     Mutation(
         "part of an atomic batch takes effect",
         (Edit(batch._aborted, {"if first is None:": "if True:"}),),
+    ),
+    Mutation(
+        "a batch that took effect is answered as aborted",
+        (Edit(batch._aborted, {"if _took_effect(batch, commands):": "if False:"}),),
     ),
     Mutation(
         "the totals of apps only grow",
@@ -279,6 +287,37 @@ MUTATIONS = (
         "a watch of an app returns an entry twice",
         (Edit(AppSource.accept, {"token <= self._last": "False"}),),
         seed=14,
+    ),
+    Mutation(
+        "a page of a query repeats an entry",
+        (
+            Edit(
+                history_service._continued,
+                {"after_sequence=last)": "after_sequence=last - 1)"},
+            ),
+        ),
+    ),
+    Mutation(
+        "a summary leaves out an entry",
+        (Edit(summary_of, {"scanned[: SUMMARIZED_MAX + 1]": "scanned[1:]"}),),
+    ),
+    Mutation(
+        "an earlier balance is that of the wrong entry",
+        (
+            Edit(
+                HistoryService._get_balance_at,
+                {"end = 1 + min(": "end = min("},
+            ),
+        ),
+    ),
+    Mutation(
+        "a text id gets two numbers",
+        (
+            Edit(
+                MemoryStore.add_user,
+                {"if stored is None:": "if True:"},
+            ),
+        ),
     ),
     Mutation(
         "a server uses its own clock when it is wrong",

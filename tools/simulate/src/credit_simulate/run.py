@@ -101,6 +101,8 @@ def audit(played: Played) -> list[str]:
         return [*found, str(finding)]
     found += audit_replayed(journal, replay, skew=_SKEW)
     found += event_findings(played.events, replay.histories, LIMITS)
+    found += played.queries.findings(replay.histories)
+    found += played.names.findings()
     for watcher in played.watchers:
         found += watcher.findings(replay.histories)
     return found

@@ -14,6 +14,7 @@ from credit_server.admission.list_slots import ListSlots
 from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.directory_service import DirectoryService
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.service import CreditService
@@ -229,4 +230,5 @@ def _handlers(store: Connection, committer: Committer) -> Mapping[str, Handler]:
             store, committer.clock, audit, access, slots, hub=WatchHub(store)
         ).__mapping__(),
         **AlertService(committer, store, audit, slots).__mapping__(),
+        **DirectoryService(store, committer.clock, audit).__mapping__(),
     }

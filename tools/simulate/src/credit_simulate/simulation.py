@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from credit_client import methods
+from credit_client.call import Caller
 from credit_models import AlertDirection, AlertEvent, CreditRequest, TransferCreditsRequest
 from credit_models.ledger import Alert, Caps, Policy
 from credit_models.ledger.records import Direction
@@ -20,7 +21,9 @@ from credit_testing.accounts.rules.requests import Write
 from credit_simulate.alerts import Limit
 from credit_simulate.caller import Callers
 from credit_simulate.cluster import Cluster, Operation
+from credit_simulate.directory import Names
 from credit_simulate.faults import Faults
+from credit_simulate.history import Queries
 from credit_simulate.plan import Act, Step
 from credit_simulate.server import Server, World
 from credit_simulate.trace import Trace
@@ -81,12 +84,16 @@ class Played:
     Attributes:
         callers: The calls.
         watchers: The watches.
+        queries: The queries of histories.
+        names: The text ids that were resolved.
         events: The events of all alerts.
         world: The trace, the faults that happened, and the errors of servers.
     """
 
     callers: Callers
     watchers: Sequence[Watcher]
+    queries: Queries
+    names: Names
     events: Sequence[AlertEvent]
     world: World
 
@@ -119,6 +126,8 @@ class Simulation:
         self._seed = seed
         self._steps = steps
         self.callers = self._callers = Callers(self._world, self._servers)
+        self._queries = Queries(self._world, self._callers.journal, self._caller)
+        self._names = Names(self._world, self._caller)
         self._running: set[asyncio.Task[Any]] = set()
         self._locks = {server: asyncio.Lock() for server in self._servers}
 
@@ -143,12 +152,22 @@ class Simulation:
         events = await self._events()
         for server in self._servers:
             await server.crash()
-        return Played(callers=self._callers, watchers=watchers, events=events, world=self._world)
+        return Played(
+            callers=self._callers,
+            watchers=watchers,
+            queries=self._queries,
+            names=self._names,
+            events=events,
+            world=self._world,
+        )
+
+    def _caller(self) -> Caller:
+        return self._callers.connect()[1]
 
     def _watchers(self) -> Sequence[Watcher]:
         journal, trace = self._callers.journal, self._world.trace
         scopes: Sequence[dict[str, int]] = ({"user_id": USERS[0]}, {"app_id": APPS[1]})
-        return [Watcher(self._callers.connect()[1], journal, trace, **scope) for scope in scopes]
+        return [Watcher(self._caller(), journal, trace, **scope) for scope in scopes]
 
     # Any: asyncio's type of a coroutine.
     def _begin(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -182,6 +201,10 @@ class Simulation:
                 await callers.read(client, self._read(random, random.choice(kinds)))
             case Act.READ_BACK:
                 await self._read_back(random, client)
+            case Act.QUERY:
+                await self._queries.draw(random, random.choice(USERS), APPS)
+            case Act.RESOLVE:
+                await self._names.resolve(random, random.choice(APPS))
             case _:
                 await self._break(random, step)
 
@@ -283,6 +306,7 @@ class Simulation:
 
     async def _read_everything(self) -> None:
         callers = self._callers
+        await self._names.find_all()
         for user in USERS:
             for app in APPS:
                 for kind in (Kind.GRANTS, Kind.HOLDS, Kind.FORECAST):
@@ -296,7 +320,7 @@ class Simulation:
                 await callers.read(0, Read(kind=kind, user_id=user, app_id=APPS[0]))
 
     async def _events(self) -> Sequence[AlertEvent]:
-        _, caller = self._callers.connect()
+        caller = self._caller()
         found: list[AlertEvent] = []
         for app_id in APPS:
             values = {"app_id": app_id, "page_size": 1000}
