@@ -1,5 +1,6 @@
 """Resolve text ids to numbers concurrently, and check that each has one number of its own."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -42,9 +43,13 @@ class Names:
         self._found: dict[Name, int] = {}
 
     async def resolve(self, random: Random, app_id: int) -> None:
-        """Resolve one of a few text ids in an app; a call that fails proves nothing."""
+        """Let two callers resolve one of a few text ids in an app at the same time."""
         name = app_id, random.choice(_TEXTS)
-        values = {"app_id": app_id, "external_id": name[1]}
+        await asyncio.gather(self._resolve(name), self._resolve(name))
+
+    async def _resolve(self, name: Name) -> None:
+        """Resolve a text id; a call that fails proves nothing."""
+        values = {"app_id": name[0], "external_id": name[1]}
         try:
             answer, _ = await self._connect().unary(methods.RESOLVE_USER, values)
         except CreditError:

@@ -25,6 +25,7 @@ from credit_server.store.alert_events import MemoryAlertEvents
 from credit_server.store.memory import MemoryStore
 from credit_server.store.memory import _MemoryTransaction as MemoryTransaction
 from credit_server.store.memory_queries import summary_of
+from credit_server.webhooks.dispatcher import Dispatcher
 
 from credit_simulate.mutation import Edit, Mutation
 
@@ -289,6 +290,23 @@ MUTATIONS = (
         seed=14,
     ),
     Mutation(
+        "an event gets no delivery to a webhook",
+        (Edit(MemoryAlertEvents.order, {"self._webhooks.enqueue(found)": "pass"}),),
+    ),
+    Mutation(
+        "an event is not sent to a webhook again after a failure",
+        (
+            Edit(
+                Dispatcher._attempt,
+                {
+                    "self._webhooks.failed(delivery, error=why, due_at=due_at, now=now)": (
+                        "self._webhooks.delivered(delivery)"
+                    )
+                },
+            ),
+        ),
+    ),
+    Mutation(
         "a page of a query repeats an entry",
         (
             Edit(
@@ -315,7 +333,7 @@ MUTATIONS = (
         (
             Edit(
                 MemoryStore.add_user,
-                {"if stored is None:": "if True:"},
+                {"if name not in users:": "if True:"},
             ),
         ),
     ),

@@ -15,7 +15,7 @@ from structlog.types import EventDict
 from credit_simulate.alerts import event_findings
 from credit_simulate.loop import VirtualLoop
 from credit_simulate.plan import Step, plan
-from credit_simulate.simulation import EVERYONE, LIMITS, RULES, Played, Simulation
+from credit_simulate.simulation import EVERYONE, LIMITS, RULES, WEBHOOK, Played, Simulation
 from credit_simulate.trace import Trace
 
 STEPS = 40
@@ -101,6 +101,10 @@ def audit(played: Played) -> list[str]:
         return [*found, str(finding)]
     found += audit_replayed(journal, replay, skew=_SKEW)
     found += event_findings(played.events, replay.histories, LIMITS)
+    crossed = [
+        (event.user_id, event.sequence) for event in played.events if event.app_id == WEBHOOK.app_id
+    ]
+    found += played.world.receiver.findings(crossed, played.deliveries)
     found += played.queries.findings(replay.histories)
     found += played.names.findings()
     for watcher in played.watchers:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from math import inf
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ from credit_server.commit import (
     SweepLimits,
 )
 from credit_server.store.port import StoreError
+from credit_server.webhooks.dispatcher import Dispatcher
 from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 
@@ -35,12 +37,14 @@ from credit_simulate.call import ServedCall
 from credit_simulate.cluster import Cluster
 from credit_simulate.connection import Connection
 from credit_simulate.faults import Faults
+from credit_simulate.receiver import Receiver
 from credit_simulate.trace import Trace
 
 CLOCK_SECONDS_MAX = 2.0
 """How far the clock of a server may differ from that of the store."""
 
 _CHECK_SECONDS = 2.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SETTINGS = (
     CommitLimits(shards=2, batch_max=4, waiting_max=16, retry_seconds=3.0),
     # Without caches, so that every batch reads from the store.
@@ -59,6 +63,7 @@ class World:
         random: The source of randomness.
         faults: Decides which messages are lost or slow.
         trace: Receives a line for each event.
+        receiver: Receives the events of webhooks.
         bugs: The calls that failed with INTERNAL, and the tasks that ended with an error.
     """
 
@@ -66,6 +71,7 @@ class World:
     random: Random
     faults: Faults
     trace: Trace
+    receiver: Receiver
     bugs: list[str]
 
 
@@ -182,9 +188,23 @@ class Server:
             )
             self._start("the sweeper", sweeper.run())
             self._start("the order of events", EventOrder(store, random=world.random).run())
+            self._start("the webhooks", self._dispatcher(store).run())
             while True:
                 await asyncio.sleep(_CHECK_SECONDS)
                 await _check_clock(clock, store)
+
+    def _dispatcher(self, store: Connection) -> Dispatcher:
+        world = self._world
+        return Dispatcher(
+            store,
+            world.receiver,
+            _Unobserved(),
+            random=world.random,
+            clock=lambda: (
+                _EPOCH
+                + timedelta(milliseconds=int((world.cluster.wall + self._offset_seconds) * 1000))
+            ),
+        )
 
     async def _first_check(self, clock: Clock, store: Connection) -> None:
         while not await _check_clock(clock, store):  # noqa: ASYNC110 - it asks again
@@ -203,9 +223,18 @@ class Server:
 
 
 class _Unobserved:
-    """Ignores the progress of the sweeper."""
+    """Ignores the progress of the sweeper and of the webhooks."""
 
     def swept(self, settled: int, lag_seconds: float) -> None:
+        """Do nothing."""
+
+    def delivered(self) -> None:
+        """Do nothing."""
+
+    def failed(self) -> None:
+        """Do nothing."""
+
+    def waiting(self, oldest_seconds: float, dead: int) -> None:
         """Do nothing."""
 
 

@@ -13,6 +13,7 @@ from credit_models import AlertDirection, AlertEvent, CreditRequest, TransferCre
 from credit_models.ledger import Alert, Caps, Policy
 from credit_models.ledger.records import Direction
 from credit_server.store.port import AppPolicy
+from credit_server.store.webhooks import Webhook
 from credit_testing.accounts.draw import Draw
 from credit_testing.accounts.journal import Kind, Read, Together, Unknown, Written
 from credit_testing.accounts.rules.decision import AppRules
@@ -25,6 +26,7 @@ from credit_simulate.directory import Names
 from credit_simulate.faults import Faults
 from credit_simulate.history import Queries
 from credit_simulate.plan import Act, Step
+from credit_simulate.receiver import Receiver
 from credit_simulate.server import Server, World
 from credit_simulate.trace import Trace
 from credit_simulate.watcher import Watcher
@@ -58,7 +60,16 @@ _POLICIES = (
         revision=1,
     ),
 )
+WEBHOOK = Webhook(
+    id="webhook",
+    app_id=APPS[0],
+    url="https://example.com",
+    secret="whsec_",  # noqa: S106 - nothing is signed
+    created_at=datetime(2026, 3, 1, tzinfo=UTC),
+    created_by=1,
+)
 _BEGINNING = 1_772_366_400.0  # noon, so that no day ends
+_END = datetime.max.replace(tzinfo=UTC)
 _EDGES = (1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 _PEACE_SECONDS = 6.0
 """Longer than a lease of the sweeper, and than a hold or the wait for a grant."""
@@ -87,6 +98,7 @@ class Played:
         queries: The queries of histories.
         names: The text ids that were resolved.
         events: The events of all alerts.
+        deliveries: The ids of the events that are still to be sent to the webhook.
         world: The trace, the faults that happened, and the errors of servers.
     """
 
@@ -95,6 +107,7 @@ class Played:
     queries: Queries
     names: Names
     events: Sequence[AlertEvent]
+    deliveries: Collection[str]
     world: World
 
 
@@ -120,7 +133,12 @@ class Simulation:
         cluster = Cluster(random, trace, lambda: _BEGINNING + loop.time())
         faults = Faults(Random(f"faults-{seed}"), withheld=withheld, rate=random.choice((0, 1, 2)))
         self.world = self._world = World(
-            cluster=cluster, random=random, faults=faults, trace=trace, bugs=[]
+            cluster=cluster,
+            random=random,
+            faults=faults,
+            trace=trace,
+            receiver=Receiver(faults, trace),
+            bugs=[],
         )
         self._servers = [Server(name, self._world) for name in ("a", "b")]
         self._seed = seed
@@ -135,6 +153,7 @@ class Simulation:
         """Run all steps, wait until all calls have ended, and read everything."""
         for policy in _POLICIES:
             self._world.cluster.prepare(_setting(policy))
+        self._world.cluster.prepare(lambda node: node.webhooks.set(WEBHOOK))
         for server in self._servers:
             server.set_clock(self._world.random.uniform(-1.9, 1.9))
             server.start()
@@ -158,6 +177,7 @@ class Simulation:
             queries=self._queries,
             names=self._names,
             events=events,
+            deliveries=await self._deliveries(),
             world=self._world,
         )
 
@@ -318,6 +338,14 @@ class Simulation:
         for kind in (Kind.USER_CREDITS, Kind.PURCHASES, Kind.TRANSACTIONS):
             for user in EVERYONE:
                 await callers.read(0, Read(kind=kind, user_id=user, app_id=APPS[0]))
+
+    async def _deliveries(self) -> Collection[str]:
+        """Make all deliveries that are left due, and return the ids of their events."""
+        webhooks, left = self._world.cluster.primary.webhooks, []
+        while claim := await webhooks.claim(_END, _END):
+            left.append(claim.delivery.event.id)
+            await webhooks.delivered(claim.delivery)
+        return left
 
     async def _events(self) -> Sequence[AlertEvent]:
         caller = self._caller()
