@@ -3,6 +3,7 @@
 from credit_client.call import Caller
 from credit_client.effect import WriteEffect
 from credit_client.outcome import _of_status as outcome_of_status
+from credit_client.write_stream import WriteStream
 from credit_models.ledger.alerts import _crossings as crossings
 from credit_models.ledger.caps import cap_exceeded
 from credit_models.ledger.holds import capture_hold
@@ -341,6 +342,15 @@ MUTATIONS = (
         "a server uses its own clock when it is wrong",
         (Edit(Clock.now, {"if abs(skew) > self._skew_seconds_max:": "if False:"}),),
         seed=1,
+    ),
+    Mutation(
+        "the outcomes of a stream go to its writes in their order",
+        (
+            Edit(
+                WriteStream._settle,
+                {"response.correlation_id, None": "min(self._sent, default=0), None"},
+            ),
+        ),
     ),
     Mutation(
         "a retry has another key",
