@@ -6,6 +6,7 @@ from credit_client.outcome import _of_status as outcome_of_status
 from credit_client.write_stream import WriteStream
 from credit_models.ledger.alerts import _crossings as crossings
 from credit_models.ledger.caps import cap_exceeded
+from credit_models.ledger.draft import Draft
 from credit_models.ledger.holds import capture_hold
 from credit_models.ledger.requests import _differences as differences
 from credit_models.ledger.reversals import _refund as refund
@@ -289,6 +290,10 @@ MUTATIONS = (
         "a watch of an app returns an entry twice",
         (Edit(AppSource.accept, {"token <= self._last": "False"}),),
         seed=14,
+    ),
+    Mutation(
+        "a hash does not cover the entry before",
+        (Edit(Draft.record, {"self._heads.get(app.app_id, self._genesis)": "self._genesis"}),),
     ),
     Mutation(
         "an event gets no delivery to a webhook",

@@ -9,6 +9,7 @@ from math import inf
 from random import Random
 from typing import Any
 
+from credit_models.entry_hash import GENESIS
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
 from credit_server.admission.list_slots import ListSlots
@@ -174,7 +175,15 @@ class Server:
             monotonic=loop.time,
         )
         await self._first_check(clock, store)
-        committer = Committer(store, settings, clock=clock, random=world.random, start=self._start)
+        committer = Committer(
+            store,
+            settings,
+            clock=clock,
+            random=world.random,
+            start=self._start,
+            # As during an upgrade from a release whose servers write no hashes.
+            genesis=world.random.choice((GENESIS, GENESIS, None)),
+        )
         async with committer:
             self._handlers = _handlers(store, committer)
             sweeper = Sweeper(
