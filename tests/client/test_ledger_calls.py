@@ -466,3 +466,16 @@ async def test_a_batch_takes_every_kind_of_write_in_its_order(world: World) -> N
     await batch.send()
     assert [each.error for each in batch] == [None] * 3
     assert await _balance(world) == 50 + 10 - 1 - 2 - 7
+
+
+async def test_a_retried_batch_is_not_aborted_by_its_dry_run(world: World) -> None:
+    who = _who(world)
+    await world.credits.add(**who, credits=5)
+    for _ in range(2):
+        batch = world.credits.batch(atomic=True)
+        dry_run = batch.adjust(**who, delta=-5, note="Correction", validate_only=True)
+        used = batch.use(**who, **REPORT, credits=5, idempotency_key="use")
+        await batch.send()
+    assert isinstance(dry_run.error, InsufficientCredits)
+    assert used.receipt.replayed
+    assert await _balance(world) == 0

@@ -338,6 +338,37 @@ async def test_an_unknown_commit_is_resolved_and_not_repeated(store: ScriptedSto
     assert len(await rows(store, 1)) == len(await rows(store, 2)) == 1
 
 
+@pytest.mark.parametrize("resent", [False, True], ids=["by the server", "by the caller"])
+async def test_a_dry_run_does_not_abort_a_batch_that_took_effect(
+    store: ScriptedStore, resent: bool
+) -> None:
+    async with Committer(store, LIMITS) as committer:
+        await committer.submit(add(store, 5))
+        batch = [replace(use(store, 5), validate_only=True), use(store, 5, key="k")]
+        if resent:
+            assert balances(await commit(committer, batch)) == [0, 0]
+            batch = [again(command, store) for command in batch]
+        else:
+            store.script.after = [CommitUnknown("no answer")]
+        dry_run, write_ = await commit(committer, batch)
+    # The credits are spent: the dry run is decided again, and the write is not reported as aborted.
+    assert dry_run == InsufficientCredits(available=0, required=5)
+    assert isinstance(write_, Receipt)
+    assert write_.replayed is resent
+    assert len(await rows(store)) == 2
+
+
+async def test_a_rejected_dry_run_aborts_a_new_batch(store: ScriptedStore) -> None:
+    async with Committer(store, LIMITS) as committer:
+        await committer.submit(add(store, 5))
+        dry_run = replace(use(store, 6), validate_only=True)
+        mixed = await commit(committer, [dry_run, use(store, 5)])
+        alone = await commit(committer, [dry_run, replace(use(store, 5), validate_only=True)])
+    rejected = [InsufficientCredits(available=5, required=6), BatchAborted(index=0)]
+    assert mixed == alone == rejected
+    assert len(await rows(store)) == 1
+
+
 async def test_a_commit_that_stays_unknown_is_reported_so_for_all(store: ScriptedStore) -> None:
     store.script.after = [CommitUnknown("no answer")]
     store.script.looked_up_fails = [StoreUnavailable("away")] * 1000

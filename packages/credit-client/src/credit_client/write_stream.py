@@ -197,6 +197,11 @@ class WriteStream:
         self._wake = asyncio.Event()
 
     @property
+    def is_open(self) -> bool:
+        """Whether the server has accepted the stream, and it takes writes."""
+        return self._connection is not None and not self._leaves
+
+    @property
     def has_room(self) -> bool:
         """Whether the server reads another operation at once."""
         return len(self._sent) + len(self._unsent) < OPERATIONS_MAX
@@ -205,12 +210,7 @@ class WriteStream:
         """Return whether the stream carries writes with this metadata on the channel now."""
         protocol = channel._protocol  # noqa: SLF001 - grpclib has no other way
         current = None if protocol is None else protocol.connection
-        return (
-            self._connection is not None
-            and self._connection is current
-            and not self._leaves
-            and metadata == self._metadata
-        )
+        return self.is_open and self._connection is current and metadata == self._metadata
 
     def leave(self) -> None:
         """End the stream once all its writes have their outcomes."""
@@ -266,16 +266,7 @@ class WriteStream:
         return riding
 
     async def _carry(self) -> None:
-        async with CallStream(
-            self._channel,
-            WRITE,
-            Cardinality.STREAM_STREAM,
-            pool=self._pool,
-            request_id=current_request_id(),
-            timeout_seconds=None,
-            metadata=self._metadata,
-            taken=False,
-        ) as call:
+        async with self._call() as call:
             await self._open(call)
             sender = asyncio.create_task(self._send(call))
             life = asyncio.get_running_loop().call_later(LIFE_SECONDS, self.leave)
@@ -287,6 +278,18 @@ class WriteStream:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
             await call.recv_status()
+
+    def _call(self) -> CallStream[Message, WriteResponse]:
+        return CallStream(
+            self._channel,
+            WRITE,
+            Cardinality.STREAM_STREAM,
+            pool=self._pool,
+            request_id=current_request_id(),
+            timeout_seconds=None,
+            metadata=self._metadata,
+            taken=False,
+        )
 
     async def _open(self, call: CallStream[Message, WriteResponse]) -> None:
         try:

@@ -7,7 +7,7 @@ possible times.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,10 +43,13 @@ from credit_testing.accounts.model import UINT32_MAX, Account, Entry
 from credit_testing.accounts.replay import History, Inexplicable, Replay, purchase_findings
 from credit_testing.accounts.rules.decide import decide
 from credit_testing.accounts.rules.decision import AppRules, Decided, Refused, milliseconds
-from credit_testing.accounts.rules.requests import Write, differing_fields, users_of
+from credit_testing.accounts.rules.requests import Write, apps_of, differing_fields, users_of
 from credit_testing.accounts.windows import Windows
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
+_PREDICTED = tuple(entry.name for entry in fields(Receipt) if entry.name != "expires_at")
+"""The fields of a receipt that the model predicts. Only the entry shows the exact time."""
+_IDS = ("transaction_id", "purchase_id", "related_id")
 
 
 def audit(
@@ -182,21 +185,21 @@ class _Auditor:
     ) -> Iterator[str]:
         """Yield rejections and dry runs that the model gives in no possible state and time."""
         users = list(dict.fromkeys(user for request in requests for user in users_of(request)))
+        apps = {app_id for request in requests for app_id in apps_of(request)}
         first, last = self._windows.time_bounds(call)
         shown = [{_comparable(one)} for one in answers]
         for answer, alike in zip(answers, shown, strict=True):
             if isinstance(answer, Refused):
                 alike.add(_comparable(_without_time(answer, first, last)))
-        allowed: dict[tuple[str, ...], None] = {}
+        allowed: dict[tuple[object, ...], list[Outcome]] = {}
         for accounts in self._windows.accounts(call, users):
-            for now in self._windows.times(call, accounts.values(), requests):
-                predicted = tuple(
-                    map(_comparable, self._together(accounts, requests, now, together=together))
-                )
+            for now in self._windows.times(call, accounts.values(), apps, requests):
+                outcomes = self._together(accounts, requests, now, together=together)
+                predicted = tuple(map(_comparable, outcomes))
                 if all(one in alike for one, alike in zip(predicted, shown, strict=True)):
                     return
-                allowed[predicted] = None
-        yield f"{call} is none of the allowed {'; '.join(map(str, allowed))}"
+                allowed[predicted] = outcomes
+        yield f"{call} is none of the allowed {'; '.join(map(str, allowed.values()))}"
 
     def _together(
         self,
@@ -221,7 +224,15 @@ class _Auditor:
         rejected = [
             index for index, decided in enumerate(decisions) if isinstance(decided, Refused)
         ]
-        if together and rejected:
+        writes = [
+            decided
+            for decided, request in zip(decisions, requests, strict=True)
+            if not getattr(request, "validate_only", False)
+        ]
+        took_effect = bool(writes) and all(
+            isinstance(decided, Decided) and decided.replayed for decided in writes
+        )
+        if together and rejected and not took_effect:
             aborted = Refused("BATCH_ABORTED", (("index", str(rejected[0])),))
             return [
                 self._refused(one) if isinstance(one, Refused) else aborted for one in decisions
@@ -252,7 +263,9 @@ class _Auditor:
         users = list(self._histories) if read.kind is Kind.APP_TOTAL else [read.user_id]
         allowed: list[object] = []
         for accounts in self._windows.accounts(call, users):
-            for now in self._windows.times(call, accounts.values(), ()):
+            every = {app_id for account in accounts.values() for app_id in account.apps}
+            apps = every if read.kind is Kind.USER_CREDITS else {read.app_id}
+            for now in self._windows.times(call, accounts.values(), apps):
                 view = self._view(read, accounts, now)
                 if isinstance(view, Refused) and call.answer == view:
                     return
@@ -306,19 +319,18 @@ def _without_time(refused: Refused, first: datetime, last: datetime) -> Refused:
     return Refused(refused.reason, tuple(kept))
 
 
-def _comparable(outcome: Outcome) -> str:
-    """Return an outcome as a text, without the values that the model cannot predict.
+def _comparable(outcome: Outcome) -> tuple[object, ...]:
+    """Return the values of an outcome that the model can predict.
 
-    A dry run has no entry, so its ids are unknown. Only the entry shows the exact time;
-    `_receipt_findings` compares it with the receipt.
+    A dry run has no entry, so its ids are unknown. `_receipt_findings` compares the ids and the
+    exact time of an entry.
     """
     if isinstance(outcome, Refused):
-        kept = [pair for pair in outcome.metadata if pair[0] != "starts_at"]
-        return str(Refused(outcome.reason, tuple(kept)))
-    outcome = replace(outcome, expires_at=None)
-    if outcome.validated:
-        outcome = replace(outcome, transaction_id="", purchase_id="", related_id="")
-    return str(outcome)
+        return (outcome.reason, *(pair for pair in outcome.metadata if pair[0] != "starts_at"))
+    # A server whose commit had no answer decides a batch again, and its receipts are still new.
+    # `_receipt_findings` and `_effect_findings` check which ones may be.
+    unknown = _IDS if outcome.validated else ("replayed",)
+    return tuple(None if name in unknown else getattr(outcome, name) for name in _PREDICTED)
 
 
 def _receipt(entry: Entry, history: History) -> Receipt:

@@ -1,8 +1,10 @@
 """Compute the states that a call can have seen, and the times at which it can have been decided."""
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
 
 from credit_models import (
     CreditTransaction,
@@ -22,6 +24,26 @@ from credit_testing.accounts.rules.requests import Write, users_of
 _MILLISECOND = timedelta(milliseconds=1)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 _END = datetime.max.replace(tzinfo=UTC)
+
+
+_Value = TypeVar("_Value", int, datetime)
+
+
+class _Greatest(Generic[_Value]):
+    """The greatest of the values that were added before a time."""
+
+    def __init__(self, least: _Value) -> None:
+        self._times: list[int] = []
+        self._values: list[_Value] = [least]
+
+    def add(self, time: int, value: _Value) -> None:
+        """Add a value, at a time that is not before that of an earlier value."""
+        self._times.append(time)
+        self._values.append(max(self._values[-1], value))
+
+    def before(self, time: int) -> _Value:
+        """Return the greatest value that was added before a time."""
+        return self._values[bisect_left(self._times, time)]
 
 
 class Windows:
@@ -47,21 +69,21 @@ class Windows:
         """
         self._histories = histories
         self._skew = skew
-        # When an answer had shown an entry of a user.
-        self._shown: list[tuple[int, int, int]] = []
-        for call in journal.calls:
-            if call.ended is not None:
-                self._shown += [
-                    (call.ended, user, sequence) for user, sequence in _shown(call, histories)
-                ]
+        # When answers had shown entries of a user up to which one, and up to which time.
+        self._shown = {user: _Greatest(0) for user in histories}
+        self._times = _Greatest(_BEGINNING)
+        ended = ((call.ended, call) for call in journal.calls if call.ended is not None)
+        for at, call in sorted(ended, key=lambda pair: pair[0]):
+            for user, sequence in _shown(call, histories):
+                self._shown[user].add(at, sequence)
+                entries = histories[user].entries
+                if 0 < sequence <= len(entries):
+                    self._times.add(at, entries[sequence - 1].at)
 
     def bounds(self, call: Call, user: int) -> tuple[int, int]:
         """Return the numbers of entries that a call must and can have seen."""
         history = self._histories[user]
-        seen = (
-            sequence for ended, of, sequence in self._shown if of == user and ended < call.began
-        )
-        least, greatest = max(seen, default=0), len(history.entries)
+        least, greatest = self._shown[user].before(call.began), len(history.entries)
         if call.ended is not None:
             later = (place for place, asked in enumerate(history.asked) if asked > call.ended)
             greatest = next(later, greatest)
@@ -78,39 +100,51 @@ class Windows:
             yield dict(zip(users, chosen, strict=True))
 
     def times(
-        self, call: Call, accounts: Collection[Account], requests: Iterable[Write]
+        self,
+        call: Call,
+        accounts: Collection[Account],
+        apps: Collection[int],
+        requests: Collection[Write] = (),
     ) -> list[datetime]:
-        """Return one time for each range of times in which the answer is the same."""
+        """Return one time for each range of times in which the answer is the same.
+
+        Args:
+            call: The call.
+            accounts: The accounts in one of the states that it can have seen.
+            apps: The apps on which the answer depends.
+            requests: Its writes.
+        """
         first, last = self.time_bounds(call)
         instants = {first}
         for account in accounts:
-            for app in account.apps.values():
-                instants.update(app.instants())
+            for app_id in apps:
+                instants.update(account.app(app_id).instants())
         for request in requests:
             instants.update(_instants(request, accounts))
-        hour = first.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-        while hour <= last and hour - first < timedelta(days=62):
-            instants.add(hour)
-            hour += timedelta(hours=1)
+        if requests:  # a cap counts the credits of an hour; no read shows a count
+            instants.update(_hours(first, last))
         return sorted(instant for instant in instants if first <= instant <= last)
 
     def time_bounds(self, call: Call) -> tuple[datetime, datetime]:
         """Return the first and the last time at which a call can have been decided."""
-        entries = {user: history.entries for user, history in self._histories.items()}
-        before = [
-            entries[user][sequence - 1].at
-            for ended, user, sequence in self._shown
-            if ended < call.began and 0 < sequence <= len(entries[user])
-        ]
+        before = self._times.before(call.began)
         after = [
             entry.at
             for history in self._histories.values()
             for entry, asked in zip(history.entries, history.asked, strict=True)
             if call.ended is not None and asked > call.ended
         ]
-        first = max(before) - self._skew if before else _BEGINNING
+        first = before - self._skew if before != _BEGINNING else _BEGINNING
         last = min(after) + self._skew if after else _END
         return first, last
+
+
+def _hours(first: datetime, last: datetime) -> Iterator[datetime]:
+    """Yield the starts of hours in a range of times, which can be endless."""
+    hour = first.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    while hour <= last and hour - first < timedelta(days=62):
+        yield hour
+        hour += timedelta(hours=1)
 
 
 def _instants(request: Write, accounts: Collection[Account]) -> Iterator[datetime]:

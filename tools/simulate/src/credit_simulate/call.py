@@ -1,7 +1,7 @@
 """One call on a server: the part of `credit_server.grpc.call.Call` that the services use."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -47,6 +47,7 @@ class ServedCall:
         request: The headers of the request.
         deadline: When the caller stops waiting; None: never.
         trailers: Metadata to be sent with the status.
+        incoming: The messages of a stream of requests; the last item is None.
         answers: The messages of the answer; the last item is None, or the error of the call.
         caller: The identity, which is the same for all callers.
         observation: An observer that does nothing.
@@ -58,11 +59,12 @@ class ServedCall:
     framed = staticmethod(Call.framed)
 
     def __init__(
-        self, head: Head, message: betterproto2.Message, deadline: Deadline | None
+        self, head: Head, message: betterproto2.Message | None, deadline: Deadline | None
     ) -> None:
-        """Set the request."""
+        """Set the request; None: it is a stream of messages."""
         self.request = head
         self.deadline = deadline
+        self.incoming: asyncio.Queue[betterproto2.Message | None] = asyncio.Queue()
         self.trailers: dict[str, str | bytes] = {}
         self.answers: asyncio.Queue[bytes | GRPCError | Exception | None] = asyncio.Queue()
         self._message = message
@@ -73,6 +75,11 @@ class ServedCall:
         if isinstance(self._message, BatchWriteRequest):
             return WithMisfits(self._message, {})
         return self._message
+
+    async def recv_message(self) -> Any:
+        """Return the next message of a stream; None after the last one. Any: as above."""
+        message = await self.incoming.get()
+        return None if message is None else WithMisfits(message, {})
 
     # Any: a message of betterproto2, or of protobuf, whose classes are made at run time.
     async def send_answer(self, message: Any) -> None:
@@ -86,10 +93,16 @@ class ServedCall:
 
     async def send_framed(self, data: bytes, *, count: int) -> None:
         """Send several serialized messages."""
+        for message in self.messages(data):
+            self.answers.put_nowait(message)
+
+    @staticmethod
+    def messages(data: bytes) -> Iterator[bytes]:
+        """Yield serialized messages, each of which follows its flag and length."""
         place = 0
-        for _ in range(count):
+        while place < len(data):
             end = place + 5 + int.from_bytes(data[place + 1 : place + 5], "big")
-            self.answers.put_nowait(data[place + 5 : end])
+            yield data[place + 5 : end]
             place = end
 
     async def send_initial_metadata(self) -> None:

@@ -23,8 +23,11 @@ from credit_testing.accounts.rules.requests import Write
 
 from credit_simulate.network import Network
 from credit_simulate.server import Server, World
+from credit_simulate.streams import Streams
 
 TIMEOUT_SECONDS = 8.0
+_STREAMED = 0.3
+"""The share of callers whose writes share streams."""
 
 _SETTINGS = tuple(
     ClientSettings(
@@ -61,11 +64,13 @@ class Callers:
         self.behind: list[str] = []
         self._world = world
         self._servers = servers
+        self._streams = Streams(world.faults)
 
     def connect(self) -> tuple[Network, Caller]:
         """Return a client of the SDK, and its network."""
         world, loop = self._world, asyncio.get_running_loop()
-        network = Network(self._servers, world.random, world.faults)
+        streams = self._streams if world.random.random() < _STREAMED else None
+        network = Network(self._servers, world.random, world.faults, streams)
         caller = Caller(
             network,
             world.random.choice(_SETTINGS) if world.faults.active else _SETTINGS[0],

@@ -122,6 +122,10 @@ class Cluster:
         """The store's time, in seconds since 1970."""
         return self._wall()
 
+    def time(self) -> float:
+        """Return the time of the simulation, in seconds."""
+        return self._loop.time()
+
     def check_available(self) -> None:
         """Raise an error while there is no primary.
 

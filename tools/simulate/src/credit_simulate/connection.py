@@ -51,10 +51,11 @@ from credit_server.store.port import (
     StoreUnavailable,
     Writer,
 )
-from credit_server.store.webhooks import MemoryWebhooks, Webhooks
+from credit_server.store.webhooks import Webhooks
 
 from credit_simulate.cluster import PAGE_SIZE, Cluster, Node, OpenTransaction, complete, position
 from credit_simulate.faults import Faults
+from credit_simulate.webhooks import StoredWebhooks
 
 _Value = TypeVar("_Value")
 _Row = TypeVar("_Row")
@@ -69,7 +70,7 @@ class Connection:
     Attributes:
         dead: Whether the server has crashed, so that it sends nothing more.
         alert_events: The events of alerts.
-        webhooks: Not simulated.
+        webhooks: Webhooks, and the deliveries of events to them.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Connection:
         self.faults = faults
         self.dead = False
         self.alert_events: AlertEvents = _Events(self)
-        self.webhooks: Webhooks = MemoryWebhooks()
+        self.webhooks: Webhooks = StoredWebhooks(self)
         self._ids = ids
         self._monotonic = monotonic
 

@@ -18,6 +18,9 @@ RATES = {
     "request repeated": 0.03,
     "answer lost": 0.03,
     "stream broken": 0.03,
+    # An event to a webhook, or its acknowledgement.
+    "webhook away": 0.08,
+    "acknowledgement lost": 0.05,
     "slow": 0.02,
 }
 """The probability of each fault at a place where it can happen, from 0 to 1."""

@@ -3,8 +3,10 @@
 from credit_client.call import Caller
 from credit_client.effect import WriteEffect
 from credit_client.outcome import _of_status as outcome_of_status
+from credit_client.write_stream import WriteStream
 from credit_models.ledger.alerts import _crossings as crossings
 from credit_models.ledger.caps import cap_exceeded
+from credit_models.ledger.draft import Draft
 from credit_models.ledger.holds import capture_hold
 from credit_models.ledger.requests import _differences as differences
 from credit_models.ledger.reversals import _refund as refund
@@ -13,6 +15,8 @@ from credit_models.ledger.settle import _end_hold as end_hold
 from credit_models.ledger.settle import _expire as expire
 from credit_models.ledger.transfers import transfer
 from credit_models.ledger.uses import no_room, use
+from credit_server.api import history_service
+from credit_server.api.history_service import HistoryService
 from credit_server.api.reads import Reads
 from credit_server.api.watch import _AppSource as AppSource
 from credit_server.api.watch import _UserSource as UserSource
@@ -20,7 +24,10 @@ from credit_server.commit import batch
 from credit_server.commit.batch import BatchWriter, Plan
 from credit_server.commit.clock import Clock
 from credit_server.store.alert_events import MemoryAlertEvents
+from credit_server.store.memory import MemoryStore
 from credit_server.store.memory import _MemoryTransaction as MemoryTransaction
+from credit_server.store.memory_queries import summary_of
+from credit_server.webhooks.dispatcher import Dispatcher
 
 from credit_simulate.mutation import Edit, Mutation
 
@@ -137,6 +144,10 @@ MUTATIONS = (
     Mutation(
         "part of an atomic batch takes effect",
         (Edit(batch._aborted, {"if first is None:": "if True:"}),),
+    ),
+    Mutation(
+        "a batch that took effect is answered as aborted",
+        (Edit(batch._aborted, {"if _took_effect(batch, commands):": "if False:"}),),
     ),
     Mutation(
         "the totals of apps only grow",
@@ -281,9 +292,70 @@ MUTATIONS = (
         seed=14,
     ),
     Mutation(
+        "a hash does not cover the entry before",
+        (Edit(Draft.record, {"self._heads.get(app.app_id, self._genesis)": "self._genesis"}),),
+    ),
+    Mutation(
+        "an event gets no delivery to a webhook",
+        (Edit(MemoryAlertEvents.order, {"self._webhooks.enqueue(found)": "pass"}),),
+    ),
+    Mutation(
+        "an event is not sent to a webhook again after a failure",
+        (
+            Edit(
+                Dispatcher._attempt,
+                {
+                    "self._webhooks.failed(delivery, error=why, due_at=due_at, now=now)": (
+                        "self._webhooks.delivered(delivery)"
+                    )
+                },
+            ),
+        ),
+    ),
+    Mutation(
+        "a page of a query repeats an entry",
+        (
+            Edit(
+                history_service._continued,
+                {"after_sequence=last)": "after_sequence=last - 1)"},
+            ),
+        ),
+    ),
+    Mutation(
+        "a summary leaves out an entry",
+        (Edit(summary_of, {"scanned[: SUMMARIZED_MAX + 1]": "scanned[1:]"}),),
+    ),
+    Mutation(
+        "an earlier balance is that of the wrong entry",
+        (
+            Edit(
+                HistoryService._get_balance_at,
+                {"end = 1 + min(": "end = min("},
+            ),
+        ),
+    ),
+    Mutation(
+        "a text id gets two numbers",
+        (
+            Edit(
+                MemoryStore.add_user,
+                {"if name not in users:": "if True:"},
+            ),
+        ),
+    ),
+    Mutation(
         "a server uses its own clock when it is wrong",
         (Edit(Clock.now, {"if abs(skew) > self._skew_seconds_max:": "if False:"}),),
         seed=1,
+    ),
+    Mutation(
+        "the outcomes of a stream go to its writes in their order",
+        (
+            Edit(
+                WriteStream._settle,
+                {"response.correlation_id, None": "min(self._sent, default=0), None"},
+            ),
+        ),
     ),
     Mutation(
         "a retry has another key",

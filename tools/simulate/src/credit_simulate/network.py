@@ -13,13 +13,17 @@ from credit_client.transport import (
     Method,
     NotConnected,
 )
+from credit_client.write_stream import WriteStream
+from credit_models import Receipt
 from credit_models.codec import decode
+from credit_models.operations import WRITE_TYPES, AnyWrite
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from credit_simulate.call import Deadline, Head, ServedCall
 from credit_simulate.faults import Faults
 from credit_simulate.server import Server
+from credit_simulate.streams import Streams
 
 _RECONNECT_SECONDS = 0.05
 _SILENT_SECONDS = 2.0
@@ -35,14 +39,22 @@ class Network:
         used: The servers that it has sent requests to.
     """
 
-    def __init__(self, servers: Sequence[Server], random: Random, faults: Faults) -> None:
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        random: Random,
+        faults: Faults,
+        streams: Streams | None = None,
+    ) -> None:
         """Choose a server.
 
         Args:
             servers: All servers.
             random: Decides which server is used.
             faults: Decides which messages are lost or slow.
+            streams: The streams that carry writes; None: each write is a call of its own.
         """
+        self._streams = streams
         self._servers = servers
         self._random = random
         self._faults = faults
@@ -64,6 +76,11 @@ class Network:
     ) -> Answer[Any]:
         """Send one request and return its answer: see the transport."""
         await self._connected()
+        if self._streams is not None and isinstance(request, WRITE_TYPES):
+            stream = self._streams.find(self._server)
+            receipt = None if stream is None else await self._shared(stream, request, sending)
+            if receipt is not None:
+                return Answer(method.reply_type(), receipt)
         sending()
         self.sent += 1
         if self._faults.strike("request repeated"):
@@ -110,6 +127,19 @@ class Network:
         if not running:
             raise NotConnected(Status.UNAVAILABLE, "no server runs")
         self._server = self._random.choice(running)
+
+    async def _shared(
+        self, stream: WriteStream, request: AnyWrite, sending: Callable[[], None]
+    ) -> Receipt | None:
+        """Send a write over a stream, and return its receipt; None: it was not sent."""
+
+        def sent() -> None:
+            sending()
+            self.sent += 1
+            self.used.add(server)
+
+        server = self._server
+        return await stream.write(request, sent)
 
     def _repeat(self, path: str, request: Any, request_id: str) -> None:
         """Deliver a request a second time, later, possibly to another server."""

@@ -17,6 +17,8 @@ class Act(Enum):
     GIVE_UP = "give up a write"
     READ = "read"
     READ_BACK = "read with min_revision"
+    QUERY = "query a history"
+    RESOLVE = "resolve a text id"
     CRASH = "crash a server"
     STOP = "stop a server"
     START = "start a server"
@@ -34,6 +36,8 @@ _WEIGHTS = {
     Act.GIVE_UP: 4,
     Act.READ: 10,
     Act.READ_BACK: 5,
+    Act.QUERY: 5,
+    Act.RESOLVE: 4,
     Act.CRASH: 2,
     Act.STOP: 1,
     Act.START: 3,

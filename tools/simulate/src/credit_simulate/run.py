@@ -1,21 +1,25 @@
 """Run a seed and audit the answers and histories."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
 
 import structlog
+from credit_client.errors import HistoryAltered
+from credit_client.verification import HistoryVerifier
+from credit_models import Receipt
 from credit_testing.accounts.auditor import audit_replayed
-from credit_testing.accounts.replay import Inexplicable, Replay
+from credit_testing.accounts.journal import Journal
+from credit_testing.accounts.replay import History, Inexplicable, Replay
 from structlog.types import EventDict
 
 from credit_simulate.alerts import event_findings
 from credit_simulate.loop import VirtualLoop
 from credit_simulate.plan import Step, plan
-from credit_simulate.simulation import EVERYONE, LIMITS, RULES, Played, Simulation
+from credit_simulate.simulation import EVERYONE, LIMITS, RULES, WEBHOOK, Played, Simulation
 from credit_simulate.trace import Trace
 
 STEPS = 40
@@ -101,9 +105,29 @@ def audit(played: Played) -> list[str]:
         return [*found, str(finding)]
     found += audit_replayed(journal, replay, skew=_SKEW)
     found += event_findings(played.events, replay.histories, LIMITS)
+    crossed = [
+        (event.user_id, event.sequence) for event in played.events if event.app_id == WEBHOOK.app_id
+    ]
+    found += played.world.receiver.findings(crossed, played.deliveries)
+    found += _hash_findings(journal, replay.histories)
+    found += played.queries.findings(replay.histories)
+    found += played.names.findings()
     for watcher in played.watchers:
         found += watcher.findings(replay.histories)
     return found
+
+
+def _hash_findings(journal: Journal, histories: Mapping[int, History]) -> Iterator[str]:
+    """Yield an entry whose hash is not the one that its fields, the chain and receipts give."""
+    answers = [answer for call in journal.calls for _, answer in call.writes()]
+    verifier = HistoryVerifier(receipts=[each for each in answers if isinstance(each, Receipt)])
+    try:
+        for history in histories.values():
+            for entry in history.shown:
+                verifier.add(entry)
+        verifier.end()
+    except HistoryAltered as finding:
+        yield str(finding)
 
 
 def _close(loop: VirtualLoop) -> None:

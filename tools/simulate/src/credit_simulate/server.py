@@ -4,16 +4,19 @@ import asyncio
 import itertools
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from math import inf
 from random import Random
 from typing import Any
 
+from credit_models.entry_hash import GENESIS
 from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api.alert_service import AlertService
 from credit_server.api.commands import Commands
 from credit_server.api.contract import CONTRACT
+from credit_server.api.directory_service import DirectoryService
 from credit_server.api.history_service import HistoryService
 from credit_server.api.ledger_service import LedgerService
 from credit_server.api.service import CreditService
@@ -27,6 +30,7 @@ from credit_server.commit import (
     SweepLimits,
 )
 from credit_server.store.port import StoreError
+from credit_server.webhooks.dispatcher import Dispatcher
 from grpclib.const import Handler, Status
 from grpclib.exceptions import GRPCError
 
@@ -34,12 +38,14 @@ from credit_simulate.call import ServedCall
 from credit_simulate.cluster import Cluster
 from credit_simulate.connection import Connection
 from credit_simulate.faults import Faults
+from credit_simulate.receiver import Receiver
 from credit_simulate.trace import Trace
 
 CLOCK_SECONDS_MAX = 2.0
 """How far the clock of a server may differ from that of the store."""
 
 _CHECK_SECONDS = 2.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SETTINGS = (
     CommitLimits(shards=2, batch_max=4, waiting_max=16, retry_seconds=3.0),
     # Without caches, so that every batch reads from the store.
@@ -58,6 +64,7 @@ class World:
         random: The source of randomness.
         faults: Decides which messages are lost or slow.
         trace: Receives a line for each event.
+        receiver: Receives the events of webhooks.
         bugs: The calls that failed with INTERNAL, and the tasks that ended with an error.
     """
 
@@ -65,6 +72,7 @@ class World:
     random: Random
     faults: Faults
     trace: Trace
+    receiver: Receiver
     bugs: list[str]
 
 
@@ -167,7 +175,15 @@ class Server:
             monotonic=loop.time,
         )
         await self._first_check(clock, store)
-        committer = Committer(store, settings, clock=clock, random=world.random, start=self._start)
+        committer = Committer(
+            store,
+            settings,
+            clock=clock,
+            random=world.random,
+            start=self._start,
+            # As during an upgrade from a release whose servers write no hashes.
+            genesis=world.random.choice((GENESIS, GENESIS, None)),
+        )
         async with committer:
             self._handlers = _handlers(store, committer)
             sweeper = Sweeper(
@@ -181,9 +197,23 @@ class Server:
             )
             self._start("the sweeper", sweeper.run())
             self._start("the order of events", EventOrder(store, random=world.random).run())
+            self._start("the webhooks", self._dispatcher(store).run())
             while True:
                 await asyncio.sleep(_CHECK_SECONDS)
                 await _check_clock(clock, store)
+
+    def _dispatcher(self, store: Connection) -> Dispatcher:
+        world = self._world
+        return Dispatcher(
+            store,
+            world.receiver,
+            _Unobserved(),
+            random=world.random,
+            clock=lambda: (
+                _EPOCH
+                + timedelta(milliseconds=int((world.cluster.wall + self._offset_seconds) * 1000))
+            ),
+        )
 
     async def _first_check(self, clock: Clock, store: Connection) -> None:
         while not await _check_clock(clock, store):  # noqa: ASYNC110 - it asks again
@@ -202,9 +232,18 @@ class Server:
 
 
 class _Unobserved:
-    """Ignores the progress of the sweeper."""
+    """Ignores the progress of the sweeper and of the webhooks."""
 
     def swept(self, settled: int, lag_seconds: float) -> None:
+        """Do nothing."""
+
+    def delivered(self) -> None:
+        """Do nothing."""
+
+    def failed(self) -> None:
+        """Do nothing."""
+
+    def waiting(self, oldest_seconds: float, dead: int) -> None:
         """Do nothing."""
 
 
@@ -229,4 +268,5 @@ def _handlers(store: Connection, committer: Committer) -> Mapping[str, Handler]:
             store, committer.clock, audit, access, slots, hub=WatchHub(store)
         ).__mapping__(),
         **AlertService(committer, store, audit, slots).__mapping__(),
+        **DirectoryService(store, committer.clock, audit).__mapping__(),
     }

@@ -8,10 +8,12 @@ from random import Random
 from typing import Any
 
 from credit_client import methods
+from credit_client.call import Caller
 from credit_models import AlertDirection, AlertEvent, CreditRequest, TransferCreditsRequest
 from credit_models.ledger import Alert, Caps, Policy
 from credit_models.ledger.records import Direction
 from credit_server.store.port import AppPolicy
+from credit_server.store.webhooks import Webhook
 from credit_testing.accounts.draw import Draw
 from credit_testing.accounts.journal import Kind, Read, Together, Unknown, Written
 from credit_testing.accounts.rules.decision import AppRules
@@ -20,8 +22,11 @@ from credit_testing.accounts.rules.requests import Write
 from credit_simulate.alerts import Limit
 from credit_simulate.caller import Callers
 from credit_simulate.cluster import Cluster, Operation
+from credit_simulate.directory import Names
 from credit_simulate.faults import Faults
+from credit_simulate.history import Queries
 from credit_simulate.plan import Act, Step
+from credit_simulate.receiver import Receiver
 from credit_simulate.server import Server, World
 from credit_simulate.trace import Trace
 from credit_simulate.watcher import Watcher
@@ -55,7 +60,16 @@ _POLICIES = (
         revision=1,
     ),
 )
+WEBHOOK = Webhook(
+    id="webhook",
+    app_id=APPS[0],
+    url="https://example.com",
+    secret="whsec_",  # noqa: S106 - nothing is signed
+    created_at=datetime(2026, 3, 1, tzinfo=UTC),
+    created_by=1,
+)
 _BEGINNING = 1_772_366_400.0  # noon, so that no day ends
+_END = datetime.max.replace(tzinfo=UTC)
 _EDGES = (1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 _PEACE_SECONDS = 6.0
 """Longer than a lease of the sweeper, and than a hold or the wait for a grant."""
@@ -81,13 +95,19 @@ class Played:
     Attributes:
         callers: The calls.
         watchers: The watches.
+        queries: The queries of histories.
+        names: The text ids that were resolved.
         events: The events of all alerts.
+        deliveries: The ids of the events that are still to be sent to the webhook.
         world: The trace, the faults that happened, and the errors of servers.
     """
 
     callers: Callers
     watchers: Sequence[Watcher]
+    queries: Queries
+    names: Names
     events: Sequence[AlertEvent]
+    deliveries: Collection[str]
     world: World
 
 
@@ -113,12 +133,19 @@ class Simulation:
         cluster = Cluster(random, trace, lambda: _BEGINNING + loop.time())
         faults = Faults(Random(f"faults-{seed}"), withheld=withheld, rate=random.choice((0, 1, 2)))
         self.world = self._world = World(
-            cluster=cluster, random=random, faults=faults, trace=trace, bugs=[]
+            cluster=cluster,
+            random=random,
+            faults=faults,
+            trace=trace,
+            receiver=Receiver(faults, trace),
+            bugs=[],
         )
         self._servers = [Server(name, self._world) for name in ("a", "b")]
         self._seed = seed
         self._steps = steps
         self.callers = self._callers = Callers(self._world, self._servers)
+        self._queries = Queries(self._world, self._callers.journal, self._caller)
+        self._names = Names(self._world, self._caller)
         self._running: set[asyncio.Task[Any]] = set()
         self._locks = {server: asyncio.Lock() for server in self._servers}
 
@@ -126,6 +153,7 @@ class Simulation:
         """Run all steps, wait until all calls have ended, and read everything."""
         for policy in _POLICIES:
             self._world.cluster.prepare(_setting(policy))
+        self._world.cluster.prepare(lambda node: node.webhooks.set(WEBHOOK))
         for server in self._servers:
             server.set_clock(self._world.random.uniform(-1.9, 1.9))
             server.start()
@@ -143,12 +171,23 @@ class Simulation:
         events = await self._events()
         for server in self._servers:
             await server.crash()
-        return Played(callers=self._callers, watchers=watchers, events=events, world=self._world)
+        return Played(
+            callers=self._callers,
+            watchers=watchers,
+            queries=self._queries,
+            names=self._names,
+            events=events,
+            deliveries=await self._deliveries(),
+            world=self._world,
+        )
+
+    def _caller(self) -> Caller:
+        return self._callers.connect()[1]
 
     def _watchers(self) -> Sequence[Watcher]:
         journal, trace = self._callers.journal, self._world.trace
         scopes: Sequence[dict[str, int]] = ({"user_id": USERS[0]}, {"app_id": APPS[1]})
-        return [Watcher(self._callers.connect()[1], journal, trace, **scope) for scope in scopes]
+        return [Watcher(self._caller(), journal, trace, **scope) for scope in scopes]
 
     # Any: asyncio's type of a coroutine.
     def _begin(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -182,6 +221,10 @@ class Simulation:
                 await callers.read(client, self._read(random, random.choice(kinds)))
             case Act.READ_BACK:
                 await self._read_back(random, client)
+            case Act.QUERY:
+                await self._queries.draw(random, random.choice(USERS), APPS)
+            case Act.RESOLVE:
+                await self._names.resolve(random, random.choice(APPS))
             case _:
                 await self._break(random, step)
 
@@ -283,6 +326,7 @@ class Simulation:
 
     async def _read_everything(self) -> None:
         callers = self._callers
+        await self._names.find_all()
         for user in USERS:
             for app in APPS:
                 for kind in (Kind.GRANTS, Kind.HOLDS, Kind.FORECAST):
@@ -295,8 +339,16 @@ class Simulation:
             for user in EVERYONE:
                 await callers.read(0, Read(kind=kind, user_id=user, app_id=APPS[0]))
 
+    async def _deliveries(self) -> Collection[str]:
+        """Make all deliveries that are left due, and return the ids of their events."""
+        webhooks, left = self._world.cluster.primary.webhooks, []
+        while claim := await webhooks.claim(_END, _END):
+            left.append(claim.delivery.event.id)
+            await webhooks.delivered(claim.delivery)
+        return left
+
     async def _events(self) -> Sequence[AlertEvent]:
-        _, caller = self._callers.connect()
+        caller = self._caller()
         found: list[AlertEvent] = []
         for app_id in APPS:
             values = {"app_id": app_id, "page_size": 1000}

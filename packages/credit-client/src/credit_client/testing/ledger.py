@@ -61,7 +61,7 @@ from credit_models.translation.refusals import (
     total_overflow,
 )
 
-from credit_client.operation import users_of
+from credit_client.operation import users_of, validates_only
 from credit_client.testing.alerts import FakeAlerts
 from credit_client.testing.clock import FakeClock
 
@@ -91,6 +91,13 @@ class Refused(Exception):
         self.message = message
         self.metadata = {key: str(value) for key, value in metadata.items()}
         self.violations = tuple(violations)
+
+
+def _took_effect(requests: Sequence[AnyWrite], results: Sequence[Receipt | Refused]) -> bool:
+    """Return whether each write that is no dry run took effect earlier, and there is one."""
+    decided = zip(requests, results, strict=False)
+    writes = [result for request, result in decided if not validates_only(request)]
+    return bool(writes) and all(isinstance(each, Receipt) and each.replayed for each in writes)
 
 
 def refused(refusal: ledger.Refusal) -> Refused:
@@ -230,7 +237,7 @@ class FakeLedger:
         events = len(self._alerts)
         results = self._results(requests)
         first = next((at for at, each in enumerate(results) if isinstance(each, Refused)), None)
-        if first is None:
+        if first is None or _took_effect(requests, results):
             return results
         self._users |= before
         del self._log[logged:]

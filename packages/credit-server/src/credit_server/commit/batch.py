@@ -258,16 +258,21 @@ async def plan(
             case _:
                 result.depends_on_reads = True
         result.outcomes.append(outcome)
-    return _aborted(result, len(commands)) if atomic else result
+    return _aborted(result, commands) if atomic else result
 
 
-def _aborted(batch: Plan, count: int) -> Plan:
+def _aborted(batch: Plan, commands: Sequence[Command]) -> Plan:
     """Return the batch unchanged, or without any effect if one of its commands is rejected.
+
+    A batch that took effect earlier, in an attempt with an unknown result for example, is not
+    aborted. Only its dry runs are decided again, on the balances after its own effect.
 
     Args:
         batch: The batch. After a command that exceeds its size, none was decided.
-        count: The number of its commands.
+        commands: Its commands.
     """
+    if _took_effect(batch, commands):
+        return batch
     first = next(
         (index for index, outcome in enumerate(batch.outcomes) if isinstance(outcome, Refusal)),
         None,
@@ -278,12 +283,19 @@ def _aborted(batch: Plan, count: int) -> Plan:
     return Plan(
         outcomes=[
             *(outcome if isinstance(outcome, Refusal) else aborted for outcome in batch.outcomes),
-            *[aborted] * (count - len(batch.outcomes)),
+            *[aborted] * (len(commands) - len(batch.outcomes)),
         ],
         # An accepted command is not written, so nothing else proves that its key is new. A refusal
         # of another command with the key rests on it.
         depends_on_reads=batch.depends_on_reads or bool(batch.transactions),
     )
+
+
+def _took_effect(batch: Plan, commands: Sequence[Command]) -> bool:
+    """Return whether each command that is no dry run took effect earlier, and there is one."""
+    decided = zip(batch.outcomes, commands, strict=False)
+    writes = [outcome for outcome, command in decided if not command.validate_only]
+    return bool(writes) and all(isinstance(outcome, Replayed) for outcome in writes)
 
 
 class BatchWriter:

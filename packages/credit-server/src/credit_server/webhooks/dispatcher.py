@@ -13,10 +13,11 @@ from random import Random
 from typing import Protocol
 
 import structlog
+from credit_models.ledger import AlertEvent
 
 from credit_server.store.port import Store, StoreError
-from credit_server.store.webhooks import Backlog, Claim, Delivery
-from credit_server.webhooks.sender import ATTEMPT_SECONDS, Sender, SendFailed
+from credit_server.store.webhooks import Backlog, Claim, Delivery, Webhook
+from credit_server.webhooks.sender import ATTEMPT_SECONDS, SendFailed
 
 log = structlog.get_logger("credit_server.webhooks")
 
@@ -52,6 +53,18 @@ def pause_after(attempts: int, random: Random) -> timedelta | None:
     return timedelta(seconds=seconds * random.uniform(0.8, 1.0))
 
 
+class EventSender(Protocol):
+    """Sends events to webhooks: `Sender`, by HTTP."""
+
+    async def send(self, event: AlertEvent, webhook: Webhook) -> None:
+        """Send an event.
+
+        Raises:
+            SendFailed: The webhook has not acknowledged it.
+        """
+        ...
+
+
 class WebhookObserver(Protocol):
     """Receives the progress of a dispatcher. Its methods must be quick and must not raise."""
 
@@ -76,7 +89,7 @@ class Dispatcher:
     def __init__(
         self,
         store: Store,
-        sender: Sender,
+        sender: EventSender,
         observer: WebhookObserver,
         *,
         random: Random | None = None,

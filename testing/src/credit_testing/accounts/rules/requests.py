@@ -20,6 +20,13 @@ def users_of(request: Write) -> tuple[int, ...]:
     return (request.user_id,)
 
 
+def apps_of(request: Write) -> tuple[int, ...]:
+    """Return the apps in which a request changes balances."""
+    if isinstance(request, TransferCreditsRequest):
+        return request.app_id, request.to_app_id or request.app_id
+    return (request.app_id,)
+
+
 _SAME = {"user_id", "app_id", "idempotency_key", "validate_only"}
 
 

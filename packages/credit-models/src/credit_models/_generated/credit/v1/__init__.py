@@ -6526,7 +6526,8 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         success: if the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a
         batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
         applies the operations with new keys, and neither repeats nor undoes the effect of those with known
-        keys.
+        keys. If all operations without `validate_only` have known keys, and there is one, the batch took effect
+        earlier and is not aborted. Operations with `validate_only` are then decided on the present balances.
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
         with BATCH_TOO_LARGE, and those after it are not decided. Every 16 allocations of a transaction count as
@@ -7426,7 +7427,8 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         success: if the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a
         batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
         applies the operations with new keys, and neither repeats nor undoes the effect of those with known
-        keys.
+        keys. If all operations without `validate_only` have known keys, and there is one, the batch took effect
+        earlier and is not aborted. Operations with `validate_only` are then decided on the present balances.
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
         with BATCH_TOO_LARGE, and those after it are not decided. Every 16 allocations of a transaction count as

@@ -1,0 +1,193 @@
+"""Query the histories of users while writes happen, and compare the answers with the histories."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+from credit_client import methods
+from credit_client.call import Caller
+from credit_client.errors import CreditError
+from credit_models import CreditTransaction, Summary, SummaryGroup, TransactionType
+from credit_testing.accounts.journal import Call, Journal, Kind, Read
+from credit_testing.accounts.replay import History
+from credit_testing.accounts.windows import Windows
+
+from credit_simulate.server import World
+
+_SPAN = {
+    "created_from": datetime(2026, 3, 1, tzinfo=UTC),
+    "created_until": datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=2),
+}
+"""Contains the time of all entries."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Query:
+    """The answer to a query of a user's history.
+
+    Attributes:
+        call: The user and the time of the query.
+        what: The query, for a finding.
+        answer: What the query returned.
+        expected: Returns what it must return if the user has so many entries.
+        late: Whether the answer may be older than what was shown before, because the primary had
+            just changed.
+    """
+
+    call: Call
+    what: str
+    answer: object
+    expected: Callable[[History, int], object]
+    late: bool
+
+
+class Queries:
+    """Queries histories, and keeps the answers."""
+
+    def __init__(self, world: World, journal: Journal, connect: Callable[[], Caller]) -> None:
+        """Prepare to query.
+
+        Args:
+            world: Has the trace and the replica set.
+            journal: Has the clock. The queries are not among its calls.
+            connect: Returns a client of the SDK.
+        """
+        self._world = world
+        self._journal = journal
+        self._connect = connect
+        self._queries: list[Query] = []
+
+    async def pages(self, user: int, *, oldest_first: bool, page_size: int) -> None:
+        """Read all pages of a user's transactions."""
+        caller = self._connect()
+        values = {"user_id": user, "oldest_first": oldest_first, "page_size": page_size}
+
+        async def read() -> object:
+            found: list[CreditTransaction] = []
+            token = ""
+            while True:
+                answer, _ = await caller.unary(
+                    methods.QUERY_TRANSACTIONS, {**values, "page_token": token}
+                )
+                found += answer.reply.transactions
+                token = answer.reply.next_page_token
+                if not token:
+                    return found
+
+        def expected(history: History, count: int) -> object:
+            entries = list(history.shown[:count])
+            return entries if oldest_first else entries[::-1]
+
+        await self._ask(user, f"pages {values}", read, expected)
+
+    async def sums(self, user: int, *, by_type: bool) -> None:
+        """Read the sums of a user's transactions, in all or by type."""
+        caller = self._connect()
+        group_by = SummaryGroup.TYPE if by_type else SummaryGroup.UNSPECIFIED
+
+        async def read() -> object:
+            values = {"user_id": user, "group_by": group_by, **_SPAN}
+            answer, _ = await caller.unary(methods.SUMMARIZE, values)
+            return {one.type: _figures(one) for one in answer.reply.summaries}
+
+        def expected(history: History, count: int) -> object:
+            groups: dict[TransactionType, list[CreditTransaction]] = {}
+            for entry in history.shown[:count]:
+                type_ = entry.type if by_type else TransactionType.UNSPECIFIED
+                groups.setdefault(type_, []).append(entry)
+            return {type_: _sums(entries) for type_, entries in groups.items()}
+
+        await self._ask(user, f"sums by_type={by_type}", read, expected)
+
+    async def balance(self, user: int, app_id: int, sequence: int) -> None:
+        """Read the balance in an app after an entry of the user."""
+        caller = self._connect()
+
+        async def read() -> object:
+            values = {"user_id": user, "app_id": app_id, "sequence": sequence}
+            answer, _ = await caller.unary(methods.BALANCE_AT, values)
+            return answer.reply.balance, answer.reply.owed, answer.reply.sequence
+
+        def expected(history: History, count: int) -> object:
+            entries = [
+                entry for entry in history.shown[: min(count, sequence)] if entry.app_id == app_id
+            ]
+            if not entries:
+                return 0, 0, 0
+            return entries[-1].balance_after, entries[-1].owed_after, entries[-1].sequence
+
+        await self._ask(user, f"balance in app {app_id} at {sequence}", read, expected)
+
+    async def draw(self, random: Random, user: int, apps: Sequence[int]) -> None:
+        """Make a random query of a user."""
+        match random.choice(("pages", "sums", "balance")):
+            case "pages":
+                oldest_first = random.random() < 0.5
+                await self.pages(user, oldest_first=oldest_first, page_size=random.randint(1, 6))
+            case "sums":
+                await self.sums(user, by_type=random.random() < 0.5)
+            case _:
+                await self.balance(user, random.choice(apps), random.randint(1, 30))
+
+    async def _ask(
+        self,
+        user: int,
+        what: str,
+        read: Callable[[], Awaitable[object]],
+        expected: Callable[[History, int], object],
+    ) -> None:
+        """Read, and keep the answer; a read that fails proves nothing."""
+        question = Read(kind=Kind.TRANSACTIONS, user_id=user, app_id=0)
+        call = Call(client=0, question=question, began=self._journal.now())
+        began = self._world.cluster.time()
+        try:
+            answer = await read()
+        except CreditError:
+            return
+        call.ended = self._journal.now()
+        late = self._world.cluster.stale_until >= began
+        self._world.trace("queries", f"user {user}: {what} ->", answer)
+        self._queries.append(
+            Query(call=call, what=what, answer=answer, expected=expected, late=late)
+        )
+
+    def findings(self, histories: Mapping[int, History]) -> Iterator[str]:
+        """Yield answers that the history gives in no state that the query can have seen."""
+        windows = Windows(self._journal, histories)
+        for query in self._queries:
+            assert isinstance(query.call.question, Read)  # noqa: S101 - for the type checker
+            user = query.call.question.user_id
+            history = histories[user]
+            least, greatest = windows.bounds(query.call, user)
+            least = 0 if query.late else least
+            counts = [
+                count for count in range(least, greatest + 1) if history.states[count] is not None
+            ]
+            if all(query.answer != query.expected(history, count) for count in counts):
+                yield (
+                    f"user {user}: {query.what} returned {query.answer}, with {least} to"
+                    f" {greatest} entries"
+                )
+
+
+def _figures(summary: Summary) -> tuple[int, ...]:
+    return (
+        summary.transactions,
+        *(summary.credits_in, summary.credits_out),
+        *(summary.spent, summary.expired, summary.refunded),
+    )
+
+
+def _sums(entries: Sequence[CreditTransaction]) -> tuple[int, ...]:
+    def credits_of(type_: TransactionType) -> int:
+        return sum(entry.credits for entry in entries if entry.type is type_)
+
+    return (
+        len(entries),
+        sum(max(0, entry.effect) for entry in entries),
+        sum(max(0, -entry.effect) for entry in entries),
+        credits_of(TransactionType.USE),
+        credits_of(TransactionType.EXPIRE),
+        credits_of(TransactionType.REFUND),
+    )

@@ -1,0 +1,65 @@
+"""The receiver of an app's webhook, and the audit of what it got."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+
+from credit_models.ledger import AlertEvent
+from credit_server.store.webhooks import Webhook
+from credit_server.webhooks.sender import SendFailed
+
+from credit_simulate.faults import Faults
+from credit_simulate.trace import Trace
+
+
+class Receiver:
+    """Receives events from all servers. It implements the sender that a dispatcher uses."""
+
+    def __init__(self, faults: Faults, trace: Trace) -> None:
+        """Receive nothing yet.
+
+        Args:
+            faults: Decides which events and acknowledgements are lost.
+            trace: Receives a line for each event.
+        """
+        self._faults = faults
+        self._trace = trace
+        self._received: defaultdict[str, list[AlertEvent]] = defaultdict(list)
+        self._acknowledged: set[str] = set()
+
+    async def send(self, event: AlertEvent, _: Webhook) -> None:
+        """Receive an event.
+
+        Raises:
+            SendFailed: The event or its acknowledgement is lost.
+        """
+        await asyncio.sleep(self._faults.seconds())
+        if self._faults.strike("webhook away"):
+            raise SendFailed("the receiver is away")
+        self._trace("webhook", f"receives {event.id}")
+        self._received[event.id].append(event)
+        await asyncio.sleep(self._faults.seconds())
+        if self._faults.strike("acknowledgement lost"):
+            raise SendFailed("no answer")
+        self._acknowledged.add(event.id)
+
+    def findings(
+        self, crossed: Collection[tuple[int, int]], left: Collection[str]
+    ) -> Iterator[str]:
+        """Yield events that were lost, made up or changed.
+
+        Args:
+            crossed: The user and the sequence of each event of the app.
+            left: The ids of the events whose deliveries are stored.
+        """
+        for id_, copies in self._received.items():
+            if any(copy != copies[0] for copy in copies):
+                yield f"webhook: event {id_} was sent with different contents"
+            if id_ not in self._acknowledged and id_ not in left:
+                yield f"webhook: event {id_} was dropped before its acknowledgement"
+        got = {(copies[0].user_id, copies[0].sequence) for copies in self._received.values()}
+        if made_up := got - set(crossed):
+            yield f"webhook: no entry crosses the limit at {sorted(made_up)}"
+        lost = len(set(crossed)) - len(self._received.keys() | set(left))
+        if lost > 0:
+            yield f"webhook: {lost} of {len(crossed)} events did not arrive and have no delivery"
