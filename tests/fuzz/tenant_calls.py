@@ -1,7 +1,7 @@
 """Make calls as a tenant, with real tokens, and return all bytes of the answers."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Calls:
 
     Attributes:
         answers: How often which status, or reason, was answered.
+        sent: The paths of the calls that were made, each with the fields that were set.
     """
 
     def __init__(self, address: str, key_file: Path) -> None:
@@ -36,6 +37,7 @@ class Calls:
         self._client = Client(Target.parse(address), self._schema, limits)
         self._key_file = key_file
         self.answers: Counter[str] = Counter()
+        self.sent: dict[str, set[str]] = defaultdict(set)
 
     def close(self) -> None:
         """Close the connection."""
@@ -79,8 +81,11 @@ class Calls:
 
     def send(self, token: str, path: str, request: bytes) -> Reply:
         """Make a call with the bytes of its request, and retry it while the server is busy."""
+        method = self._schema.method(path)
+        message = self._schema.parse(method.input, request)
+        self.sent[path] |= {field.name for field, _ in message.ListFields()}
         case = Case(
-            method=self._schema.method(path),
+            method=method,
             phase="stateful",
             positive=None,
             requests=(request,),
@@ -101,3 +106,11 @@ class Calls:
         return self._schema.parse(
             self._schema.pool.FindMessageTypeByName("credit.v1.Receipt"), found
         )
+
+
+def octets_of(reply: Reply) -> bytes:
+    """Return all bytes of an answer, so that a search in it misses no field."""
+    parts: list[str | bytes] = [reply.message, *reply.responses]
+    for key, value in (*reply.initial_metadata, *reply.trailers):
+        parts += [key, value]
+    return b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)

@@ -47,6 +47,7 @@ from grpc_fuzz.replies import error_info
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from tests.fuzz.tenant_calls import octets_of
 from tests.fuzz.tenant_model import Tenant
 from tests.fuzz.two_tenants import TwoTenants, apps, whose
 
@@ -262,11 +263,7 @@ class TenantWritesMachine(TwoTenants):
         return reply
 
     def _look_for_what_is_hidden(self, tenant: Tenant, reply: Reply, sent: bytes) -> None:
-        """Search all bytes of an answer, so that no field is missed."""
-        parts: list[str | bytes] = [reply.message, *reply.responses]
-        for key, value in (*reply.initial_metadata, *reply.trailers):
-            parts += [key, value]
-        octets = b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)
+        octets = octets_of(reply)
         for text in self._hidden(tenant):
             if text.encode() not in sent:
                 assert text.encode() not in octets, f"{tenant.name} was shown {text}: {reply}"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, rule
 
 from tests.fuzz.ledger_model import Write
+from tests.fuzz.tenant_calls import octets_of
 from tests.fuzz.tenant_model import Accepted, Entry, Ledger, Refused, Tenant
 from tests.fuzz.two_tenants import STEPS, TwoTenants, apps, whose
 
@@ -21,6 +22,7 @@ _STATUSES = {
     "IDEMPOTENCY_KEY_REUSED": "ALREADY_EXISTS",
     "INSUFFICIENT_CREDITS": "FAILED_PRECONDITION",
     "REVISION_CHANGED": "ABORTED",
+    "REVISION_NOT_REACHED": "ABORTED",
     "TRANSACTION_NOT_FOUND": "NOT_FOUND",
 }
 _PRICE = 7
@@ -188,11 +190,7 @@ class TenantsMachine(TwoTenants):
         return reply, messages
 
     def _look_for_what_is_hidden(self, tenant: Tenant, reply: Reply, sent: list[Any]) -> None:
-        """Search all bytes of an answer, so that no field is missed."""
-        shown: list[str | bytes] = [reply.message, *reply.responses]
-        for key, value in (*reply.initial_metadata, *reply.trailers):
-            shown += [key, value]
-        octets = b"\0".join(part.encode() if isinstance(part, str) else part for part in shown)
+        octets = octets_of(reply)
         for text in self._ledger.hidden(tenant) - {each for each in sent if isinstance(each, str)}:
             assert text.encode() not in octets, f"{tenant.name} was shown {text}: {reply}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from credit_models.image import SERVICES, method_path
 from credit_models.ledger import Command
 from credit_server.access import authorize, open_authenticator
 from credit_server.access.authorize import AccessLimits
@@ -28,11 +29,13 @@ from structlog.testing import capture_logs
 
 from tests.fuzz import play_tenants
 from tests.fuzz.tenant_calls import Calls
+from tests.fuzz.tenant_calls_machine import TenantCallsMachine
 from tests.fuzz.tenant_history_machine import TenantHistoryMachine
 from tests.fuzz.tenant_policies_machine import TenantPoliciesMachine
 from tests.fuzz.tenant_writes_machine import TenantWritesMachine
 from tests.fuzz.tenants_machine import TenantsMachine
 from tests.fuzz.two_tenants import TwoTenants, explore
+from tests.server.requests import PATHS
 from tests.server.serving import serving
 
 EXAMPLES, EXAMPLES_MAX = 8, 200
@@ -159,6 +162,51 @@ async def test_each_hole_in_the_isolation_of_policies_is_found(
     async with _guarded(tmp_path) as guarded:
         with pytest.raises((AssertionError, Flaky)):
             await guarded.explore(seed, EXAMPLES_MAX, shrink=False, game=TenantPoliciesMachine)
+
+
+# Each hole: where it is, and the code that replaces the check there.
+CALL_HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
+    "calls in any app": (authorize, "check_app", lambda identity, request: None),
+    "calls in another's name": (authorize, "check_actor", lambda identity, request: None),
+    "the revision of all apps": (
+        authorize,
+        "visible_revision",
+        lambda account, identity: account.revision,
+    ),
+    "transactions of all apps": (authorize, "visible_apps", lambda identity: None),
+}
+
+
+async def test_every_call_of_the_contract_is_made_and_isolates_the_tenants(
+    seed: int, tmp_path: Path
+) -> None:
+    async with _guarded(tmp_path) as guarded:
+        calls = Calls(guarded.address, guarded.key_file)
+        try:
+            await asyncio.to_thread(
+                explore, TenantCallsMachine, calls, seed=seed, examples=EXAMPLES // 2, shrink=False
+            )
+        finally:
+            calls.close()
+    assert {*calls.sent} == {*PATHS.values()}
+    unset = {
+        (method.full_name, name)
+        for service in SERVICES
+        for method in service.methods
+        for name in ("min_revision", "from_now")
+        if name in method.input_type.fields_by_name and name not in calls.sent[method_path(method)]
+    }
+    assert unset == set()
+
+
+@pytest.mark.parametrize("hole", CALL_HOLES)
+async def test_each_hole_in_the_isolation_of_any_call_is_found(
+    hole: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*CALL_HOLES[hole])
+    async with _guarded(tmp_path) as guarded:
+        with pytest.raises((AssertionError, Flaky)):
+            await guarded.explore(seed, EXAMPLES_MAX, shrink=False, game=TenantCallsMachine)
 
 
 async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from credit_models import (
     BatchWriteResponse,
     ErrorReason,
     Operation,
+    SummaryGroup,
 )
 from credit_models.ledger import GrantCredits, Receipt
 from credit_server.api.watch_hub import WatchHub
@@ -349,6 +350,54 @@ async def test_an_earlier_balance_that_needs_a_bad_entry_is_refused(
     is_refused(await caller.call(call, request_of(call, **fields)))
     is_reported_once(logged)
     documents["credit_transactions"].delete_many({"user_id": 306})
+
+
+# What sums do not read: the entry has a valid effect, and belongs to a group.
+NOT_SUMMED = (
+    "balance_after",
+    "created_by",
+    "idempotency_key",
+    "hash",
+    "purchase_id",
+    "note",
+    "effective_at",
+    "metadata",
+    "allocations",
+)
+UNSUMMED: list[Document] = [
+    *(changed for changed in ENTRIES if not {*changed} & {*NOT_SUMMED}),
+    {"credits": "10"},
+    {"type": None},
+    {"fingerprint": {"report_id": NOT_UTF8, "report_name": "R"}},
+]
+
+
+@pytest.mark.parametrize("user_id", [307, None])
+async def test_sums_that_need_a_bad_entry_are_refused(
+    caller: WireCaller, documents: Database[Document], user_id: int | None
+) -> None:
+    span = {"created_from": AT, "created_until": AT + timedelta(days=1)}
+    entries, sound = documents["credit_transactions"], {**_entry(307), "app_id": Int64(3)}
+    documents["user_credits"].replace_one({"user_id": 307}, _account(307), upsert=True)
+    for changed in UNSUMMED:
+        insert(entries, {**sound, **changed})
+        insert(entries, {**sound, "sequence": Int64(2), "created_at": AT + timedelta(hours=1)})
+        refused = []
+        for group_by in SummaryGroup:
+            request = request_of("Summarize", user_id=user_id, app_id=3, group_by=group_by, **span)
+            answer = await caller.call("Summarize", request)
+            assert answer.status in (Status.OK, Status.DATA_LOSS), (changed, answer)
+            if answer.status is Status.DATA_LOSS:
+                is_refused(answer)
+                refused.append(group_by)
+        if "created_at" in changed:
+            # Entries are found by their time, so an entry with another time can be in no span.
+            assert refused in ([], [*SummaryGroup]), changed
+        elif NOT_UTF8 in str(changed):
+            assert refused == [SummaryGroup.REPORT]
+        else:
+            assert refused == [*SummaryGroup], changed
+        entries.delete_many({"user_id": 307})
 
 
 async def test_a_bad_entry_ends_the_watches_of_its_user_and_its_app_alone(

@@ -20,7 +20,14 @@ from credit_server.store.alert_events import EventsRemoved, PositionUnknown
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import AppPolicy, Changes, Conflict, Store, StoreUnavailable
+from credit_server.store.port import (
+    AppPolicy,
+    Changes,
+    Conflict,
+    Store,
+    StoreUnavailable,
+    Unreadable,
+)
 from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocument
 from credit_server.store.webhooks import Webhook, new_delivery
 from credit_server.store.writing import account_bson
@@ -699,6 +706,36 @@ async def test_events_without_a_valid_time_are_removed_with_those_before_them(
         with pytest.raises(EventsRemoved) as rejected:
             await store.alert_events.page(1, after_position=5, limit=9)
         assert rejected.value.position == 6
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"position": "9"},
+        {"position": Int64(-1)},
+        {"position": None},
+        {"position": Int64(1), "colour": "red"},
+        {"_id": 1.0, "position": Int64(1)},
+    ],
+)
+async def test_a_record_of_removed_events_of_another_form_does_not_stop_the_removal(
+    mongod_uri: str, migrated_database: str, bad: dict[str, Any]
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
+        await write(store, event(1), event(2, app_id=2), event(3, app_id=2), event(4))
+        await order_all(store)
+        plant(store, "removed_events", {"_id": Int64(1), **bad})
+        remove, page = store.alert_events.remove_before, store.alert_events.page
+        assert [await remove(event(4).created_at, 9) for _ in range(2)] == [3, 0]
+        assert await positions(store) == [(4, event(4))]
+        with pytest.raises(EventsRemoved):
+            await page(2, after_position=1, limit=9)
+        if "_id" in bad:
+            with pytest.raises(Unreadable):
+                await page(1, after_position=4, limit=9)
+        else:
+            assert (await page(1, after_position=1, limit=9)).events
+            await remove(NOW + timedelta(days=99), 9)
 
 
 async def test_a_delivery_or_webhook_of_another_form_does_not_stop_other_apps(

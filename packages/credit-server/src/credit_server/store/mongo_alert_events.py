@@ -1,6 +1,6 @@
 """The events of alerts in MongoDB: see `alert_events` for the port."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from itertools import takewhile
@@ -22,9 +22,9 @@ from credit_server.store.alert_events import (
     PositionUnknown,
 )
 from credit_server.store.driver import Clients, Collection, Database, Document, Session
-from credit_server.store.errors import INVALID_DOCUMENT
+from credit_server.store.errors import INVALID_DOCUMENT, report
 from credit_server.store.mongo_webhooks import MongoWebhooks
-from credit_server.store.port import Conflict, StoreUnavailable
+from credit_server.store.port import Conflict, StoreUnavailable, Unreadable
 from credit_server.store.queries import STALE_READ
 from credit_server.store.set_aside import SetAside
 
@@ -191,19 +191,40 @@ class MongoAlertEvents:
                 event["app_id"]: event["position"] for event in old if _can_be_recorded(event)
             }
             if removed:
-                await self._removed.bulk_write(
-                    [
-                        UpdateOne(
-                            {"_id": app_id}, {"$max": {"position": Int64(position)}}, upsert=True
-                        )
-                        for app_id, position in removed.items()
-                    ]
-                )
+                await self._record_removed(removed)
             # Nothing is added before the last of them, so these are the events that were found.
             await self._events.delete_many(
                 {"position": {"$gt": 0, "$lte": old[-1]["position"]}}, hint=schema.BY_POSITION
             )
         return len(old)
+
+    async def _record_removed(self, positions: Mapping[int, int]) -> None:
+        """Store the position of the last removed event of each app.
+
+        A document of another form is replaced: all events that were removed before have smaller
+        positions.
+        """
+        updates = [
+            UpdateOne({"_id": app_id}, [{"$replaceWith": _removed_until(position)}], upsert=True)
+            for app_id, position in positions.items()
+        ]
+        try:
+            await self._removed.bulk_write(updates, ordered=False)
+        except BulkWriteError as error:
+            # Without such a fault, the write concern failed.
+            faults = error.details["writeErrors"]
+            if not faults or any(fault["code"] != INVALID_DOCUMENT for fault in faults):
+                raise
+            # The `_id` has another type, and cannot be changed. Readers of the app are rejected,
+            # because they cannot read the document either. The events of others are removed.
+            apps = [[*positions][fault["index"]] for fault in faults]
+            report(Unreadable("the document of removed events is not valid", app_ids=apps))
+
+
+def _removed_until(position: int) -> Document:
+    """Return the new document of removed events of an app, as an expression."""
+    earlier = {"$cond": [{"$eq": [{"$type": "$position"}, "long"]}, "$position", Int64(0)]}
+    return {"_id": "$_id", "position": {"$max": [earlier, Int64(position)]}}
 
 
 async def _newest(events: Collection, session: Session | None = None) -> int:

@@ -1,11 +1,14 @@
 """Add up transactions in MongoDB: the stages of an aggregation, and the rows of its result."""
 
+from datetime import UTC, datetime
 from typing import Any
 
-from credit_models.ledger import Kind
+from credit_models.ledger import UINT32_MAX, Kind
 
 from credit_server.store.driver import Document
+from credit_server.store.errors import report
 from credit_server.store.history import SUMMARIZED_MAX, GroupBy, SummaryRow
+from credit_server.store.port import Unreadable
 
 _GROUPS: dict[GroupBy, object] = {
     GroupBy.NOTHING: "",
@@ -14,6 +17,39 @@ _GROUPS: dict[GroupBy, object] = {
     GroupBy.KIND: "$type",
     GroupBy.REPORT: {"$ifNull": ["$fingerprint.report_id", ""]},
     GroupBy.APP: "$app_id",
+}
+
+# The group of entries of another form. It sorts before all others.
+_MALFORMED = None
+
+
+def _is_number(path: str, least: int) -> Document:
+    # MongoDB compares values of different types by the order of the types, so the type comes first.
+    return {
+        "$and": [
+            {"$eq": [{"$type": path}, "long"]},
+            {"$gte": [path, least]},
+            {"$lte": [path, UINT32_MAX]},
+        ]
+    }
+
+
+def _is_absent_or(path: str, condition: Document) -> Document:
+    return {"$or": [{"$eq": [{"$type": path}, "missing"]}, condition]}
+
+
+_HAS_CREDITS = _is_number("$credits", 1)
+_HAS_DELTA = _is_absent_or("$delta", _is_number("$delta", -UINT32_MAX))
+_IS_SOUND = {
+    "$and": [
+        _HAS_CREDITS,
+        _HAS_DELTA,
+        _is_number("$app_id", 1),
+        {"$in": ["$type", [kind.value for kind in Kind]]},
+        {"$eq": [{"$type": "$created_at"}, "date"]},
+        {"$lte": ["$created_at", datetime.max.replace(tzinfo=UTC)]},
+        {"$in": [{"$type": "$fingerprint.report_id"}, ["missing", "string"]]},
+    ]
 }
 
 
@@ -25,13 +61,16 @@ def _if(kinds: list[str], value: object, otherwise: object) -> Document:
     return {"$cond": [{"$in": ["$type", kinds]}, value, otherwise]}
 
 
-_LESS = {"$multiply": [-1, "$credits"]}
-_BY_SIGN = _if(_of_sign(1), "$credits", _if(_of_sign(-1), _LESS, 0))
-_EFFECT = {"$ifNull": ["$delta", _BY_SIGN]}
+# An expression that meets a value of another type fails the whole aggregation.
+_CREDITS = {"$cond": [_HAS_CREDITS, "$credits", 0]}
+_DELTA = {"$cond": [_HAS_DELTA, "$delta", 0]}
+_LESS = {"$multiply": [-1, _CREDITS]}
+_BY_SIGN = _if(_of_sign(1), _CREDITS, _if(_of_sign(-1), _LESS, 0))
+_EFFECT = {"$ifNull": [_DELTA, _BY_SIGN]}
 
 
 def _credits_of(kind: Kind) -> Document:
-    return {"$sum": _if([kind.value], "$credits", 0)}
+    return {"$sum": _if([kind.value], _CREDITS, 0)}
 
 
 def pipeline(part: Document, group_by: GroupBy, groups_max: int) -> list[Document]:
@@ -53,7 +92,7 @@ def pipeline(part: Document, group_by: GroupBy, groups_max: int) -> list[Documen
     return [
         {"$match": part},
         {"$limit": SUMMARIZED_MAX + 1},
-        {"$group": {"_id": _GROUPS[group_by], **sums}},
+        {"$group": {"_id": {"$cond": [_IS_SOUND, _GROUPS[group_by], _MALFORMED]}, **sums}},
         {"$sort": {"_id": 1}},
         {"$limit": groups_max + 1},
     ]
@@ -61,6 +100,20 @@ def pipeline(part: Document, group_by: GroupBy, groups_max: int) -> list[Documen
 
 # Any: a document holds values of many types.
 def summary_row(document: dict[str, Any]) -> SummaryRow:
-    """Return the sums of a group."""
+    """Return the sums of a group.
+
+    Raises:
+        Unreadable: The group has an entry of another form, or its name is not UTF-8.
+    """
+    group = document["_id"]
+    if group is _MALFORMED or not _is_text(group):
+        fault = Unreadable("a transaction is not valid, so that sums cannot be made")
+        report(fault)
+        raise fault
     numbers = (int(document[name]) for name in SummaryRow._fields[1:])
-    return SummaryRow(document["_id"], *numbers)
+    return SummaryRow(group, *numbers)
+
+
+def _is_text(group: str | int) -> bool:
+    """Return whether a name can be sent: bytes that are not UTF-8 were decoded as surrogates."""
+    return isinstance(group, int) or not any("\ud800" <= each <= "\udfff" for each in group)
