@@ -55,9 +55,12 @@ async def other(
 async def test_goodput_under_ten_times_the_load_is_reported(other: TargetServer) -> None:
     """Run it with one library for HTTP/2: admission does not depend on it."""
     (attack,) = overload.ATTACKS
-    row = await run_attack(attack, other, seconds=SECONDS, scale=0.05, rest_seconds=0)
-    # The remaining goodput depends on the machine.
-    assert re.search(r"% kept: \d+ of [1-9]\d* op/s", row.outcome.seen), row.outcome.seen
+    for share in (0.05, 0.1, 0.3):
+        row = await run_attack(attack, other, seconds=SECONDS, scale=share, rest_seconds=0)
+        # The remaining goodput depends on the machine. A busy one may serve no call in 0.1 s.
+        if re.search(r"% kept: \d+ of [1-9]\d* op/s", row.outcome.seen):
+            return
+    pytest.fail(row.outcome.seen)
 
 
 @pytest.mark.usefixtures("http2_engine")
