@@ -9,6 +9,7 @@ from pathlib import Path
 from random import SystemRandom
 
 import pytest
+from credit_testing.commands import build_once
 from credit_testing.databases import MigratedDatabases
 from credit_testing.mongod import running_mongod
 from credit_testing.order import longest_first
@@ -34,6 +35,11 @@ LONGEST = [
     "e2e/test_web.py",
 ]
 """The files that take the longest, from 150 s down to 15 s on a quiet machine."""
+
+
+def pytest_configure() -> None:
+    """Build the commands of each application once for all tests."""
+    build_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ from credit_client.testing import FakeCreditService
 from credit_client.transport import Answer, AttemptFailed, Method
 from credit_models import Empty, Receipt
 from credit_models.codec import encode
+from credit_testing.template import template
 from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.protocol import H2Protocol
@@ -132,6 +133,17 @@ class ScriptedTransport:
 
     async def close(self) -> None:
         pass
+
+
+@pytest.fixture(scope="session")
+def forked_credit(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return an executable that runs `credit` as a fork, in a fortieth of the CPU time.
+
+    A signal ends the executable, and not the fork.
+    """
+    folder = tmp_path_factory.mktemp("commands")
+    template().write_shell_command(folder, "credit")
+    return str(folder / "credit")
 
 
 @pytest.fixture

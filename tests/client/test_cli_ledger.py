@@ -431,11 +431,11 @@ def test_a_write_without_a_result_names_the_command_with_every_option(
         assert shlex.split(retry.partition(" once: ")[2])[1:] == given
 
 
-def _at_a_terminal(answer: str, *arguments: str) -> tuple[int, str, str]:
+def _at_a_terminal(command: str, answer: str, *arguments: str) -> tuple[int, str, str]:
     """Run a command at a pseudo-terminal, type an answer, and return what it shows there."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [COMMAND, *arguments], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True
+        [command, *arguments], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True
     ) as process:
         os.close(theirs)
         os.write(ours, answer.encode())
@@ -445,38 +445,44 @@ def _at_a_terminal(answer: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out, shown
 
 
-def test_a_large_write_at_a_terminal_needs_a_yes(user: str, of: Callable[[str], list[str]]) -> None:
+def test_a_large_write_at_a_terminal_needs_a_yes(
+    user: str, of: Callable[[str], list[str]], forked_credit: str
+) -> None:
     grant = [*of("grant"), "--credits", "10001"]
     question = f"credit: grant 10,001 credits, user {user} in app 1, from 0 to 10,001 credits?"
     for answer in ("n\n", "\n", "\x04"):
-        code, out, shown = _at_a_terminal(answer, *grant)
+        code, out, shown = _at_a_terminal(forked_credit, answer, *grant)
         assert (code, out) == (13, "")
         assert question in shown
         assert "credit: not confirmed; no change was made" in shown
-    code, out, shown = _at_a_terminal("y\n", *grant)
+    code, out, shown = _at_a_terminal(forked_credit, "y\n", *grant)
     assert (code, json.loads(out)["balance"]) == (0, 10_001)
     # An unknown amount: a preview shows it.
     void = [*of("void"), "--grant", json.loads(out)["transaction_id"]]
-    code, out, shown = _at_a_terminal("n\n", *void)
+    code, out, shown = _at_a_terminal(forked_credit, "n\n", *void)
     assert code == 13
     assert "void 10,001 credits" in shown
-    code, out, shown = _at_a_terminal("n\n", *of("add"), "--credits", "10001")
+    code, out, shown = _at_a_terminal(forked_credit, "n\n", *of("add"), "--credits", "10001")
     assert code == 13
     assert "credit: add 10,001 credits, user" in shown
     assert len(credit("transactions", "--user", user).stdout.splitlines()) == 1
 
 
 def test_nothing_is_asked_below_the_limit_with_yes_or_without_a_terminal(
-    of: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+    of: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, forked_credit: str
 ) -> None:
     assert done(*of("grant"), "--credits", "1000000")["balance"] == 1_000_000
-    code, _, shown = _at_a_terminal("\nn\n", *of("hold"), "--credits", "10000")
+    code, _, shown = _at_a_terminal(forked_credit, "\nn\n", *of("hold"), "--credits", "10000")
     assert (code, "?" in shown) == (0, False)
-    code, _, shown = _at_a_terminal("\nn\n", *of("hold"), "--credits", "10001", "--yes")
+    code, _, shown = _at_a_terminal(
+        forked_credit, "\nn\n", *of("hold"), "--credits", "10001", "--yes"
+    )
     assert (code, "?" in shown) == (0, False)
     limit = ["--ask-above", "10001"]
-    code, _, shown = _at_a_terminal("\nn\n", *of("hold"), "--credits", "10001", *limit)
+    code, _, shown = _at_a_terminal(
+        forked_credit, "\nn\n", *of("hold"), "--credits", "10001", *limit
+    )
     assert (code, "?" in shown) == (0, False)
     monkeypatch.setenv("CREDIT_ASK_ABOVE", "4")
-    code, _, shown = _at_a_terminal("n\n", *of("hold"), "--credits", "5")
+    code, _, shown = _at_a_terminal(forked_credit, "n\n", *of("hold"), "--credits", "5")
     assert (code, "?" in shown) == (13, True)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import typer
@@ -25,7 +24,6 @@ from typer.testing import CliRunner, Result
 
 from tests.client.served import Served
 
-COMMAND = str(Path(sys.executable).with_name("credit"))
 ADD = ["add", "--user", "7", "--app", "1", "--credits", "120"]
 USE = ["use", "--user", "7", "--app", "1", "--report", "r1", "--name", "Report", "--credits", "5"]
 OF_USER = ["--user", "7", "--app", "1"]
@@ -229,12 +227,12 @@ def test_a_reversal_is_called_a_refund(served: Served) -> None:
 # ---- the pager
 
 
-def _at_a_terminal(program: str, *arguments: str) -> str:
+def _at_a_terminal(command: str, program: str, *arguments: str) -> str:
     """Run a command whose input and output are a terminal of 24 lines; return what it shows."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "PAGER": program, "COLUMNS": "120", "LINES": "24", "TERM": "dumb"}
     with subprocess.Popen(
-        [COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment
+        [command, *arguments], stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment
     ) as process:
         os.close(theirs)
         shown = b""
@@ -256,19 +254,25 @@ def _history(served: Served, length: int) -> None:
         served.service.ledger.add(request)
 
 
-def test_a_table_longer_than_the_terminal_goes_to_the_pager(served: Served) -> None:
+def test_a_table_longer_than_the_terminal_goes_to_the_pager(
+    served: Served, forked_credit: str
+) -> None:
     _history(served, 100)
     listed = ["transactions", "--user", "7"]
-    lines = _at_a_terminal("sed s/^/paged:/", *listed).splitlines()
+    lines = _at_a_terminal(forked_credit, "sed s/^/paged:/", *listed).splitlines()
     assert len(lines) == 101
     assert all(line.startswith("paged:") for line in lines)
     # A pager that is closed early ends the command without an error.
-    assert len(_at_a_terminal("head -n 3", *listed).splitlines()) == 3
+    assert len(_at_a_terminal(forked_credit, "head -n 3", *listed).splitlines()) == 3
 
 
-def test_a_table_that_fits_the_terminal_goes_to_no_pager(served: Served) -> None:
+def test_a_table_that_fits_the_terminal_goes_to_no_pager(
+    served: Served, forked_credit: str
+) -> None:
     _history(served, 100)
-    shown = _at_a_terminal("sed s/^/paged:/", "transactions", "--user", "7", "--after", "80")
+    shown = _at_a_terminal(
+        forked_credit, "sed s/^/paged:/", "transactions", "--user", "7", "--after", "80"
+    )
     assert "paged:" not in shown
     assert len(shown.splitlines()) == 21
 

@@ -6,12 +6,10 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import pytest
 from credit_client.cli.commands import app
@@ -27,7 +25,6 @@ from typer.testing import CliRunner, Result
 
 from tests.client.served import Served
 
-COMMAND = str(Path(sys.executable).with_name("credit"))
 COMMANDS = sorted(command.name for command in app.registered_commands if command.name is not None)
 BOXES = re.compile(r"[\u2500-\u257f]")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -97,13 +94,13 @@ def credit(*arguments: str, terminal_width: int = 80) -> Result:
     return CliRunner().invoke(app, arguments, terminal_width=terminal_width)
 
 
-def _on_a_terminal(columns: int, *arguments: str) -> str:
-    """Run the installed command at a pseudo-terminal, and return what it shows."""
+def _on_a_terminal(command: str, columns: int, *arguments: str) -> str:
+    """Run `credit` at a pseudo-terminal, and return what it shows."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     with subprocess.Popen(
-        [COMMAND, *arguments], stdout=theirs, stderr=subprocess.PIPE, env=environment
+        [command, *arguments], stdout=theirs, stderr=subprocess.PIPE, env=environment
     ) as process:
         os.close(theirs)
         shown = b""
@@ -121,9 +118,9 @@ def _on_a_terminal(columns: int, *arguments: str) -> str:
 
 @pytest.mark.parametrize("arguments", [["transactions", "--user", "7"], ["user", "7"]])
 def test_a_table_fits_a_terminal_of_60_columns_and_cuts_nothing(
-    served: Served, arguments: list[str]
+    served: Served, arguments: list[str], forked_credit: str
 ) -> None:
-    screen = _on_a_terminal(60, *arguments)
+    screen = _on_a_terminal(forked_credit, 60, *arguments)
     assert max(map(len, screen.splitlines())) <= 60
     for value in (IDS[0], str(LARGEST), "4,294,967,295", "1,234,567", "4,293,732,728"):
         assert value in screen
@@ -132,7 +129,7 @@ def test_a_table_fits_a_terminal_of_60_columns_and_cuts_nothing(
 
 @pytest.mark.parametrize("columns", [80, 90])
 def test_a_row_of_usual_numbers_is_one_line_at_a_terminal_of_80_columns(
-    served: Served, columns: int
+    served: Served, columns: int, forked_credit: str
 ) -> None:
     ledger = served.service.ledger
     ledger.add(CreditRequest(user_id=8, app_id=12, credits=1234567, created_by=1))
@@ -141,17 +138,17 @@ def test_a_row_of_usual_numbers_is_one_line_at_a_terminal_of_80_columns(
             user_id=8, app_id=12, report_id="r-81", report_name=NAME[:20], credits=5, created_by=1
         )
     )
-    head, *rows = _on_a_terminal(columns, "transactions", "--user", "8").splitlines()
+    head, *rows = _on_a_terminal(forked_credit, columns, "transactions", "--user", "8").splitlines()
     assert head.split()[:3] == ["SEQ", "CREATED", "AT"]
     assert [row.split()[-3:-1] for row in rows] == [["ADD", "1,234,567"], ["USE", "1,234,562"]]
-    _, *rows = _on_a_terminal(columns, "purchases", "--user", "8").splitlines()
+    _, *rows = _on_a_terminal(forked_credit, columns, "purchases", "--user", "8").splitlines()
     assert [row.split(maxsplit=5)[-1].rstrip() for row in rows] == [f"r-81       {NAME[:20]}"]
-    _, _, latest = _on_a_terminal(columns, "user", "8").split("\n\n")
+    _, _, latest = _on_a_terminal(forked_credit, columns, "user", "8").split("\n\n")
     assert len(latest.splitlines()) == 3
 
 
-def test_a_wide_terminal_shows_all_columns(served: Served) -> None:
-    screen = _on_a_terminal(120, "transactions", "--user", "7")
+def test_a_wide_terminal_shows_all_columns(served: Served, forked_credit: str) -> None:
+    screen = _on_a_terminal(forked_credit, 120, "transactions", "--user", "7")
     assert screen.splitlines()[0].split()[-3:] == ["CREATED", "BY", "ID"]
     assert IDS[0] in screen
 
@@ -182,8 +179,10 @@ def test_fields_without_a_value_have_no_line(served: Served) -> None:
     ]
 
 
-def test_only_what_is_wider_than_the_terminal_is_wrapped(served: Served) -> None:
-    screen = _on_a_terminal(60, "purchases", "--user", "7")
+def test_only_what_is_wider_than_the_terminal_is_wrapped(
+    served: Served, forked_credit: str
+) -> None:
+    screen = _on_a_terminal(forked_credit, 60, "purchases", "--user", "7")
     assert max(map(len, screen.splitlines())) <= 60
     assert IDS[1] in screen
     *_, texts = screen.split(IDS[1])
@@ -261,8 +260,10 @@ def test_times_are_local_without_the_option_for_utc(served: Served) -> None:
     assert shown("created_at", "2026-01-02T03:04:05.678Z", utc=True) == "2026-01-02 03:04:05+00:00"
 
 
-def test_json_has_plain_numbers_and_times_in_utc_at_a_terminal_too(served: Served) -> None:
-    screen = _on_a_terminal(60, "transactions", "--user", "7", "-o", "json")
+def test_json_has_plain_numbers_and_times_in_utc_at_a_terminal_too(
+    served: Served, forked_credit: str
+) -> None:
+    screen = _on_a_terminal(forked_credit, 60, "transactions", "--user", "7", "-o", "json")
     entries = [json.loads(line) for line in screen.splitlines()]
     assert entries[1]["balance_after"] == 4293732728
     assert re.fullmatch(r"[\d-]{10}T[\d:]{8}\.\d{3}Z", entries[0]["created_at"])
@@ -477,8 +478,8 @@ def test_the_general_help_is_wrapped_and_complete_at_any_width(columns: int) -> 
         assert f"{code.value} {meaning}" in words
 
 
-def test_the_help_fits_a_terminal_of_60_columns() -> None:
-    screen = _on_a_terminal(60, "use", "--help")
+def test_the_help_fits_a_terminal_of_60_columns(forked_credit: str) -> None:
+    screen = _on_a_terminal(forked_credit, 60, "use", "--help")
     assert max(map(len, screen.splitlines())) <= 60
     assert "CREDIT_TLS_CLIENT_CERTIFICATE]" in screen
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from credit_testing.child import descendants, gone
+from credit_testing.template import template
 
 from tests.fuzz.scripts import RUN
 
@@ -38,9 +39,11 @@ async def test_a_signal_stops_every_process_that_it_started(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "value"), [("MINUTES", "0"), ("MINUTES", "nan"), ("MINUTES", "many"), ("SEED", "x")]
 )
-async def test_an_invalid_variable_is_named(name: str, value: str) -> None:
-    process = await _start(**{name: value})
-    output, _ = await process.communicate()
-    assert process.returncode == 2
-    assert f"{name}={value}".encode() in output
-    assert b"Traceback" not in output
+def test_an_invalid_variable_is_named(tmp_path: Path, name: str, value: str) -> None:
+    program = [sys.executable, str(RUN)]
+    environment = {**os.environ, name: value}
+    with template().start(program, folder=tmp_path, environment=environment) as process:
+        errors = process.stderr.read()
+        assert process.wait() == 2
+    assert f"{name}={value}".encode() in errors
+    assert b"Traceback" not in errors

@@ -29,7 +29,7 @@ def fuzz(
             target=Target(host="127.0.0.1", port=port),
             phases=phases,
             state_directory=folder,
-            **{"max_examples": 20, "limits": LONG, "seed": 1, **more},
+            **{"max_examples": 20, "coverage_values": 3, "limits": LONG, "seed": 1, **more},
         )
         return runner.run(settings, jobs_schema())
 

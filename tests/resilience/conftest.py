@@ -9,8 +9,9 @@ from credit_resilience import usage
 from credit_resilience.attack import ATTACKER
 from credit_resilience.requests import BALANCE, balance_message, call_block
 from credit_resilience.run import TargetServer, target_server, write_history
-from credit_resilience.server import ServerLimits, migrate
+from credit_resilience.server import ServerLimits
 from credit_testing.http2_client import Connection
+from credit_testing.server import migrated, running_server
 from pymongo import AsyncMongoClient
 
 ORDINARY_CALLS = 3_000
@@ -27,18 +28,30 @@ LIMITS = ServerLimits(
 
 
 @pytest.fixture(scope="module")
-async def attacked(
-    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory, http2_engine: str
-) -> AsyncIterator[TargetServer]:
+async def attacked_database(
+    mongod_uri: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
+    """Return the name of a database with a long history, for the servers with both engines."""
     name = f"test_resilience_{uuid.uuid4().hex}"
-    await migrate(mongod_uri, name)
-    folder = tmp_path_factory.mktemp("attacked")
-    async with target_server(mongod_uri, name, folder, limits=LIMITS) as target:
-        await write_history(target.server)
-        yield target
+    options = await migrated(mongod_uri, name)
+    async with running_server(tmp_path_factory.mktemp("history"), *options) as server:
+        await write_history(server.address)
+    yield name
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:
         await client.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+async def attacked(
+    mongod_uri: str,
+    attacked_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    http2_engine: str,
+) -> AsyncIterator[TargetServer]:
+    folder = tmp_path_factory.mktemp("attacked")
+    async with target_server(mongod_uri, attacked_database, folder, limits=LIMITS) as target:
+        yield target
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,38 @@ def test_a_module_runs_as_the_main_program(tmp_path: Path) -> None:
         assert process.wait() == 0
 
 
+ENDING = """
+import atexit, sys, threading
+atexit.register(print, "exit handler", end="")
+threading.Timer(0.01, print, ["thread"]).start()
+sys.exit({status})
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "errors"),
+    [("None", 0, b""), ("0", 0, b""), ("3", 3, b""), ("-1", 255, b""), ("'why'", 1, b"why\n")],
+)
+def test_it_ends_like_an_interpreter(tmp_path: Path, status: str, code: int, errors: bytes) -> None:
+    with start(tmp_path, ENDING.format(status=status)) as process:
+        assert process.stdout.read() == b"thread\nexit handler"
+        assert process.stderr.read() == errors
+        assert process.wait() == code
+
+
+def test_an_exception_is_shown(tmp_path: Path) -> None:
+    with start(tmp_path, "raise LookupError('why')") as process:
+        assert process.stderr.read().endswith(b"LookupError: why\n")
+        assert process.wait() == 1
+
+
+def test_a_failing_flush_at_the_end_is_reported(tmp_path: Path) -> None:
+    code = "import sys; sys.stdout = open('/dev/full', 'w'); print('lost')"
+    with start(tmp_path, code) as process:
+        assert b"No space left on device" in process.stderr.read()
+        assert process.wait() == 120
+
+
 def test_a_signal_ends_it_and_the_others_continue(tmp_path: Path) -> None:
     code = "import time; print('started', flush=True); time.sleep(600)"
     with start(tmp_path, code) as one, start(tmp_path, code) as other:

@@ -2,8 +2,9 @@
 
 Its imports take most of the CPU time of a start of `credit-server`, and the tests start hundreds of
 processes. A fork skips them. The rest is that of a new process: it has a session, a command line,
-variables, a working directory and streams of its own, and the interpreter ends as usual. What the
-interpreter reads at its start, such as `PYTHONWARNINGS`, has no effect.
+variables, a working directory and streams of its own. What the interpreter reads at its start, such
+as `PYTHONWARNINGS`, has no effect. At the end threads are joined, exit handlers run and streams are
+flushed, but the objects of the imported modules are not freed one by one.
 
 A caller connects to the template's socket and sends the program with its three streams. The
 template replies with the process id, and with the exit status at the end.
@@ -21,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,9 +32,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+import typer.main
+
+from credit_testing.commands import build_once
+
+COMMANDS = "credit_client.cli.commands"
 # What the commands import. A module that runs as `__main__` must not be imported before.
 IMPORTS = (
-    "credit_client.cli.commands",
+    COMMANDS,
     "credit_client.sync",
     "credit_server.app",
     "credit_server.backup.command",
@@ -229,15 +236,41 @@ def template() -> Template:
 
 
 def _main(listener: int) -> None:
-    """Import what programs need and serve them until standard input ends."""
+    """Import what programs need, and serve them until standard input ends."""
+    build_once()
     for name in IMPORTS:
         importlib.import_module(name)
+    typer.main.get_command(sys.modules[COMMANDS].app)
     gc.collect()
     gc.freeze()  # a collection in a fork would copy the pages of all objects
     fork = _serve(listener)
     if fork is not None:
         program, streams = fork
+        _run(program, streams)
+
+
+def _run(program: Program, streams: Sequence[int]) -> None:
+    """Run a program, and end the process without freeing its memory.
+
+    The interpreter would free each object that the template has imported, and so copy all pages:
+    0.15 s of CPU for a command, which takes 0.02 s without. Other ends than that with a status are
+    left to the interpreter.
+    """
+    status: object = None
+    try:
         program.run(streams)
+    except SystemExit as end:
+        status = end.code
+    if status is not None and not isinstance(status, int):
+        sys.exit(str(status))
+    # What the interpreter does first at its end, in the same order.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit((status or 0) & 0xFF)
+    sys.exit(status)  # the interpreter reports that it cannot flush
 
 
 def _serve(listening: int) -> tuple[Program, list[int]] | None:

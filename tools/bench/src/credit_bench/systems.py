@@ -12,6 +12,7 @@ from credit_server.embedded import EmbeddedMongod
 from credit_server.store import schema
 from credit_testing.child import ChildFailed, complete, module, running, tail
 from credit_testing.ports import lasting_port
+from credit_testing.server import migrated
 from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 from pymongo import AsyncMongoClient
 
@@ -118,9 +119,13 @@ async def replica_set(
 
 
 async def migrate(uri: str, database: str, folder: Path, program: Path | None = None) -> None:
-    """Create the collections of our server in a database."""
-    arguments = [str(program or _our_program()), "migrate"]
-    await complete(arguments, folder / "migrate.log", variables=_store(uri, database))
+    """Create the collections of our server in a database, with this release or a program."""
+    if program is None:
+        await migrated(uri, database)
+        return
+    await complete(
+        [str(program), "migrate"], folder / "migrate.log", variables=_store(uri, database)
+    )
 
 
 async def drop_index_by_time(uri: str, database: str) -> None:

@@ -20,7 +20,6 @@ from credit_resilience.server import Server, ServerLimits, migrate, serving
 
 DATABASE = "credit_resilience"
 HISTORY_ENTRIES = 2_000
-_WRITERS = 256
 _REST_SECONDS = 1.0
 """How long the bystander is observed before an attack."""
 _ATTACK_SECONDS_FACTOR = 6
@@ -70,7 +69,7 @@ async def run_attacks(
                     target_server(mongod.uri, DATABASE, folder)
                 )
             if attack.lists_history and not written:
-                await write_history(attacked.server)
+                await write_history(attacked.server.target)
                 written = True
             row = await run_attack(attack, attacked, seconds=seconds)
             rows.append(row)
@@ -94,16 +93,19 @@ async def target_server(
         yield TargetServer(server=server, bystander=caller, limits=limits)
 
 
-async def write_history(server: Server, entries: int = HISTORY_ENTRIES) -> None:
-    """Write a long history for one user."""
-    todo = iter(range(entries))
+async def write_history(target: str, entries: int = HISTORY_ENTRIES) -> None:
+    """Write a long history for one user.
 
-    async def write(client: CreditClient) -> None:
-        for _ in todo:
-            await client.add(user_id=HISTORY_USER_ID, app_id=APP_ID, credits=1, created_by=1)
-
-    async with CreditClient(settings=ClientSettings(target=server.target)) as client:
-        await asyncio.gather(*(write(client) for _ in range(_WRITERS)))
+    Args:
+        target: The server's host:port.
+        entries: How many transactions.
+    """
+    async with (
+        CreditClient(settings=ClientSettings(target=target)) as client,
+        client.batch() as batch,
+    ):
+        for _ in range(entries):
+            batch.add(user_id=HISTORY_USER_ID, app_id=APP_ID, credits=1, created_by=1)
 
 
 async def run_attack(
