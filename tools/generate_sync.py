@@ -26,6 +26,7 @@ HEAD = '''\
 # ruff: noqa: A002 - `credits` is the contract's word
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -43,6 +44,7 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    SignedCheckpoint,
     SummaryGroup,
     TransactionType,
     UserCredits,
@@ -63,6 +65,7 @@ from credit_client import history as _history
 from credit_client import hold_handle as _hold_handle
 from credit_client.arguments import FilePath, TlsArgument, TokenArgument
 from credit_client.batch import BatchOperation
+from credit_client.checkpoint import Checkpoint
 from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.settings import ClientSettings
 from credit_client.sync.session import Session

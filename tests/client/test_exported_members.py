@@ -256,6 +256,8 @@ def test_the_client_has_these_methods() -> None:
         "transaction": ["transaction_id", *at, "idempotency_key", "timeout_seconds"],
         "summarize": [*at, "created_from", "created_until", "group_by", *read],
         "balance_at": [*at, "at", "sequence", *read],
+        "checkpoint": ["app_id", "key", "user_id", "at", "not_before", "timeout_seconds"],
+        "checkpoints": ["app_id", "timeout_seconds"],
         "grants": [*at, *read],
         "holds": [*at, "include_settled", "after_sequence", *read],
         "forecast": [*at, "until", *read],

@@ -115,6 +115,7 @@ async def test_a_call_that_it_does_not_have_names_the_version_and_makes_no_chang
         ),
         (lambda it: it.transaction(transaction_id="t"), "HistoryService/GetTransaction"),
         (lambda it: anext(it.watch(user_id=7)), "HistoryService/Watch"),
+        (lambda it: it.checkpoints(app_id=1), "HistoryService/ListCheckpoints"),
         (lambda it: it.set_alert(app_id=1, credits=20, created_by=1), "AlertService/SetAlert"),
         (
             lambda it: it.remove_alert(app_id=1, credits=20, created_by=1),

@@ -145,6 +145,8 @@ READS = (
     "QueryPurchases",
     "GetBalanceAt",
     "Summarize",
+    "ListCheckpoints",
+    "GetCheckpoint",
     "ListAlerts",
     "ListAlertEvents",
     "ListWebhooks",

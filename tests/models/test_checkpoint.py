@@ -9,9 +9,11 @@ import pytest
 from credit_models.checkpoint import (
     Checkpoint,
     CheckpointInvalid,
-    MerkleTree,
+    Leaf,
+    proven_head,
     read_checkpoint,
 )
+from credit_models.merkle import audit_path, leaf_hash
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 SIGNATURE = bytes(range(64))
@@ -21,35 +23,6 @@ CHECKPOINT = Checkpoint(
     root=sha256(b"").digest(),
     time=datetime(2026, 11, 30, 1, 2, 3, 4000, tzinfo=UTC),
 )
-
-
-def _root(leaves: list[bytes]) -> bytes:
-    """Return the root as RFC 6962, section 2.1, defines it."""
-    if not leaves:
-        return sha256(b"").digest()
-    if len(leaves) == 1:
-        return sha256(b"\x00" + leaves[0]).digest()
-    half = 1
-    while half * 2 < len(leaves):
-        half *= 2
-    return sha256(b"\x01" + _root(leaves[:half]) + _root(leaves[half:])).digest()
-
-
-def test_the_root_is_that_of_rfc_6962() -> None:
-    tree, leaves = MerkleTree(), list[bytes]()
-    for number in range(70):
-        assert (tree.size, tree.root()) == (number, _root(leaves))
-        user_id, head = number * 3 + 1, b"\x01" + bytes([number]) * 32
-        tree.add(user_id, head)
-        leaves.append(user_id.to_bytes(4, "big") + head)
-
-
-@pytest.mark.parametrize("user_id", [0, 6, 7, 2**32])
-def test_users_are_added_in_their_order(user_id: int) -> None:
-    tree = MerkleTree()
-    tree.add(7, b"")
-    with pytest.raises(CheckpointInvalid, match=f"user {user_id} is listed after user 7"):
-        tree.add(user_id, b"")
 
 
 def test_the_text_is_that_of_a_tlog_checkpoint() -> None:
@@ -91,3 +64,72 @@ def test_a_text_that_is_not_a_signed_checkpoint_is_rejected(change: object) -> N
     note = change(CHECKPOINT.signed(SIGNATURE, KEY))
     with pytest.raises(CheckpointInvalid, match="it is not"):
         read_checkpoint(note, KEY)
+
+
+HEADS = {user_id: bytes([user_id]) * 33 for user_id in (3, 5, 6, 9, 12)}
+
+
+def _proof(*indexes: int) -> tuple[Checkpoint, list[Leaf]]:
+    """Return a checkpoint of `HEADS`, and the leaves with these indexes."""
+    nodes = [leaf_hash(*each) for each in HEADS.items()]
+    users = list(HEADS)
+    leaves = [
+        Leaf(
+            user_id=users[index],
+            head=HEADS[users[index]],
+            index=index,
+            path=audit_path(nodes, index)[0],
+        )
+        for index in indexes
+    ]
+    root = audit_path(nodes, 0)[1]
+    return replace(CHECKPOINT, size=len(nodes), root=root), leaves
+
+
+@pytest.mark.parametrize(
+    ("user_id", "indexes"),
+    [(3, [0]), (5, [1]), (12, [4]), (9, [2, 3]), (2, [0]), (4, [0, 1]), (8, [2, 3]), (13, [4])],
+)
+def test_leaves_prove_the_head_of_a_user_or_that_there_is_none(
+    user_id: int, indexes: list[int]
+) -> None:
+    assert proven_head(*_shuffled(user_id, indexes)) == HEADS.get(user_id)
+
+
+def _shuffled(user_id: int, indexes: list[int]) -> tuple[Checkpoint, int, list[Leaf]]:
+    checkpoint, leaves = _proof(*indexes)
+    return checkpoint, user_id, leaves[::-1]
+
+
+def test_a_tree_without_leaves_has_no_head() -> None:
+    assert proven_head(replace(CHECKPOINT, size=0), 7, []) is None
+
+
+@pytest.mark.parametrize(
+    ("user_id", "indexes"),
+    [(3, []), (3, [1]), (2, [1]), (4, [0]), (4, [1]), (4, [0, 2]), (8, [1, 3]), (13, [3]), (7, [])],
+)
+def test_leaves_that_leave_room_for_the_user_prove_nothing(
+    user_id: int, indexes: list[int]
+) -> None:
+    checkpoint, leaves = _proof(*indexes)
+    with pytest.raises(CheckpointInvalid, match=f"no proof for user {user_id}"):
+        proven_head(checkpoint, user_id, leaves)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user_id": 4},
+        {"head": bytes(33)},
+        {"index": 2},
+        {"index": -1},
+        {"path": []},
+        {"path": [bytes(32)] * 3},
+    ],
+)
+def test_a_leaf_that_is_not_in_the_tree_is_rejected(change: dict[str, object]) -> None:
+    checkpoint, (leaf,) = _proof(1)
+    for user_id in (5, 4):
+        with pytest.raises(CheckpointInvalid, match="does not lead to its root"):
+            proven_head(checkpoint, user_id, [replace(leaf, **change)])  # type: ignore[arg-type]

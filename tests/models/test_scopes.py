@@ -33,6 +33,8 @@ def test_every_method_requires_the_scope_of_its_operation() -> None:
         HISTORY + "QueryPurchases": "credits:read",
         HISTORY + "GetBalanceAt": "credits:read",
         HISTORY + "Summarize": "credits:read",
+        HISTORY + "ListCheckpoints": "credits:read",
+        HISTORY + "GetCheckpoint": "credits:read",
         HISTORY + "Watch": "credits:read",
         HISTORY + "GetTransaction": "credits:read",
         DIRECTORY + "ResolveUser": "credits:issue",

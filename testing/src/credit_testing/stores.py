@@ -15,6 +15,7 @@ from credit_models.ledger import (
     Grant,
 )
 from credit_server.store.alert_events import EventPage, MemoryAlertEvents
+from credit_server.store.checkpoints import MemoryCheckpoints, StoredCheckpoint
 from credit_server.store.history import (
     SUMMARIZED_MAX,
     BalanceAt,
@@ -157,6 +158,15 @@ class _FailingWebhooks(MemoryWebhooks):
         raise self._error
 
 
+class _FailingCheckpoints(MemoryCheckpoints):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def newest(self, app_id: int, limit: int) -> Sequence[StoredCheckpoint]:
+        raise self._error
+
+
 class LaggingStore(MemoryStore):
     """Return a user's account as it was, for a number of reads, as a node that lags behind does.
 
@@ -191,6 +201,7 @@ class FailingStore(MemoryStore):
         self._error = error
         self.webhooks = _FailingWebhooks(error)
         self.alert_events = _FailingAlertEvents(error)
+        self.checkpoints = _FailingCheckpoints(error)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreTransaction]:

@@ -37,6 +37,8 @@ def test_the_writes_are_known_from_the_contract() -> None:
         "Summarize",
         "GetTransaction",
         "Watch",
+        "ListCheckpoints",
+        "GetCheckpoint",
         "ListAlerts",
         "ListAlertEvents",
         "ListWebhooks",

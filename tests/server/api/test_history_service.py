@@ -742,7 +742,14 @@ class TestTenants:
             assert reason_of(await one.call(call, request)) == "APP_NOT_ALLOWED"
 
     async def test_another_app_is_not_allowed(self, tenants: tuple[WireCaller, WireCaller]) -> None:
-        for call in ("QueryTransactions", "QueryPurchases", "GetTransaction", "GetBalanceAt"):
+        for call in (
+            "QueryTransactions",
+            "QueryPurchases",
+            "GetTransaction",
+            "GetBalanceAt",
+            "ListCheckpoints",
+            "GetCheckpoint",
+        ):
             answer = await tenants[1].call(call, request_of(call))
             assert (answer.status, reason_of(answer)) == (
                 Status.PERMISSION_DENIED,

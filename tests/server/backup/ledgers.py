@@ -30,6 +30,7 @@ from pymongo import MongoClient
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 USERS = (7, 8, 9, 4294967295)
+_NOT_EXPORTED = ("schema_version", "leases", "app_totals", "checkpoints", "checkpoint_tiles")
 SECRET = "whsec_dGhlIHNlY3JldCBvZiB0aGUgd2ViaG9vaw=="
 
 
@@ -137,7 +138,7 @@ class Ledger:
             return {
                 name: list(database[name].find().sort("_id", 1))
                 for name in sorted(database.list_collection_names())
-                if name not in ("schema_version", "leases", "app_totals")
+                if name not in _NOT_EXPORTED
             }
 
 

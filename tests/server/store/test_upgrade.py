@@ -46,6 +46,8 @@ NEW_IN_4 = [
     "the collection webhook_deliveries is missing",
     "the collection directory is missing",
     "the collection counters is missing",
+    "the collection checkpoints is missing",
+    "the collection checkpoint_tiles is missing",
 ]
 """The differences of a database that was not migrated to schema 4."""
 
@@ -164,6 +166,8 @@ async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_new_collecti
         "webhook_deliveries",
         "directory",
         "counters",
+        "checkpoints",
+        "checkpoint_tiles",
     ):
         client[database].drop_collection(name)
     with pytest.raises(StoreMisconfigured) as refused:

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import betterproto2
 from credit_models import UserId, WatchRequest
@@ -157,6 +157,27 @@ class Caller:
         call = self._call(method.path, timeout_seconds, effect)
         with self._under_way(call) as scope, scope:
             return await self._answer(call, method, request), call.request_id
+
+    async def user_number(
+        self,
+        method: Method[Any, Any],  # Any: the messages of any call
+        values: Values,
+        timeout_seconds: float | None = None,
+    ) -> int | None:
+        """Return the number of the user that the values of a request name; None: they name none.
+
+        Args:
+            method: Which call.
+            values: The fields of its request.
+            timeout_seconds: The time for all attempts together; None for the client's.
+
+        Raises:
+            CreditError: The request is rejected, or the number cannot be had.
+        """
+        request, names = build_named(method.request_type, values, self._users_app_id)
+        await self.set_numbers(request, names, timeout_seconds)
+        number: int | None = request.user_id
+        return number
 
     async def batch(self, messages: Messages, *, timeout_seconds: float | None = None) -> None:
         """Send operations until each has its outcome.

@@ -18,6 +18,7 @@ from credit_client.arguments import (
 )
 from credit_client.batch import Batch, pending_write, write_alone
 from credit_client.call import Caller
+from credit_client.checkpoints import Checkpoints
 from credit_client.corrections import CorrectionWrites
 from credit_client.errors import ClientClosed, Outcome
 from credit_client.grants import GrantWrites
@@ -48,6 +49,7 @@ class CreditClient(
     Alerts,
     Webhooks,
     Reads,
+    Checkpoints,
     Users,
 ):
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.

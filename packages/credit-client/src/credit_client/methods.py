@@ -22,6 +22,8 @@ from credit_models import (
     GetAppPolicyResponse,
     GetBalanceAtRequest,
     GetBalanceAtResponse,
+    GetCheckpointRequest,
+    GetCheckpointResponse,
     GetForecastRequest,
     GetForecastResponse,
     GetSpendingCapRequest,
@@ -34,6 +36,8 @@ from credit_models import (
     ListAlertEventsResponse,
     ListAlertsRequest,
     ListAlertsResponse,
+    ListCheckpointsRequest,
+    ListCheckpointsResponse,
     ListDeadLettersRequest,
     ListDeadLettersResponse,
     ListGrantsRequest,
@@ -169,6 +173,8 @@ QUERY_PURCHASES = _history("QueryPurchases", QueryPurchasesRequest, QueryPurchas
 TRANSACTION = _history("GetTransaction", GetTransactionRequest, GetTransactionResponse)
 BALANCE_AT = _history("GetBalanceAt", GetBalanceAtRequest, GetBalanceAtResponse)
 SUMMARIZE = _history("Summarize", SummarizeRequest, SummarizeResponse)
+CHECKPOINTS = _history("ListCheckpoints", ListCheckpointsRequest, ListCheckpointsResponse)
+CHECKPOINT = _history("GetCheckpoint", GetCheckpointRequest, GetCheckpointResponse)
 WATCH = _history("Watch", WatchRequest, WatchResponse)
 
 SET_ALERT = _alert("SetAlert", SetAlertRequest, SetAlertResponse, writes=True)

@@ -24,6 +24,7 @@ from credit_models import WatchResponse as WatchEvent
 from grpclib.const import Status
 
 from credit_client.call import Caller
+from credit_client.checkpoint import Checkpoint
 from credit_client.errors import ProtocolMismatch
 from credit_client.history import PurchaseQuery, TransactionQuery
 from credit_client.methods import (
@@ -164,7 +165,7 @@ class Reads(ABC):
         *,
         user_id: int | str,
         after_sequence: int = 0,
-        verify: bool | HistoryVerifier = False,
+        verify: bool | Checkpoint | HistoryVerifier = False,
         min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGenerator[CreditTransaction, None]:
@@ -174,15 +175,19 @@ class Reads(ABC):
             user_id: The user.
             after_sequence: The transactions after this `sequence`; 0 for all.
             verify: Whether to check that the history was not changed since it was written: its
-                hashes and balances. A `HistoryVerifier` also compares it with receipts and a
-                checkpoint. Each transaction is checked before it is returned. Missing ones at the
-                end are reported when the loop reaches the end.
+                hashes and balances. A `Checkpoint` is also compared with it. A `HistoryVerifier`
+                compares it with receipts too. Each transaction is checked before it is returned.
+                Missing ones at the end are reported when the loop reaches the end.
             min_revision: As for `user_credits`.
             timeout_seconds: As for `purchases`.
 
         Raises:
             HistoryAltered: The history is not what the server has written.
+            ValueError: The checkpoint was loaded without the user, or `after_sequence` is given
+                with a checkpoint.
         """
+        if isinstance(verify, Checkpoint):
+            verify = HistoryVerifier(checkpoint=verify, after_sequence=after_sequence)
         rows = self._open_caller.stream(
             TRANSACTIONS,
             {

@@ -100,6 +100,7 @@ class HistoryVerifier:
 
         Raises:
             HistoryAltered: It is not what the server has written, or one before it is missing.
+            ValueError: The checkpoint was loaded without the user.
         """
         user_id = transaction.user_id
         if transaction.sequence <= self._sequences.get(user_id, self._after_sequence):
@@ -171,7 +172,7 @@ class HistoryVerifier:
             known = self._is_whole
             chain = _Chain(head=GENESIS if known else None, balance=0 if known else None)
             if self._checkpoint is not None and self._checkpoint.app_id == app_id:
-                chain.published = self._checkpoint.heads.get(user_id)
+                chain.published = self._checkpoint.head(user_id)
             self._chains[user_id, app_id] = chain
         return chain
 

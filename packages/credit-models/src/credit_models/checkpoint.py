@@ -1,16 +1,17 @@
 """A checkpoint: the signed root of a Merkle tree over the heads of all users in an app.
 
-A head is the hash of a user's latest transaction in the app. The tree is that of RFC 6962, section
-2.1. The signed text has the form of https://c2sp.org/tlog-checkpoint and
-https://c2sp.org/signed-note. Signatures are made and checked elsewhere: they need a library.
+A head is the hash of a user's latest transaction in the app. `merkle` has the tree. The signed text
+has the form of https://c2sp.org/tlog-checkpoint and https://c2sp.org/signed-note. Signatures are
+made and checked elsewhere: they need a library.
 """
 
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 
-_UINT32_MAX = 2**32 - 1
+from credit_models.merkle import leaf_hash, root_of_path
 
 # The type of an Ed25519 key in a signed note.
 _ED25519 = b"\x01"
@@ -23,51 +24,6 @@ _KEY_ID_BYTES = 4
 
 class CheckpointInvalid(Exception):
     """The text is no checkpoint, or not the expected one. The message has the reason."""
-
-
-class MerkleTree:
-    """Computes the root of the heads of an app, which are added in the order of their users.
-
-    It keeps one hash for each level of the tree: a tree of a million heads has 20 levels.
-
-    Attributes:
-        size: The number of heads.
-    """
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._last_user = 0
-        # The roots of complete subtrees, from left to right, with their numbers of leaves.
-        self._roots: list[tuple[int, bytes]] = []
-
-    def add(self, user_id: int, head: bytes) -> None:
-        """Add a user's head.
-
-        Raises:
-            CheckpointInvalid: The user does not come after the user before.
-        """
-        if not self._last_user < user_id <= _UINT32_MAX:
-            raise CheckpointInvalid(f"user {user_id} is listed after user {self._last_user}")
-        self._last_user = user_id
-        self.size += 1
-        size, root = 1, sha256(b"\x00" + user_id.to_bytes(4, "big") + head).digest()
-        while self._roots and self._roots[-1][0] == size:
-            _, left = self._roots.pop()
-            size, root = 2 * size, _node(left, root)
-        self._roots.append((size, root))
-
-    def root(self) -> bytes:
-        """Return the root of what was added so far: 32 bytes."""
-        if not self._roots:
-            return sha256(b"").digest()
-        root = self._roots[-1][1]
-        for _, left in reversed(self._roots[:-1]):
-            root = _node(left, root)
-        return root
-
-
-def _node(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\x01" + left + right).digest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +59,50 @@ class Checkpoint:
         origin = _origin(self.app_id)
         value = b64encode(_key_id(origin, public_key) + signature).decode()
         return f"{self.text}\n{_SIGNATURE}{origin} {value}\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leaf:
+    """A leaf of the tree of a checkpoint, with its audit path.
+
+    Attributes:
+        user_id: The user.
+        head: The user's head.
+        index: The number of leaves before it.
+        path: The audit path, the hash next to the leaf first.
+    """
+
+    user_id: int
+    head: bytes
+    index: int
+    path: Sequence[bytes]
+
+
+def proven_head(checkpoint: Checkpoint, user_id: int, leaves: Sequence[Leaf]) -> bytes | None:
+    """Return the head that a checkpoint has for a user; None: it has no head for this user.
+
+    Args:
+        checkpoint: The checkpoint, whose signature was checked.
+        user_id: The user.
+        leaves: The proof: the user's leaf or, if there is none, the leaves before and after it.
+
+    Raises:
+        CheckpointInvalid: The leaves do not prove it.
+    """
+    for leaf in leaves:
+        start = leaf_hash(leaf.user_id, leaf.head)
+        root = root_of_path(start, leaf.index, checkpoint.size, leaf.path)
+        if root != checkpoint.root:
+            raise CheckpointInvalid(f"the proof of user {leaf.user_id} does not lead to its root")
+    for leaf in leaves:
+        if leaf.user_id == user_id:
+            return leaf.head
+    # The leaves are in the order of the users, so one of this user would be between these two.
+    before = max((leaf.index for leaf in leaves if leaf.user_id < user_id), default=-1)
+    after = min((leaf.index for leaf in leaves if leaf.user_id > user_id), default=checkpoint.size)
+    if after != before + 1:
+        raise CheckpointInvalid(f"it has no proof for user {user_id}")
+    return None
 
 
 def read_checkpoint(note: str, public_key: bytes) -> tuple[Checkpoint, bytes]:

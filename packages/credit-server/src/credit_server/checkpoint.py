@@ -1,6 +1,7 @@
 """Write a checkpoint: the heads of an app's users, and the operator's signature of all of them.
 
-The heads are read page by page. The file covers every entry that was acknowledged before the first
+The heads are read page by page, and written into a file and into the store, from which a server
+returns the checkpoint. The file covers every entry that was acknowledged before the first
 read, and some that were written during the reads. Its time is the time of the store's clock before
 the first read, because the clock of the machine that writes the file can be wrong.
 """
@@ -15,11 +16,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
-from credit_models.checkpoint import Checkpoint, MerkleTree
+from credit_models.checkpoint import Checkpoint
+from credit_models.merkle import MerkleTree
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from credit_server.access import FileUnusable
+from credit_server.api.tiles import TileWriter
+from credit_server.store.checkpoints import StoredCheckpoint
 from credit_server.store.port import Store
 
 # The number of accounts in one read of the store.
@@ -29,7 +33,9 @@ PAGE_SIZE = 1000
 async def write_checkpoint(
     store: Store, app_id: int, *, key: Path, file: Path, page_size: int = PAGE_SIZE
 ) -> Checkpoint:
-    """Write the checkpoint of an app. The file gets its name only when it is complete.
+    """Write the checkpoint of an app into a file and into the store.
+
+    The file gets its name only when it is complete, and the checkpoint is stored.
 
     Args:
         store: The store.
@@ -43,14 +49,18 @@ async def write_checkpoint(
 
     Raises:
         FileUnusable: The key cannot be used, or the file exists or cannot be written.
-        StoreError: The store cannot be read.
+        StoreError: The store cannot be read or written.
     """
     private_key = _private_key(key)
     with _new_file(file) as stream:
         checkpoint = await _write_heads(store, app_id, stream, page_size)
         signature = private_key.sign(checkpoint.text.encode())
         public_key = private_key.public_key().public_bytes_raw()
-        _write_line(stream, {"checkpoint": checkpoint.signed(signature, public_key)})
+        note = checkpoint.signed(signature, public_key)
+        _write_line(stream, {"checkpoint": note})
+        await store.checkpoints.add(
+            StoredCheckpoint(app_id, checkpoint.time, checkpoint.size, note)
+        )
     return checkpoint
 
 
@@ -73,14 +83,18 @@ def _new_file(path: Path) -> Iterator[TextIO]:
 
 
 async def _write_heads(store: Store, app_id: int, stream: TextIO, page_size: int) -> Checkpoint:
-    reading, tree = await store.ping(), MerkleTree()
+    reading, tree, tiles = await store.ping(), MerkleTree(), TileWriter()
     # What was acknowledged before the store was asked for its time is in the heads.
-    time = reading.store_earliest(reading.asked_at)
+    time = _truncated(reading.store_earliest(reading.asked_at))
     async for page in store.heads(app_id, page_size=page_size):
         for user_id, head in page:
             tree.add(user_id, head)
+            tiles.add(user_id, head)
             _write_line(stream, {"user_id": user_id, "hash": b64encode(head).decode()})
-    return Checkpoint(app_id=app_id, size=tree.size, root=tree.root(), time=_truncated(time))
+        await store.checkpoints.add_tiles(app_id, time, tiles.take())
+    tiles.end()
+    await store.checkpoints.add_tiles(app_id, time, tiles.take())
+    return Checkpoint(app_id=app_id, size=tree.size, root=tree.root(), time=time)
 
 
 def _truncated(seconds: float) -> datetime:

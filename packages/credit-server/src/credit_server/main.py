@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
@@ -379,6 +380,14 @@ def import_ledger(
     check: Annotated[
         bool, typer.Option("--check", help="Check the files of the backup, and write nothing.")
     ] = False,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Import the ledger as it was at this time, such as 2026-11-30T12:00Z. Default: the"
+            " time of the backup.",
+        ),
+    ] = None,
 ) -> None:
     """Check a backup, import it, and compare the database with it. No server may run meanwhile.
 
@@ -388,11 +397,44 @@ def import_ledger(
     from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
 
     settings = _load(StoreSettings, given)
+    if check and until is not None:
+        raise SettingsInvalid("--check and --until exclude each other")
     with _repeatable():
+        if until is not None:
+            _import_until(settings, folder, _time(until))
+            return
         manifest = command.run_check(folder) if check else command.run_import(settings, folder)
     done = "the backup is complete:" if check else "imported"
     typer.echo(f"{done} {manifest.records} documents, as of {manifest.header.moment}")
     typer.echo(f"digest {manifest.digest}")
+
+
+def _import_until(settings: StoreSettings, folder: Path, until: datetime) -> None:
+    from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+
+    made = command.run_import_until(settings, folder, until)
+    manifest = made.manifest
+    typer.echo(f"imported {manifest.records} documents, as of {manifest.header.moment}")
+    if made.policies:
+        apps = ", ".join(map(str, made.policies))
+        typer.echo(f"policies as of the backup, because they were changed later: apps {apps}")
+    typer.echo(f"digest {manifest.digest}")
+
+
+def _time(text: str) -> datetime:
+    """Read a time with a time zone.
+
+    Raises:
+        SettingsInvalid: The text is no such time.
+    """
+    wrong = f"--until: {text!r} is not a time such as 2026-11-30T12:00Z"
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise SettingsInvalid(wrong) from None
+    if found.tzinfo is None:
+        raise SettingsInvalid(wrong)
+    return found
 
 
 @contextmanager

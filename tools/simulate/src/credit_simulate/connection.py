@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from credit_models.ledger import Account, ReportKey, Transaction
 from credit_server.store.alert_events import AlertEvents, EventPage, PositionUnknown
+from credit_server.store.checkpoints import Checkpoints, MemoryCheckpoints
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -71,6 +72,7 @@ class Connection:
         dead: Whether the server has crashed, so that it sends nothing more.
         alert_events: The events of alerts.
         webhooks: Webhooks, and the deliveries of events to them.
+        checkpoints: Not simulated.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Connection:
         self.dead = False
         self.alert_events: AlertEvents = _Events(self)
         self.webhooks: Webhooks = StoredWebhooks(self)
+        self.checkpoints: Checkpoints = MemoryCheckpoints()
         self._ids = ids
         self._monotonic = monotonic
 

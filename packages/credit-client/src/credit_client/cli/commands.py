@@ -13,6 +13,7 @@ from credit_models import Balance, CreditTransaction, UserCredits
 
 from credit_client.cli.alerts import alert
 from credit_client.cli.calls import Question, make_reads, make_write
+from credit_client.cli.checkpoint import checkpoint
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain, discard
 from credit_client.cli.export import export
@@ -292,6 +293,7 @@ def user_summary(
 for _read in (grants, holds, forecast, caps, policy):
     app.command(_read.__name__, cls=Command)(_read)
 
+app.command("checkpoint", cls=Command)(checkpoint)
 app.command("verify-history", cls=Command)(verify_history)
 
 app.add_typer(alert, name="alert")

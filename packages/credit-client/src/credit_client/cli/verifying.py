@@ -44,7 +44,10 @@ def verify_history(
         _file("--receipts", "Receipts of writes for the user, as JSON lines: those of -o json."),
     ] = None,
     checkpoint: Annotated[
-        Path | None, _file("--checkpoint", "A checkpoint of an app; needs --key.")
+        Path | None,
+        _file(
+            "--checkpoint", "A checkpoint of an app, as credit checkpoint saves it; needs --key."
+        ),
     ] = None,
     key: Annotated[
         Path | None, _file("--key", "The operator's public key for checkpoints, in PEM.")
@@ -80,6 +83,8 @@ def verify_history(
         for transaction in _read(file, _transaction):
             verifier.add(transaction)
         verifier.end()
+    except ValueError as error:
+        fail(f"{checkpoint}: {error}", Exit.MISUSE)
     except (HistoryAltered, CheckpointRejected) as error:
         fail(str(error), Exit.HISTORY_ALTERED)
     except ImportError as error:

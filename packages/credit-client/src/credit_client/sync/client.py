@@ -3,6 +3,7 @@
 # ruff: noqa: A002 - `credits` is the contract's word
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -20,6 +21,7 @@ from credit_models import (
     Hold,
     Purchase,
     Receipt,
+    SignedCheckpoint,
     SummaryGroup,
     TransactionType,
     UserCredits,
@@ -40,6 +42,7 @@ from credit_client import history as _history
 from credit_client import hold_handle as _hold_handle
 from credit_client.arguments import FilePath, TlsArgument, TokenArgument
 from credit_client.batch import BatchOperation
+from credit_client.checkpoint import Checkpoint
 from credit_client.importing import ImportReport, ImportRow, RejectedRow
 from credit_client.settings import ClientSettings
 from credit_client.sync.session import Session
@@ -2093,7 +2096,7 @@ class CreditClient:
         *,
         user_id: int | str,
         after_sequence: int = 0,
-        verify: bool | HistoryVerifier = False,
+        verify: bool | Checkpoint | HistoryVerifier = False,
         min_revision: int | None = None,
         timeout_seconds: float | None = None,
     ) -> Generator[CreditTransaction, None, None]:
@@ -2103,14 +2106,16 @@ class CreditClient:
             user_id: The user.
             after_sequence: The transactions after this `sequence`; 0 for all.
             verify: Whether to check that the history was not changed since it was written: its
-                hashes and balances. A `HistoryVerifier` also compares it with receipts and a
-                checkpoint. Each transaction is checked before it is returned. Missing ones at the
-                end are reported when the loop reaches the end.
+                hashes and balances. A `Checkpoint` is also compared with it. A `HistoryVerifier`
+                compares it with receipts too. Each transaction is checked before it is returned.
+                Missing ones at the end are reported when the loop reaches the end.
             min_revision: As for `user_credits`.
             timeout_seconds: As for `purchases`.
 
         Raises:
             HistoryAltered: The history is not what the server has written.
+            ValueError: The checkpoint was loaded without the user, or `after_sequence` is given
+                with a checkpoint.
         """
         return self._session.rows(
             self._session.client.transactions(
@@ -2571,6 +2576,66 @@ class CreditClient:
                 min_revision=min_revision,
                 timeout_seconds=timeout_seconds,
             )
+        )
+
+    def checkpoint(
+        self,
+        *,
+        app_id: int,
+        key: str | Path,
+        user_id: int | str | None = None,
+        at: datetime | None = None,
+        not_before: datetime | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Checkpoint:
+        """Return a checkpoint of an app with the head of a user, and check both.
+
+            checkpoint = credits.checkpoint(app_id=1, user_id=7, key="checkpoint.pub")
+            for transaction in credits.transactions(user_id=7, verify=checkpoint):
+                ...
+
+        The server is not trusted: the signature is checked with the operator's key, and the head
+        with the signed root. Needs `credit-client[verify]`.
+
+        Args:
+            app_id: The app.
+            key: The file with the operator's public key: Ed25519, in PEM. Do not take it from the
+                server.
+            user_id: The user whose history is compared with the checkpoint; None: none is. The
+                server has the heads of users for the latest 7 checkpoints of an app.
+            at: The newest checkpoint of this time or earlier is returned; None: the newest one.
+            not_before: Reject a checkpoint of an earlier time. None: 2 days before `at`. A server
+                that returns an old checkpoint hides changes of later transactions.
+            timeout_seconds: The time for the whole call; None for the client's.
+
+        Raises:
+            CheckpointRejected: The server has no such checkpoint, or it is too old or of another
+                app, or its signature or the proof is not valid.
+            ImportError: The extra is not installed.
+            OSError: The key cannot be read.
+        """
+        return self._session.run(
+            self._session.client.checkpoint(
+                app_id=app_id,
+                key=key,
+                user_id=user_id,
+                at=at,
+                not_before=not_before,
+                timeout_seconds=timeout_seconds,
+            )
+        )
+
+    def checkpoints(
+        self, *, app_id: int, timeout_seconds: float | None = None
+    ) -> Sequence[SignedCheckpoint]:
+        """Return the latest 400 checkpoints of an app, the newest first, without a check.
+
+        Args:
+            app_id: The app.
+            timeout_seconds: The time for the whole call; None for the client's.
+        """
+        return self._session.run(
+            self._session.client.checkpoints(app_id=app_id, timeout_seconds=timeout_seconds)
         )
 
     def resolve_user(

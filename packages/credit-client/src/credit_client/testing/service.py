@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import betterproto2
@@ -47,6 +48,7 @@ from grpclib.server import Stream
 from credit_client import methods
 from credit_client.grpc_transport import RECEIPT, REQUEST_ID, STATUS_DETAILS_CODEC
 from credit_client.methods import BATCH_WRITE, WATCH, WRITE
+from credit_client.testing.checkpoints import FakeCheckpoints
 from credit_client.testing.clock import FakeClock
 from credit_client.testing.directory import FakeDirectory
 from credit_client.testing.history import (
@@ -102,6 +104,7 @@ class FakeCreditService:
         self.ledger = ledger or FakeLedger()
         self._webhooks = FakeWebhooks(self.ledger)
         self.directory = FakeDirectory(self.ledger)
+        self._checkpoints = FakeCheckpoints(self.ledger)
         self._failures: deque[ErrorReason] = deque()
 
     @property
@@ -113,6 +116,18 @@ class FakeCreditService:
     def webhook_messages(self) -> Sequence[tuple[str, AlertEvent]]:
         """The URL and the event of each message that a server would send, oldest first."""
         return self._webhooks.messages()
+
+    def sign_checkpoint(self, *, app_id: int, key_file: str | Path) -> None:
+        """Sign a checkpoint of an app, which `credits.checkpoint` then returns.
+
+        Args:
+            app_id: The app.
+            key_file: The file that gets the public key. All checkpoints of a service have one key.
+
+        Raises:
+            ImportError: The extra `credit-client[verify]` is not installed.
+        """
+        self._checkpoints.sign(app_id, Path(key_file))
 
     def fail_next(self, reason: ErrorReason, *, times: int = 1) -> None:
         """Make the next attempts fail before anything happens; the SDK retries them by itself.
@@ -195,6 +210,8 @@ class FakeCreditService:
                         else ledger.transactions(user_id=request.user_id),
                     ),
                 ),
+                self._unary(methods.CHECKPOINTS, self._checkpoints.list),
+                self._unary(methods.CHECKPOINT, self._checkpoints.get),
                 self._unary(
                     methods.APP_POLICY,
                     lambda request: GetAppPolicyResponse(

@@ -37,6 +37,7 @@ from credit_server.access.audit import AuditLog
 from credit_server.access.authorize import Access
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import convert, errors
+from credit_server.api.checkpoint_calls import CheckpointCalls
 from credit_server.api.page_token import (
     HistoryRequest,
     PageTokenInvalid,
@@ -115,6 +116,7 @@ class HistoryService(HistoryServiceBase):
         self._access = access
         self._hub = hub or WatchHub(store)
         self._reads = Reads(store, clock, audit)
+        self._checkpoints = CheckpointCalls(store.checkpoints, self._reads)
         self._list_slots = list_slots or ListSlots()
 
     def __mapping__(self) -> dict[str, const.Handler]:
@@ -130,6 +132,8 @@ class HistoryService(HistoryServiceBase):
             "GetBalanceAt": self._get_balance_at,
             "Summarize": self._summarize,
             "Watch": self._watch,
+            "ListCheckpoints": self._checkpoints.list_checkpoints,
+            "GetCheckpoint": self._checkpoints.get_checkpoint,
         }
         return {
             path: handler._replace(func=handlers[path.rpartition("/")[2]])

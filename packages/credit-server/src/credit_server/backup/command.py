@@ -4,12 +4,15 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from credit_server.backup.export import Advance, export
 from credit_server.backup.manifest import Manifest, load
 from credit_server.backup.records import changing
 from credit_server.backup.restoring import check, compare_imported, import_
+from credit_server.backup.rewinding import Rewound, rewind
 from credit_server.embedded import EmbeddedMongod, open_uri
 from credit_server.settings import StoreSettings
 from credit_server.store.exporting import HISTORY, LedgerReader, open_reader
@@ -51,6 +54,30 @@ def run_import(settings: StoreSettings, folder: Path) -> Manifest:
         EmbeddedError: The embedded mongod cannot be started, or a server uses its data.
     """
     manifest = run_check(folder)
+    _import(settings, manifest)
+    return manifest
+
+
+def run_import_until(settings: StoreSettings, folder: Path, until: datetime) -> Rewound:
+    """Check a backup, and import the ledger as it was at an earlier moment.
+
+    The backup of that moment is made in a temporary folder, which needs as much space.
+
+    Raises:
+        BackupError: As `run_import` and `rewind` raise.
+        StoreError: The database is not empty, or cannot be written.
+        EmbeddedError: The embedded mongod cannot be started, or a server uses its data.
+    """
+    manifest = run_check(folder)
+    with TemporaryDirectory(prefix="credit-import-") as temporary:
+        with _progress("rewind", manifest.records) as advance:
+            rewound = rewind(manifest, Path(temporary) / "backup", until, advance)
+        _import(settings, rewound.manifest)
+    return rewound
+
+
+def _import(settings: StoreSettings, manifest: Manifest) -> None:
+    """Import a backup that was checked, and compare the database with it."""
     with (
         _uri(settings, shared=False) as uri,
         open_writer(
@@ -67,7 +94,6 @@ def run_import(settings: StoreSettings, folder: Path) -> Manifest:
         ):
             compare_imported(writer, reader, manifest, advance)
         writer.finish()
-    return manifest
 
 
 @contextmanager

@@ -34,7 +34,14 @@ SECRET = (schema.WEBHOOKS, schema.WEBHOOK_DELIVERIES)
 """The collections with the secrets of webhooks, and those that refer to them."""
 
 # The totals of apps follow from the accounts. The others belong to a database and not to a ledger.
-_NOT_EXPORTED = (schema.APP_TOTALS, schema.LEASES, schema.VERSION)
+# Those who rely on checkpoints keep them elsewhere.
+_NOT_EXPORTED = (
+    schema.APP_TOTALS,
+    schema.LEASES,
+    schema.CHECKPOINTS,
+    schema.CHECKPOINT_TILES,
+    schema.VERSION,
+)
 
 CHANGING = tuple(name for name in schema.DOCUMENTS if name not in HISTORY + SECRET + _NOT_EXPORTED)
 """The collections that are read at the snapshot."""

@@ -32,6 +32,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.alert_events import MemoryAlertEvents
+from credit_server.store.checkpoints import MemoryCheckpoints
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -118,6 +119,7 @@ class MemoryStore:
         """
         self.webhooks = MemoryWebhooks()
         self.alert_events = MemoryAlertEvents(self.webhooks)
+        self.checkpoints = MemoryCheckpoints()
         self._clock = clock
         self._tables = _Tables()
         self._ids = itertools.count(1)

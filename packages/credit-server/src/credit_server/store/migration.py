@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pymongo.errors import OperationFailure
 
-from credit_server.store import schema
+from credit_server.store import schema, sharding
 from credit_server.store.documents import SchemaVersionDocument
 from credit_server.store.driver import Database
 from credit_server.store.leases import held
@@ -46,8 +46,8 @@ async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: N
         The version of the database after the migration.
 
     Raises:
-        StoreMisconfigured: An import is not complete, or a later release has migrated the database
-            (SchemaTooNew).
+        StoreMisconfigured: An import is not complete, a later release has migrated the database
+            (SchemaTooNew), or the collections of a sharded cluster cannot be sharded.
         StoreError: Another process has taken over, because this one paused.
     """
     if await plan(database):
@@ -75,6 +75,9 @@ async def plan(database: Database) -> list[Step]:
             f"set the schema version to {schema.SCHEMA_VERSION}; it is {version or 'not set'}"
         )
         steps.append(Step(sentence, partial(_write_version, database)))
+    for name in await sharding.unsharded(database):
+        sentence = f"shard the collection {name} by user_id"
+        steps.append(Step(sentence, partial(sharding.shard, database, name)))
     return steps
 
 

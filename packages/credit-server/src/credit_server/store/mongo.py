@@ -42,6 +42,7 @@ from credit_server.store.history import (
 from credit_server.store.leases import take_lease
 from credit_server.store.log import MongoLog
 from credit_server.store.mongo_alert_events import MongoAlertEvents
+from credit_server.store.mongo_checkpoints import MongoCheckpoints
 from credit_server.store.mongo_webhooks import MongoWebhooks
 from credit_server.store.port import (
     PAGE_SIZE,
@@ -127,6 +128,7 @@ class MongoStore:
         self.alert_events = MongoAlertEvents(
             self._clients, self._database, self.webhooks, self._deadline
         )
+        self.checkpoints = MongoCheckpoints(self._database, self._deadline)
         self._directory: Collection = self._database[schema.DIRECTORY]
         self._counters: Collection = self._database[schema.COUNTERS]
         read_seconds_max = 2 * timeout_seconds

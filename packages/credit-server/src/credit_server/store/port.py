@@ -18,6 +18,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.store.alert_events import AlertEvents
+from credit_server.store.checkpoints import Checkpoints
 from credit_server.store.history import (
     BalanceAt,
     GroupBy,
@@ -415,6 +416,11 @@ class Store(Protocol):
     @property
     def webhooks(self) -> Webhooks:
         """The webhooks, and what is to be sent to them."""
+        ...
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints that the operator has signed."""
         ...
 
     def new_id(self) -> str:

@@ -14,6 +14,7 @@ from pymongo.database import Database as BlockingDatabase
 
 from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
 from credit_server.store.app_documents import AppPolicyDocument
+from credit_server.store.checkpoint_documents import CheckpointDocument, TileDocument
 from credit_server.store.documents import (
     AccountDocument,
     AppTotalDocument,
@@ -34,7 +35,7 @@ from credit_server.store.webhook_documents import DeliveryDocument, WebhookDocum
 # (0.3.0): an account has grants, holds and caps, an entry refers to others, and an app has a
 # policy. 4: the entries of all users in an app have an index, an account and a policy have
 # alerts, whose events are stored for 30 days and sent to webhooks, users have external ids, and
-# entries have hashes.
+# entries have hashes, which signed checkpoints cover.
 SCHEMA_VERSION = 4
 
 USER_CREDITS = "user_credits"
@@ -49,6 +50,8 @@ WEBHOOK_DELIVERIES = "webhook_deliveries"
 LEASES = "leases"
 DIRECTORY = "directory"
 COUNTERS = "counters"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_TILES = "checkpoint_tiles"
 VERSION = "schema_version"
 
 BY_USER = "user_id"
@@ -67,6 +70,7 @@ BY_USER_AND_POSITION = "app_id_user_id_position"
 BY_DUE_DELIVERY = "app_id_webhook_id_due_at"
 BY_PENDING_AGE = "created_at"
 BY_DEAD_LETTER = "app_id_id"
+BY_APP_AND_CHECKPOINT = "app_id_time"
 
 DOCUMENTS: dict[str, type[Document]] = {
     USER_CREDITS: AccountDocument,
@@ -81,6 +85,8 @@ DOCUMENTS: dict[str, type[Document]] = {
     LEASES: LeaseDocument,
     DIRECTORY: DirectoryDocument,
     COUNTERS: CounterDocument,
+    CHECKPOINTS: CheckpointDocument,
+    CHECKPOINT_TILES: TileDocument,
     VERSION: SchemaVersionDocument,
 }
 
@@ -198,6 +204,27 @@ INDEXES: dict[str, list[IndexModel]] = {
         )
     ],
     COUNTERS: [],
+    CHECKPOINTS: [
+        IndexModel(
+            [("app_id", ASCENDING), ("time", ASCENDING)], name=BY_APP_AND_CHECKPOINT, unique=True
+        )
+    ],
+    CHECKPOINT_TILES: [
+        IndexModel(
+            [
+                ("app_id", ASCENDING),
+                ("time", ASCENDING),
+                ("level", ASCENDING),
+                ("index", ASCENDING),
+            ],
+            name="app_id_time_level_index",
+            unique=True,
+        ),
+        IndexModel(
+            [("app_id", ASCENDING), ("time", ASCENDING), ("first_user", ASCENDING)],
+            name="app_id_time_first_user",
+        ),
+    ],
     VERSION: [],
 }
 

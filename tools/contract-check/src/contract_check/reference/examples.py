@@ -267,6 +267,8 @@ async for transaction in credits.transactions(user_id=7):
             "at": "2026-11-01T00:00:00Z",
         },
     ),
+    "credit.v1.HistoryService.ListCheckpoints": Example(request={"app_id": 1}),
+    "credit.v1.HistoryService.GetCheckpoint": Example(request={"app_id": 1, "user_id": 7}),
     "credit.v1.HistoryService.Summarize": Example(
         request={
             "user_id": 7,

@@ -19,6 +19,7 @@ __all__ = (
     "BatchWriteResponse",
     "CaptureHoldRequest",
     "CaptureHoldResponse",
+    "CheckpointLeaf",
     "CreditRequest",
     "CreditServiceBase",
     "CreditServiceStub",
@@ -39,6 +40,8 @@ __all__ = (
     "GetAppPolicyResponse",
     "GetBalanceAtRequest",
     "GetBalanceAtResponse",
+    "GetCheckpointRequest",
+    "GetCheckpointResponse",
     "GetForecastRequest",
     "GetForecastResponse",
     "GetSpendingCapRequest",
@@ -59,6 +62,8 @@ __all__ = (
     "ListAlertEventsResponse",
     "ListAlertsRequest",
     "ListAlertsResponse",
+    "ListCheckpointsRequest",
+    "ListCheckpointsResponse",
     "ListDeadLettersRequest",
     "ListDeadLettersResponse",
     "ListGrantsRequest",
@@ -99,6 +104,7 @@ __all__ = (
     "SetSpendingCapResponse",
     "SetWebhookRequest",
     "SetWebhookResponse",
+    "SignedCheckpoint",
     "SpendingCapStatus",
     "SpendingCaps",
     "SpendingPeriod",
@@ -1510,6 +1516,41 @@ default_message_pool.register_message("credit.v1", "CaptureHoldResponse", Captur
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
+class CheckpointLeaf(betterproto2.Message):
+    """
+    A leaf of the Merkle tree of a checkpoint, with its audit path.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The user.
+    """
+
+    hash: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    The user's head.
+    """
+
+    index: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        3, betterproto2.TYPE_UINT32
+    )
+    """
+    The number of leaves before it.
+    """
+
+    path: "list[bytes]" = betterproto2.field(4, betterproto2.TYPE_BYTES, repeated=True)
+    """
+    The audit path of RFC 6962, section 2.1.1: the hashes with which the root is computed from the leaf, the
+    one next to the leaf first. 32 bytes each.
+    """
+
+
+default_message_pool.register_message("credit.v1", "CheckpointLeaf", CheckpointLeaf)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class CreditRequest(betterproto2.Message):
     """
     A request to add credits.
@@ -2221,6 +2262,62 @@ default_message_pool.register_message("credit.v1", "GetBalanceAtResponse", GetBa
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
+class GetCheckpointRequest(betterproto2.Message):
+    """
+    A request for a checkpoint.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+    user_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)] | None" = (
+        betterproto2.field(2, betterproto2.TYPE_UINT32, optional=True)
+    )
+    """
+    The user whose head is proven. Unset: the response has no proof.
+    """
+
+    time: "datetime.datetime | None" = betterproto2.field(
+        3, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The newest checkpoint of this time or earlier is returned. Unset: the newest one.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetCheckpointRequest", GetCheckpointRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
+class GetCheckpointResponse(betterproto2.Message):
+    """
+    A checkpoint of an app.
+    """
+
+    checkpoint: "SignedCheckpoint | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True
+    )
+    """
+    The checkpoint. Unset: there is none of the requested time or, if the request has a `user_id`, none with
+    proofs.
+    """
+
+    leaves: "list[CheckpointLeaf]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The proof: the leaf of the user. If the user has no leaf, it is the leaves of the users before and after
+    this user: two leaves with adjacent indexes, or one if it is the first or the last leaf of the tree.
+    Empty: the request has no `user_id`, or the tree has no leaf.
+    """
+
+
+default_message_pool.register_message("credit.v1", "GetCheckpointResponse", GetCheckpointResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class GetForecastRequest(betterproto2.Message):
     """
     A request to show how a balance changes by time alone.
@@ -2855,6 +2952,42 @@ class ListAlertsResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("credit.v1", "ListAlertsResponse", ListAlertsResponse)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
+class ListCheckpointsRequest(betterproto2.Message):
+    """
+    A request for the checkpoints of an app.
+    """
+
+    app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
+        1, betterproto2.TYPE_UINT32
+    )
+    """
+    The app.
+    """
+
+
+default_message_pool.register_message("credit.v1", "ListCheckpointsRequest", ListCheckpointsRequest)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
+class ListCheckpointsResponse(betterproto2.Message):
+    """
+    The checkpoints of an app.
+    """
+
+    checkpoints: "list[SignedCheckpoint]" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, repeated=True
+    )
+    """
+    The checkpoints, the newest first.
+    """
+
+
+default_message_pool.register_message(
+    "credit.v1", "ListCheckpointsResponse", ListCheckpointsResponse
+)
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
@@ -4742,6 +4875,41 @@ default_message_pool.register_message("credit.v1", "SetWebhookResponse", SetWebh
 
 
 @dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
+class SignedCheckpoint(betterproto2.Message):
+    """
+    A checkpoint: the signed root of the Merkle tree over the heads of an app's users. A head is the `hash` of
+    a user's latest transaction in the app.
+    """
+
+    time: "datetime.datetime | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    The time of the checkpoint. It covers all transactions that were acknowledged before this time. The
+    signed time is that in `note`.
+    """
+
+    note: "typing.Annotated[str, pydantic.AfterValidator(betterproto2.validators.validate_string)]" = betterproto2.field(
+        2, betterproto2.TYPE_STRING
+    )
+    """
+    The text and its signature, in the form of https://c2sp.org/signed-note. The text has the form of
+    https://c2sp.org/tlog-checkpoint: the lines `credit.v1/app/` and the app's id, the number of users with
+    a head, the root in base64, and `time` with a time in UTC. The root is that of the Merkle tree of RFC
+    6962, section 2.1. A leaf is the user's id in 4 bytes, most significant byte first, and the bytes of
+    the head. The leaves are in the order of the users.
+    """
+
+    has_proofs: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    Whether `GetCheckpoint` can prove what this checkpoint states of a user.
+    """
+
+
+default_message_pool.register_message("credit.v1", "SignedCheckpoint", SignedCheckpoint)
+
+
+@dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class SpendingCaps(betterproto2.Message):
     """
     The most that a user can spend in an app in a period. Periods are those of UTC. Open holds count as
@@ -6111,6 +6279,54 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def list_checkpoints(
+        self,
+        message: "ListCheckpointsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListCheckpointsResponse":
+        """
+        Returns the latest 400 checkpoints of an app, the newest first. Without any, the list is empty.
+
+        A checkpoint is signed by the operator of the server, who makes one regularly, such as each day. It
+        shows later whether transactions that it covers were changed or removed.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/ListCheckpoints",
+            message,
+            ListCheckpointsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_checkpoint(
+        self,
+        message: "GetCheckpointRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetCheckpointResponse":
+        """
+        Returns a checkpoint of an app and, with `user_id`, the proof of what it states of this user.
+
+        The caller does not need to trust the server. It checks the signature with the operator's public key,
+        and the proof with the signed root. The server keeps the proofs of the latest 7 checkpoints of an app.
+        """
+
+        return await self._unary_unary(
+            "/credit.v1.HistoryService/GetCheckpoint",
+            message,
+            GetCheckpointResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
     """
@@ -7148,6 +7364,28 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield WatchResponse()
 
+    async def list_checkpoints(
+        self, message: "ListCheckpointsRequest"
+    ) -> "ListCheckpointsResponse":
+        """
+        Returns the latest 400 checkpoints of an app, the newest first. Without any, the list is empty.
+
+        A checkpoint is signed by the operator of the server, who makes one regularly, such as each day. It
+        shows later whether transactions that it covers were changed or removed.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def get_checkpoint(self, message: "GetCheckpointRequest") -> "GetCheckpointResponse":
+        """
+        Returns a checkpoint of an app and, with `user_id`, the proof of what it states of this user.
+
+        The caller does not need to trust the server. It checks the signature with the operator's public key,
+        and the proof with the signed root. The server keeps the proofs of the latest 7 checkpoints of an app.
+        """
+
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_query_transactions(
         self, stream: "grpclib.server.Stream[QueryTransactionsRequest, QueryTransactionsResponse]"
     ) -> None:
@@ -7199,6 +7437,22 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
             request,
         )
 
+    async def __rpc_list_checkpoints(
+        self, stream: "grpclib.server.Stream[ListCheckpointsRequest, ListCheckpointsResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.list_checkpoints(request)
+        await stream.send_message(response)
+
+    async def __rpc_get_checkpoint(
+        self, stream: "grpclib.server.Stream[GetCheckpointRequest, GetCheckpointResponse]"
+    ) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        response = await self.get_checkpoint(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/credit.v1.HistoryService/QueryTransactions": grpclib.const.Handler(
@@ -7236,6 +7490,18 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 WatchRequest,
                 WatchResponse,
+            ),
+            "/credit.v1.HistoryService/ListCheckpoints": grpclib.const.Handler(
+                self.__rpc_list_checkpoints,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListCheckpointsRequest,
+                ListCheckpointsResponse,
+            ),
+            "/credit.v1.HistoryService/GetCheckpoint": grpclib.const.Handler(
+                self.__rpc_get_checkpoint,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                GetCheckpointRequest,
+                GetCheckpointResponse,
             ),
         }
 
