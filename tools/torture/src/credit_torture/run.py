@@ -33,7 +33,7 @@ from credit_torture.links import Links
 from credit_torture.nemesis import Nemesis, Pace
 from credit_torture.record import Line, Recorder
 from credit_torture.report import Report
-from credit_torture.servers import Servers
+from credit_torture.servers import Server, Servers
 from credit_torture.workload import Configuration
 from credit_torture.world import World, processes
 
@@ -134,25 +134,18 @@ class Run:
     @asynccontextmanager
     async def _world(self) -> AsyncIterator[tuple[World, list[str]]]:
         """Run mongods, their proxies and servers; yield them, and the options of the store."""
-        everyone: dict[str, Sequence[int]] = {}
-        parts: list[Any] = []  # Any: the nodes and the servers, once there are any
-
-        def who() -> dict[str, Sequence[int]]:
-            return dict(processes(*parts)) if parts else everyone
-
-        links = Links(who)
+        connecting: list[Server] = []
+        links = Links(lambda: processes(nodes.nodes, connecting))
         nodes = ReplicaSet(self._folder / "nodes", *_FORGETS, advertise=links.advertise)
         async with AsyncExitStack() as stack:
             disk = stack.enter_context(small_disk(nodes.nodes[-1].database))
             await stack.enter_async_context(links)
             stack.push_async_callback(nodes.end)
-            servers = Servers(self._folder / "servers", [], [])
-            parts += [nodes.nodes, servers]
             await nodes.start()
             store = await migrated(nodes.uri, DATABASE)
             options = [*store, *PATIENT, "--log-level", "warning"]
             servers = Servers(self._folder / "servers", options, self._plan.workers)
-            parts[1] = servers
+            connecting += servers.all
             await stack.enter_async_context(servers)
             world = World(
                 nodes=nodes,

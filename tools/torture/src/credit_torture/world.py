@@ -89,7 +89,9 @@ class World:
         return self.random.choice([node for node in self.nodes.nodes if node is not primary])
 
 
-def processes(nodes: Sequence[MongodProcess], servers: Servers) -> Mapping[str, Sequence[int]]:
+def processes(
+    nodes: Sequence[MongodProcess], servers: Sequence[Server]
+) -> Mapping[str, Sequence[int]]:
     """Return the process ids of each part that connects to mongods."""
     of_nodes = {
         f"node {number}": [node.pid] if node.pid is not None else []
