@@ -133,7 +133,7 @@ def test_the_answer_to_a_refund_can_change_when_a_grant_that_paid_has_ended() ->
     )
     call = Call(client=0, question=Written(request=request), began=1)
     account = Account(user_id=7, facts={"used": paid})  # nothing is left of the grant
-    assert end in Windows(Journal(), {}).times(call, [account], [request])
+    assert end in Windows(Journal(), {}).times(call, [account], [1], [request])
 
 
 # Any, from here on: the arguments of the ledger's functions, which the bugs do not look at.
