@@ -156,7 +156,7 @@ MUTATIONS = (
     Mutation(
         "a refund is not recorded in its purchase",
         (Edit(BatchWriter._changes, {"list(batch.refunded.values())": "[]"}),),
-        seed=34,
+        seed=13,
     ),
     Mutation(
         "a transfer takes credits and adds none",
@@ -193,7 +193,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=57,
+        seed=20,
     ),
     Mutation(
         "credits are refunded twice",
@@ -386,7 +386,7 @@ MUTATIONS = (
                 {"self.earlier_unknown |= self.outcome is Outcome.UNKNOWN": "pass"},
             ),
         ),
-        seed=103,
+        seed=73,
     ),
 )
 """The bugs. Some seed finds each of them."""
