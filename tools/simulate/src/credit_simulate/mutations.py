@@ -64,20 +64,6 @@ MUTATIONS = (
         seed=3,
     ),
     Mutation(
-        "an answer that depends on reads is not committed",
-        (
-            Edit(
-                BatchWriter.commit,
-                {
-                    "if verify_first or batch.transactions or batch.depends_on_reads:": (
-                        "if batch.transactions:"
-                    )
-                },
-            ),
-        ),
-        seed=26,
-    ),
-    Mutation(
         "a rejection is decided on a cached balance",
         (
             Edit(
