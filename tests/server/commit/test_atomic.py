@@ -344,10 +344,8 @@ async def test_a_dry_run_does_not_abort_a_batch_that_took_effect(
 ) -> None:
     async with Committer(store, LIMITS) as committer:
         await committer.submit(add(store, 5))
-        batch: list[Command] = [
-            replace(use(store, 5), validate_only=True),
-            use(store, 5, key="k"),
-        ]
+        dry_use = replace(use(store, 5), validate_only=True)
+        batch: list[Command] = [dry_use, use(store, 5, key="k")]
         if resent:
             assert balances(await commit(committer, batch)) == [0, 0]
             batch = [again(command, store) for command in batch]
