@@ -130,7 +130,7 @@ async def test_a_policy_is_kept_and_a_validated_one_is_not(caller: WireCaller) -
     assert (await caller.read("GetAppPolicy")).policy == caps
 
 
-OF_APPS = {"ListWebhooks", "ListDeadLetters"}
+OF_APPS = {"ListWebhooks", "ListDeadLetters", "ListCheckpoints"}
 READS = (
     "GetUserCredits",
     "GetAppBalance",

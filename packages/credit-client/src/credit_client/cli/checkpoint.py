@@ -44,7 +44,7 @@ def checkpoint(
             "--file",
             metavar="FILE",
             dir_okay=False,
-            help="Write the checkpoint into a new file, for verify-history.",
+            help="Write the checkpoint and its proof into a new file.",
         ),
     ] = None,
     at: Annotated[
