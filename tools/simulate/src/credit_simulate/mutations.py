@@ -64,6 +64,20 @@ MUTATIONS = (
         seed=3,
     ),
     Mutation(
+        "an answer that depends on reads is not committed",
+        (
+            Edit(
+                BatchWriter.commit,
+                {
+                    "if verify_first or batch.transactions or batch.depends_on_reads:": (
+                        "if batch.transactions:"
+                    )
+                },
+            ),
+        ),
+        seed=1260,
+    ),
+    Mutation(
         "a rejection is decided on a cached balance",
         (
             Edit(
