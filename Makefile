@@ -58,6 +58,17 @@ $(VENV)/typescript/.installed: $(VENV)/.installed tests/typescript/package-lock.
 .PHONY: install
 install: $(VENV)/.installed $(VENV)/typescript/.installed ## Make .venv with everything that is needed, from the locks.
 
+# Go's plugins and libraries are in no registry of Python or npm packages. Debian's are of 2022; Go 1.19 builds them.
+GO_PACKAGES := golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev golang-google-protobuf-dev \
+	golang-google-genproto-dev protoc-gen-go protoc-gen-go-grpc
+
+.PHONY: go-tools
+go-tools: ## Install Debian's packages for the test of a client in Go, as root; the test is skipped without them.
+	@if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+		{ timeout 300 apt-get update -qq && timeout 600 apt-get install -qq --no-install-recommends $(GO_PACKAGES); } \
+			>/dev/null || echo "Debian's packages for Go cannot be installed: the client in Go is not tested" >&2; \
+	else echo "no apt-get, or not root: the client in Go is not tested" >&2; fi
+
 .PHONY: lock
 lock: ## Resolve the dependencies again, into requirements.lock.
 	@test -x $(UV) || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv==$(UV_VERSION); }
