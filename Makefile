@@ -175,7 +175,7 @@ simulate: install ## Simulate servers, store, network and callers; SEED=7 repeat
 	@$(BIN)/credit-simulate $(if $(SEED),--seed "$(SEED)") $(if $(STEPS),--steps "$(STEPS)")
 
 .PHONY: torture
-torture: install ## Kill, stop and cut real servers and mongods under load, and check every answer; SECONDS=300 SEED=7.
+torture: install ## Kill, stop and disconnect real servers and mongods under load, and check every answer; SECONDS=300 SEED=7.
 	@$(BIN)/credit-torture run $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(SEED),--seed "$(SEED)")
 
 .PHONY: clean

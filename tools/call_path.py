@@ -1,10 +1,10 @@
 """Print the path of one `UseCredits` through the code: the modules and functions that it enters.
 
 Run it as `.venv/bin/python tools/call_path.py`; `--functions` lists the functions in the order of
-entry. Constructors, properties and the methods of observers that are off count too; what
-`dataclasses` generates does not. The SDK, the server and the embedded mongod are the real ones, in
-this process. The call is made several times after a warm-up, and the shortest path counts, so that
-timers of the server do not.
+entry. Constructors, properties and the methods of observers that are off are counted; code that
+`dataclasses` generates is not. The SDK and the server are real and run in this process, on a real
+embedded mongod. The call is made several times after a warm-up. Only the shortest path counts, so
+that timers of the server are not in it.
 """
 
 import argparse

@@ -139,7 +139,7 @@ class ScriptedTransport:
 def forked_credit(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return an executable that runs `credit` as a fork, in a fortieth of the CPU time.
 
-    A signal ends the executable, and not the fork.
+    A signal ends the executable, but not the fork.
     """
     folder = tmp_path_factory.mktemp("commands")
     template().write_shell_command(folder, "credit")

@@ -1,4 +1,4 @@
-"""Checkpoints by a call, with the fake and with a real server alike, and forged ones."""
+"""Checkpoints from a call, both with the fake and with a real server, and forged checkpoints."""
 
 import asyncio
 import json
@@ -104,13 +104,13 @@ async def test_a_history_is_checked_with_network_access_and_the_key_alone(
     assert [row.sequence for row in rows] == [1, 2, 3]
     assert found.head(7) == rows[1].hash
 
-    # Without the transactions that the checkpoint covers, the history is not accepted.
+    # A history without the transactions that the checkpoint covers is rejected.
     verifier = HistoryVerifier(checkpoint=found)
     verifier.add(rows[0])
     with pytest.raises(HistoryAltered) as altered:
         verifier.end()
     assert altered.value.finding is Finding.CHECKPOINT_DIFFERS
-    # Nor is the history of a user about whom the checkpoint proves nothing.
+    # The history of a user for whom the checkpoint has no proof is rejected too.
     with pytest.raises(ValueError, match="without user 9"):
         _ = [each async for each in credits_.transactions(user_id=9, verify=found)]
 
@@ -174,7 +174,7 @@ class _Forger(FakeCheckpoints):
     """Changes the answers of a server.
 
     Attributes:
-        change: Makes an answer from the right one.
+        change: Makes a forged answer from the correct one.
     """
 
     change: Change
@@ -185,7 +185,7 @@ class _Forger(FakeCheckpoints):
 
 @asynccontextmanager
 async def _forging(change: Change, key: Path) -> AsyncIterator[CreditClient]:
-    """Open a client of a service with a checkpoint of apps 1 and 2, which changes its answers."""
+    """Open a client of a service that has checkpoints of apps 1 and 2, and changes its answers."""
     service = FakeCreditService()
     forger = _Forger(service.ledger)
     forger.change = change
@@ -233,7 +233,7 @@ async def test_a_forged_answer_is_rejected(tmp_path: Path, change: Change, why: 
 
 
 async def test_the_right_answer_to_another_request_is_rejected(tmp_path: Path) -> None:
-    """Test what a server could replay: each answer is signed, and proves something else."""
+    """Test answers that a server could replay: each is signed, but proves something else."""
     kept: list[GetCheckpointResponse] = []
     is_replayed, key = False, tmp_path / "key"
 
@@ -248,7 +248,7 @@ async def test_the_right_answer_to_another_request_is_rejected(tmp_path: Path) -
             await credits_.checkpoint(app_id=1, user_id=5, key=key)
         with pytest.raises(CheckpointRejected, match="a checkpoint of app 1, not of app 2"):
             await credits_.checkpoint(app_id=2, user_id=7, key=key)
-        # The newest checkpoint that the caller has seen: an older one is a replay.
+        # The caller has seen this newest checkpoint, so an older one is a replay.
         now = datetime.now(UTC)
         with pytest.raises(CheckpointRejected, match="too old"):
             await credits_.checkpoint(app_id=1, user_id=7, key=key, not_before=now + DAY)

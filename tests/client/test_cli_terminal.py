@@ -95,7 +95,7 @@ def credit(*arguments: str, terminal_width: int = 80) -> Result:
 
 
 def _on_a_terminal(command: str, columns: int, *arguments: str) -> str:
-    """Run `credit` at a pseudo-terminal, and return what it shows."""
+    """Run `credit` at a pseudo-terminal, and return its output."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}

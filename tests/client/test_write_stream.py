@@ -264,7 +264,7 @@ async def test_the_outcomes_before_a_reset_of_the_stream_count(counted: Counted)
     service = FakeCreditService()
 
     async def drain(stream: WriteServer) -> None:
-        """Answer four writes, and end and reset the stream, all in one write to the socket."""
+        """Answer four writes, end the stream and reset it, all in one write to the socket."""
         await stream.send_initial_metadata()
         http, sent = stream._stream._h2_connection, stream._stream.id
         assert sent is not None

@@ -142,8 +142,8 @@ async def test_the_examples_of_buf_curl_work(served: Serving) -> None:
         method = command.strip().rpartition("/")[2]
         if created is not None and method in NAMED:
             ids[NAMED[method]] = created[1]
-    # Two answers are `Empty`. Without webhooks, alerts, events and checkpoints, those about them
-    # are empty too.
+    # Two answers are `Empty`. Without webhooks, alerts, events and checkpoints, the answers of
+    # their calls are empty too.
     assert output.count("{}") == 10
     assert '"reportName": "Traffic"' in output
     assert '"type": "TRANSACTION_TYPE_USE"' in output

@@ -25,9 +25,9 @@ _FILES = {
 
 
 def program(name: str) -> Path:
-    """Return the path of a proxy's program, or skip the test where there is no wheel of it.
+    """Return the path of a proxy's program, or skip the test if it is not installed.
 
-    The lock names a wheel of each: for Linux, and except for HAProxy for macOS on ARM.
+    The lock has a wheel of each program for Linux, and of all but HAProxy for macOS on ARM.
     """
     name = name.removesuffix("-web")
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]

@@ -60,7 +60,7 @@ async def test_the_embedded_mongod_is_killed_under_load(
             workload.serving.clear()
             await kill_embedded_mongod(tmp_path / ".credit-data")
             await server.logged(
-                lambda line: line["event"] == "the embedded mongod is back", times=kills
+                lambda line: line["event"] == "the embedded mongod runs again", times=kills
             )
             workload.serving.set()
 

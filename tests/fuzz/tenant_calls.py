@@ -27,7 +27,7 @@ class Calls:
     """Make calls to a server as any tenant, all on one connection.
 
     Attributes:
-        answers: How often which status, or reason, was answered.
+        answers: How often each status or reason was answered.
         sent: The paths of the calls that were made, each with the fields that were set.
     """
 

@@ -1,7 +1,7 @@
-"""Let two tenants make every call of the contract in any app, and read at revisions.
+"""Make every call of the contract as two tenants in any app, and read at revisions.
 
-No model predicts these answers. But what is sent and made in an app has texts that occur nowhere
-else, and no answer to a tenant who is no member of the app may contain them.
+No model predicts these answers. But everything that is sent or made in an app contains unique
+texts, and no answer to a tenant who is not a member of the app may contain them.
 """
 
 import itertools
@@ -37,14 +37,14 @@ from tests.server.requests import PATHS, WRITES, request_of
 _OPERATIONS = ("BatchWrite", "Write")
 _CALLS = tuple(name for name in PATHS if name not in _OPERATIONS)
 _READS = tuple(name for name in _CALLS if hasattr(request_of(name), "min_revision"))
-# Calls that change something: in the name of an actor, except for ResolveUser.
+# Calls that change data. Each names an actor, except for ResolveUser.
 _CHANGES = frozenset(
     method.name
     for service in SERVICES
     for method in service.methods
     if method.GetOptions().idempotency_level != MethodOptions.NO_SIDE_EFFECTS
 )
-# The fields that get a text of their own.
+# The fields that get a unique text.
 _TEXTS = ("idempotency_key", "note", "purpose", "report_name", "external_id")
 # The fields by which a read finds something.
 _NAMES = ("idempotency_key", "external_id")
@@ -59,7 +59,7 @@ class TenantCallsMachine(TwoTenants):
     def __init__(self) -> None:
         super().__init__()
         self._numbers = itertools.count(1)
-        # The app of each text, and the ids that were made in any app, in the order of their use.
+        # The app of each text, and the ids that were made in all apps, in the order of their use.
         self._apps: dict[str, int] = {}
         self._ids: list[str] = []
         self._revisions = dict.fromkeys(self.users, 0)
@@ -76,10 +76,10 @@ class TenantCallsMachine(TwoTenants):
     def call(
         self, who: int, name: str, through: str, user: int, app: int, actor: int, place: int
     ) -> None:
-        """Make a call, which succeeds or not, in any app and perhaps in another's name."""
+        """Make a call in any app, sometimes as the other tenant's actor. It may fail."""
         app_id, created_by = self.apps[app], self.actors[(who + actor) % 2]
         request = self._request(name, user, app_id, created_by, place)
-        # A request without the name of an actor, or of an app, is in one's own name and apps.
+        # A request without an actor or an app uses the tenant's own actor and apps.
         forbidden = self.tenants[who].forbidden(
             getattr(request, "app_id", 0) or self.apps[2],
             getattr(request, "created_by", 0) or self.actors[who],
@@ -101,7 +101,7 @@ class TenantCallsMachine(TwoTenants):
 
     @rule(who=whose, user=whose, shared=st.booleans())
     def earn(self, who: int, user: int, shared: bool) -> None:
-        """Do what other calls need, which chance does too seldom."""
+        """Make the writes that other calls need. Random calls make them too rarely."""
         for name in ("AddCredits", "PlaceHold"):
             self.call(who, name, "", user, 2 if shared else who, 0, 0)
 
@@ -123,11 +123,11 @@ class TenantCallsMachine(TwoTenants):
         request.min_revision = self._revisions[user_id] if reached else _NOT_REACHED
         reply = self._send(who, name, request)
         if reached:
-            # The account did not change in between.
+            # The account did not change between the two reads.
             shown = (reply.status, *reply.responses)
             assert_shown(f"{name} at a revision", shown, (plain.status, *plain.responses))
             return
-        # The identity belongs to certain apps, and the revision counts the entries of all.
+        # The identity belongs to certain apps, but a revision counts the entries of all apps.
         metadata = {"revision": "0", "required": str(_NOT_REACHED)}
         assert_refused(reply, Refused(reason="REVISION_NOT_REACHED", metadata=metadata))
 
@@ -150,7 +150,7 @@ class TenantCallsMachine(TwoTenants):
         assert {each.app_id for each in page.events} <= {app_id}
 
     def teardown(self) -> None:
-        """Make every call in the other one's app, and every read in the shared one."""
+        """Make every call in the other tenant's app, and every read in the shared app."""
         for who in range(2):
             for name in _CALLS:
                 self.call(who, name, "", 0, 1 - who, 0, 0)
@@ -164,7 +164,7 @@ class TenantCallsMachine(TwoTenants):
 
     # Any: a request of any call, and its fields.
     def _request(self, name: str, user: int, app_id: int, created_by: int, place: int) -> Any:
-        """Return a sound request of a call, about what was made in any app."""
+        """Return a valid request of a call, with ids that were made in any app."""
         values: dict[str, Any] = {
             "user_id": self.users[user],
             "app_id": app_id,
@@ -177,7 +177,7 @@ class TenantCallsMachine(TwoTenants):
         if self._ids:
             values |= dict.fromkeys(_IDS, self._ids[-1 - place % len(self._ids)])
         if name not in _CHANGES:
-            del values["created_by"]  # of a read: a condition
+            del values["created_by"]  # in a read, this field is a condition
             used = [text for text in self._apps if text.startswith("<")] or [self._text()]
             values |= dict.fromkeys(_NAMES, used[-1 - place % len(used)])
         if name == "GetTransaction":
@@ -188,7 +188,7 @@ class TenantCallsMachine(TwoTenants):
         return request_of(name, **{key: values[key] for key in values if hasattr(sound, key)})
 
     def _text(self) -> str:
-        # The brackets make none a part of another one.
+        # The brackets ensure that no text is part of another.
         return f"<{next(self._numbers)}-{self.users[0]}>"
 
     # Any: see `_request`.

@@ -26,11 +26,12 @@ CALLS = [
     for method in service.methods
     if method.name not in {"Write", "Watch", "ListAlertEvents"}  # the configuration excludes them
 ]
-# The wire cases of all calls take 35 s of CPU time. One transport serves all calls, so each run
-# sends those of some of them; the seed chooses which. `make fuzz` sends those of all.
+# The wire cases of all calls take 35 s of CPU time. All calls use the same transport, so each run
+# sends only the cases of some calls, which the seed chooses. `make fuzz` sends the cases of all
+# calls.
 CALLS_ON_NGHTTP2, CALLS_ON_H2 = 10, 4
 EXAMPLES, WORKERS = 6, 4
-# The seed chooses the value of each field and constraint; `make fuzz` sends all of them.
+# The seed chooses one value of each field and constraint; `make fuzz` sends all values.
 COVERAGE_VALUES = 1
 # Every accepted call is made again without permission in four ways, and `make fuzz` goes deeper.
 EXAMPLES_WITH_TOKENS = 4

@@ -1,4 +1,4 @@
-"""The tree of a checkpoint: roots and audit paths, against the definition of RFC 6962."""
+"""Compare the roots and audit paths of a checkpoint's tree with the definition of RFC 6962."""
 
 from hashlib import sha256
 
@@ -75,7 +75,7 @@ def test_another_leaf_index_size_or_path_does_not_lead_to_the_root(size: int) ->
         assert root_of_path(leaf_hash(index + 1, b"x"), index, size, path) != root
         for other in {-1, *range(size + 1)} - {index}:
             assert root_of_path(leaf, other, size, path) != root
-        # A path of another length than that of the tree is rejected.
+        # A path whose length does not fit the tree is rejected.
         assert root_of_path(leaf, index, size, [*path, leaf]) is None
         if path:
             assert root_of_path(leaf, index, size, path[:-1]) is None

@@ -1,4 +1,4 @@
-"""Test that callers see only latency when a store hangs or its disk refuses a write.
+"""Test that callers see only latency when a store hangs or a write to its disk fails.
 
 Other faults have tests of their own: `tests/e2e/test_server_restart.py` ends the server, and
 `tests/e2e/test_watch_elections.py` and `test_money_is_conserved.py` kill databases.
@@ -14,7 +14,7 @@ from credit_resilience.recovery.callers import Experience
 from credit_resilience.recovery.faults import FAULTS, Fault
 from credit_testing.server import PATIENT
 
-# As long as it takes on a machine of any speed: no test measures a time.
+# Long enough for a machine of any speed: no test measures times.
 SETTINGS = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_budget_tokens=1000)
 FAULT = {fault.name: fault for fault in FAULTS}
 
@@ -30,7 +30,7 @@ async def test_no_write_fails_is_lost_or_applied_twice(name: str, tmp_path: Path
     ("seconds", "failed", "status"),
     [(3.0, [], 0), (3.1, [], 1), (0.1, ["StoreUnavailable"], 1)],
 )
-def test_the_command_fails_if_a_write_fails_or_exceeds_the_bar(
+def test_the_command_fails_if_a_write_fails_or_exceeds_the_limit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     seconds: float,
@@ -42,7 +42,7 @@ def test_the_command_fails_if_a_write_fails_or_exceeds_the_bar(
         assert not options
         return Experience(longest_seconds=seconds, acknowledged=9, failed=failed)
 
-    fault = Fault(name="broken", text="something breaks", bar_seconds=3.0, run=run)
+    fault = Fault(name="broken", text="something breaks", limit_seconds=3.0, run=run)
     monkeypatch.setattr(recovery, "FAULTS", [fault])
     monkeypatch.setattr("sys.argv", ["recovery", "broken", "--rounds", "2"])
     assert recovery.main() == status

@@ -352,7 +352,7 @@ async def test_an_earlier_balance_that_needs_a_bad_entry_is_refused(
     documents["credit_transactions"].delete_many({"user_id": 306})
 
 
-# What sums do not read: the entry has a valid effect, and belongs to a group.
+# Sums do not read these fields: the entry has a valid effect, and belongs to a group.
 NOT_SUMMED = (
     "balance_after",
     "created_by",

@@ -1,4 +1,4 @@
-"""Test that the check finds each kind of fault in what was recorded, and none in a sound record."""
+"""Test that the check finds each kind of fault in a record, and none in a correct record."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Recorded:
         return last
 
     def acknowledged(self) -> list[Line]:
-        """Return additions that were sent once: of the user who has the most, in their order."""
+        """Return the additions that were sent once, in order, of the user with the most of them."""
         sent: dict[tuple[int, int, str], list[Line]] = {}
         for line in self.calls:
             for one in line["question"].get("requests", ()):
@@ -100,7 +100,7 @@ def test_a_sound_record_has_no_findings(folder: Path) -> None:
 
 
 def _change(line: Line, **changes: Any) -> None:
-    """Change fields of the message of a line. Any: they have many types."""
+    """Change fields of the message of a line. Any: fields have many types."""
     message = message_of(line)
     for name, value in changes.items():
         assert getattr(message, name) != value

@@ -1,4 +1,4 @@
-"""Test that a cut link passes nothing, and everything once it is restored."""
+"""Test that a cut link passes nothing, and that it passes everything after it is restored."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from credit_torture.links import Links
 
 @pytest.fixture
 async def echo_port() -> AsyncIterator[int]:
-    """Return the port of a server that sends back what it receives."""
+    """Return the port of a server that sends back all bytes that it receives."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):

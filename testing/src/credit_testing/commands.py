@@ -1,4 +1,4 @@
-"""Build the commands of each typer application once in a process, instead of at each call.
+"""Build the commands of each typer application once per process, instead of at each call.
 
 typer inspects the functions behind all commands whenever an application is called: 80 ms of CPU for
 `credit`, whose tests call it hundreds of times.
@@ -14,4 +14,4 @@ def build_once() -> None:
     """Keep the commands of an application from its first call on, in this process."""
     built = cache(typer.main.get_command)
     typer.main.get_command = built
-    typer.testing._get_command = built  # type: ignore[attr-defined] # its own name for it
+    typer.testing._get_command = built  # type: ignore[attr-defined] # typer's private function

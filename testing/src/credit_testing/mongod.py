@@ -34,7 +34,7 @@ _SELECT_MILLISECONDS = 30_000
 
 
 class MongodProcess:
-    """A mongod on a free loopback port; it keeps port and data when it restarts.
+    """A mongod on a free loopback port. It keeps its port and data when it restarts.
 
     Attributes:
         database: The folder with its data.
@@ -95,7 +95,7 @@ class MongodProcess:
         await asyncio.to_thread(process.wait)
 
     async def step_down(self) -> None:
-        """Let it step down, if it is the primary of a replica set."""
+        """Make the mongod step down, if it is the primary of a replica set."""
         async with _direct(self) as client:
             await client.admin.command("replSetStepDown", _STEP_DOWN_SECONDS)
 
@@ -154,8 +154,8 @@ class ReplicaSet:
         Args:
             folder: An empty folder, for the data and the logs.
             options: More options of each command line.
-            advertise: Returns the port at which others reach the mongod on a port: a proxy's, for
-                example.
+            advertise: Returns the port at which others reach the mongod on a port, for example the
+                port of a proxy.
         """
         self.nodes = [
             MongodProcess(folder / str(number), *_REPLICATION, *options) for number in range(_NODES)

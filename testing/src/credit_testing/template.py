@@ -1,10 +1,10 @@
 """Run Python programs as forks of a template process that has imported this project.
 
-Its imports take most of the CPU time of a start of `credit-server`, and the tests start hundreds of
-processes. A fork skips them. The rest is that of a new process: it has a session, a command line,
-variables, a working directory and streams of its own. What the interpreter reads at its start, such
-as `PYTHONWARNINGS`, has no effect. At the end threads are joined, exit handlers run and streams are
-flushed, but the objects of the imported modules are not freed one by one.
+The imports take most of the CPU time of a start of `credit-server`, and the tests start hundreds of
+processes. A fork skips the imports. Otherwise it is like a new process: it has its own session,
+command line, variables, working directory and streams. Variables that the interpreter reads when it
+starts, such as `PYTHONWARNINGS`, have no effect. At the end, threads are joined, exit handlers run
+and streams are flushed, but the objects of the imported modules are not freed one by one.
 
 A caller connects to the template's socket and sends the program with its three streams. The
 template replies with the process id, and with the exit status at the end.
@@ -252,9 +252,9 @@ def _main(listener: int) -> None:
 def _run(program: Program, streams: Sequence[int]) -> None:
     """Run a program, and end the process without freeing its memory.
 
-    The interpreter would free each object that the template has imported, and so copy all pages:
-    0.15 s of CPU for a command, which takes 0.02 s without. Other ends than that with a status are
-    left to the interpreter.
+    The interpreter would free each object that the template has imported, and so copy all pages.
+    That takes 0.15 s of CPU time for a command that otherwise takes 0.02 s. If the program does not
+    end with a numeric status, the interpreter ends the process.
     """
     status: object = None
     try:
@@ -263,7 +263,7 @@ def _run(program: Program, streams: Sequence[int]) -> None:
         status = end.code
     if status is not None and not isinstance(status, int):
         sys.exit(str(status))
-    # What the interpreter does first at its end, in the same order.
+    # These are the first steps of the interpreter when it ends, in the same order.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The measures of the load: the event loop, shed calls, batches."""
+"""The measures of the load: event loop, shed calls, batches."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Test backups of an earlier moment: they are what an export at that moment was."""
+"""Test that a backup of an earlier moment equals an export at that moment."""
 
 import asyncio
 import itertools
@@ -71,7 +71,7 @@ def world(mongod_uri: str, database: str, tmp_path: Path, seed: int) -> World:
 
 
 def _documents(manifest: Manifest) -> dict[str, list[Document]]:
-    """Return the documents of a backup, without the ids that the database has made."""
+    """Return the documents of a backup, without the ids that the database generated."""
     found: dict[str, list[Document]] = {}
     for each in manifest.chunks:
         lines = chunk.read_lines(manifest.folder, each)
@@ -190,7 +190,7 @@ def test_a_moment_after_the_backup_is_rejected(world: World) -> None:
     ("change", "why"),
     [
         ({"created_at": datetime(2026, 11, 1, tzinfo=UTC)}, "because a clock was wrong"),
-        ({"note": "changed"}, "is not sound"),
+        ({"note": "changed"}, "is damaged"),
         ({"type": "unknown"}, "cannot be read"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_moment_between_the_sides_of_a_transfer_is_rejected(
     )
 
     def late(line: bytes) -> Document:
-        """Return a document. The target of the transfer has its entries some weeks later."""
+        """Return a document. Entries of the transfer's target get a time some weeks later."""
         document = from_line(line)
         is_of_target = document.get("user_id") == added["user_id"]
         if is_of_target and document.get("sequence", 0) >= added["sequence"]:

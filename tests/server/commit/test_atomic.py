@@ -352,7 +352,7 @@ async def test_a_dry_run_does_not_abort_a_batch_that_took_effect(
         else:
             store.script.after = [CommitUnknown("no answer")]
         dry_run, write_ = await commit(committer, batch)
-    # The credits are spent: the dry run is decided again, and the write is not reported as aborted.
+    # The credits are spent. The dry run is decided again, and the write is not reported as aborted.
     assert dry_run == InsufficientCredits(available=0, required=5)
     assert isinstance(write_, Receipt)
     assert write_.replayed is resent

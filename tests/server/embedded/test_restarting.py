@@ -1,4 +1,4 @@
-"""Test when an embedded mongod that died is started again: at once, with space, or not at all."""
+"""Test when an embedded mongod that ended is started again: at once, with free space, or never."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ class Disk:
     """Stands for a mongod that dies several times, and for its disk.
 
     Args:
-        full: For each look at the disk, whether it is full; later it is not.
-        failing: For each start, whether it fails; later ones do not.
-        deaths: How often the mongod dies after a start.
+        full: For each check of the disk, whether it is full. In later checks it is not full.
+        failing: For each start, whether it fails. Later starts succeed.
+        deaths: How often the mongod ends after a start.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("disk", "starts"),
     [
-        # Looks at a disk: at a death, then until there is space; after a start that failed.
+        # The disk is checked when mongod ends, then until there is space, and after a failed start.
         pytest.param(lambda: Disk([True, True, True]), 1, id="full for a while"),
         pytest.param(lambda: Disk([True, False] * DEATHS, deaths=DEATHS), DEATHS, id="often full"),
         pytest.param(

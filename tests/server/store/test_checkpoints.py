@@ -1,4 +1,4 @@
-"""Checkpoints in a store: what is kept, and proofs from trees of any size. On both stores."""
+"""Checkpoints in both stores: what is kept, and proofs from trees of any size."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -60,7 +60,7 @@ async def _head_of(checkpoints: Checkpoints, stated: Checkpoint, user_id: int) -
 @pytest.mark.parametrize("size", [0, 1, 2, TILE_WIDTH, TILE_WIDTH + 1, 3 * TILE_WIDTH - 1])
 async def test_each_user_is_proven_present_or_absent(store: Store, size: int) -> None:
     stated = await _add(store.checkpoints, 1, NOON, size)
-    # The same users in another app, and at another time, are no part of the tree.
+    # The same users in another app, or at another time, are not part of the tree.
     await _add(store.checkpoints, 2, NOON, 3)
     await _add(store.checkpoints, 1, NOON - timedelta(days=1), 2)
     edge = 2 * TILE_WIDTH

@@ -1,6 +1,6 @@
-"""Sharding by `migrate`, against the replies of a mongos that MongoDB's manual records.
+"""Sharding by `migrate`, with the replies of a mongos that MongoDB's manual documents.
 
-No mongos can be installed with the tests: the commands were not run on a sharded cluster.
+The tests cannot install a mongos, so the commands were not run on a sharded cluster.
 """
 
 from collections.abc import AsyncIterator
@@ -21,12 +21,12 @@ UNAUTHORIZED = OperationFailure("not authorized on admin to execute command", 13
 
 
 class Mongos:
-    """Answers what a client asks of a cluster as a whole.
+    """Answers the commands that concern the whole cluster.
 
     Attributes:
         entries: The documents of `config.collections`.
-        commands: The commands that change something.
-        failure: What reads of the configuration and changes raise; None: they succeed.
+        commands: The commands that changed something.
+        failure: The error of reads of the configuration and of changes; None: they succeed.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Mongos:
 
 
 class OnCluster:
-    """A database on a cluster: a real one, except for what the cluster as a whole answers."""
+    """A database on a cluster. It is real, except for the answers of the whole cluster."""
 
     def __init__(self, database: AsyncDatabase[Document], mongos: Mongos) -> None:
         self.client = mongos

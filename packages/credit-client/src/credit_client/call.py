@@ -164,7 +164,7 @@ class Caller:
         values: Values,
         timeout_seconds: float | None = None,
     ) -> int | None:
-        """Return the number of the user that the values of a request name; None: they name none.
+        """Return the number of the user in a request's values; None: the request has no user.
 
         Args:
             method: Which call.
@@ -172,7 +172,7 @@ class Caller:
             timeout_seconds: The time for all attempts together; None for the client's.
 
         Raises:
-            CreditError: The request is rejected, or the number cannot be had.
+            CreditError: The request is rejected, or the number cannot be resolved.
         """
         request, names = build_named(method.request_type, values, self._users_app_id)
         await self.set_numbers(request, names, timeout_seconds)

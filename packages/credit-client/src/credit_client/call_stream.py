@@ -169,7 +169,7 @@ class CallStream(Stream[RequestT, ReplyT]):
             compressed, size = _PREFIX.unpack(prefix)
             if compressed:
                 raise AnswerBroken(
-                    Status.INTERNAL, "the answer is compressed, and no compression was offered"
+                    Status.INTERNAL, "the answer is compressed, but no compression was offered"
                 )
             if size > MESSAGE_BYTES_MAX:
                 raise AnswerBroken(
@@ -191,9 +191,9 @@ class CallStream(Stream[RequestT, ReplyT]):
     async def _recv_data(self, size: int) -> bytes:
         """Receive this number of bytes of a complete answer even if the stream was reset after it.
 
-        A server ends a stream that its client has not ended with an answer and a reset. RFC 9113,
-        section 8.1: the client must not discard the answer then. It may have the outcomes of
-        writes, and its status says that there are no others.
+        If a client has not ended its stream, the server ends it with an answer and a reset. The
+        client must not discard this answer (RFC 9113, section 8.1). The answer may contain outcomes
+        of writes, and its status shows that there are no others.
         """
         try:
             with self._wrapper:
@@ -201,7 +201,9 @@ class CallStream(Stream[RequestT, ReplyT]):
         except StreamTerminatedError:
             if self._stream.trailers is None:
                 raise
-            return await self._stream.recv_data(size)  # nothing more can come, so it does not wait
+            return await self._stream.recv_data(
+                size
+            )  # no more data can arrive, so this does not wait
 
     def _failure(self, error: Exception) -> AttemptFailed:
         """Translate an error of grpclib, h2 or the codec into gRPC's terms."""

@@ -31,8 +31,8 @@ class Checkpoint:
         app_id: The app.
         time: Every transaction that was acknowledged before this time is covered.
         size: The number of users whose transactions in the app have hashes.
-        heads: The hash of the latest transaction in the app of each user, or of those of
-            `user_ids` that have one.
+        heads: The hash of each user's latest transaction in the app, for all users or those of
+            `user_ids`. A user without such a hash is missing.
         user_ids: The users that can be compared with the checkpoint; None: all.
         note: The signed text.
         leaves: The proof of the heads, if a server returned the checkpoint.
@@ -54,7 +54,7 @@ class Checkpoint:
         """
         if self.user_ids is not None and user_id not in self.user_ids:
             raise ValueError(
-                f"the checkpoint was loaded without user {user_id}: it cannot show whether the"
+                f"the checkpoint was loaded without user {user_id}, so it cannot show whether the"
                 " history was changed"
             )
         return self.heads.get(user_id)
@@ -95,7 +95,7 @@ def load_checkpoint(
             wrote.
         key: The file with the operator's public key: Ed25519, in PEM.
         user_ids: The users whose heads are kept; None: all, which needs 0.2 GB for a million. A
-            file that a server did not write for all users has the head of one user.
+            file of `credit checkpoint` or `Checkpoint.save` has the head of one user.
 
     Returns:
         The checkpoint.
@@ -164,7 +164,7 @@ def proven(
     Args:
         note: The signed text.
         key: The operator's public key.
-        user_id: The user; None: no user is proven.
+        user_id: The user; None: no proof is checked.
         leaves: The proof.
 
     Raises:

@@ -14,7 +14,7 @@ from credit_client.errors import CheckpointRejected
 from credit_client.methods import CHECKPOINT, CHECKPOINTS
 from credit_client.request import Values
 
-# An operator signs a checkpoint each day, so the newest one is younger.
+# An operator signs a checkpoint each day, so the newest one is not this old.
 _AGE_MAX = timedelta(days=2)
 
 
@@ -36,7 +36,7 @@ class Checkpoints(ABC):
         not_before: datetime | None = None,
         timeout_seconds: float | None = None,
     ) -> Checkpoint:
-        """Return a checkpoint of an app with the head of a user, and check both.
+        """Return a checkpoint of an app with the head of a user, after checking both.
 
             checkpoint = await credits.checkpoint(app_id=1, user_id=7, key="checkpoint.pub")
             async for transaction in credits.transactions(user_id=7, verify=checkpoint):
@@ -49,16 +49,16 @@ class Checkpoints(ABC):
             app_id: The app.
             key: The file with the operator's public key: Ed25519, in PEM. Do not take it from the
                 server.
-            user_id: The user whose history is compared with the checkpoint; None: none is. The
-                server has the heads of users for the latest 7 checkpoints of an app.
+            user_id: The user whose history is to be compared with the checkpoint; None: no user.
+                The server has the heads of users for the latest 7 checkpoints of an app.
             at: The newest checkpoint of this time or earlier is returned; None: the newest one.
-            not_before: Reject a checkpoint of an earlier time. None: 2 days before `at`. A server
-                that returns an old checkpoint hides changes of later transactions.
+            not_before: Reject a checkpoint of an earlier time. None: 2 days before `at`. With an
+                old checkpoint, a server could hide changes to later transactions.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:
-            CheckpointRejected: The server has no such checkpoint, or it is too old or of another
-                app, or its signature or the proof is not valid.
+            CheckpointRejected: The server has no such checkpoint, the checkpoint is too old or of
+                another app, or its signature or the proof is not valid.
             ImportError: The extra is not installed.
             OSError: The key cannot be read.
         """

@@ -22,21 +22,21 @@ BACKOFF = Backoff(initial_seconds=0.05, max_seconds=2.0)
 
 
 class Pool:
-    """Spreads attempts over channels: each takes the one with the fewest attempts under way.
+    """Spreads attempts over channels: each uses the channel with the fewest attempts under way.
 
-    While no connection fails, each channel opens its own as soon as an attempt is to use it. After
-    a failure there is one attempt to connect at a time, of one channel, after a wait that grows.
-    All calls wait for that attempt, so that a server that is down, or comes back, gets one
-    connection per client, however many calls wait. Channels that are connected serve meanwhile.
+    While no connection fails, each channel connects when an attempt first uses it. After a failure,
+    one channel at a time tries to connect, after a wait that grows. All calls wait for that
+    attempt. So a server that is down, or starts again, gets one connection per client, however many
+    calls wait. Channels that are connected serve meanwhile.
 
-    The failures in a row end with the first answer on a new connection, not with the connection
-    itself: a server that accepts connections and then breaks them is down too.
+    The count of failures in a row is reset by the first answer on a new connection, not by the
+    connection itself: a server that accepts connections and then breaks them is down too.
 
     Channels that are not `ClientChannel`s, such as those of `grpclib.testing`, belong to the
     caller: they count as connected, and are not closed here.
 
     Attributes:
-        under_way: The number of attempts on each channel that were taken and not given back.
+        under_way: The number of attempts on each channel that have begun and not ended.
     """
 
     def __init__(

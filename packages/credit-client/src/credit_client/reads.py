@@ -174,10 +174,11 @@ class Reads(ABC):
         Args:
             user_id: The user.
             after_sequence: The transactions after this `sequence`; 0 for all.
-            verify: Whether to check that the history was not changed since it was written: its
-                hashes and balances. A `Checkpoint` is also compared with it. A `HistoryVerifier`
-                compares it with receipts too. Each transaction is checked before it is returned.
-                Missing ones at the end are reported when the loop reaches the end.
+            verify: Whether to check that the history was not changed since it was written. True
+                checks its hashes and balances. A `Checkpoint` also compares it with the checkpoint.
+                A `HistoryVerifier` also compares it with receipts. Each transaction is checked
+                before it is returned. Missing ones at the end are reported when the loop reaches
+                the end.
             min_revision: As for `user_credits`.
             timeout_seconds: As for `purchases`.
 

@@ -99,7 +99,8 @@ class HistoryVerifier:
         """Check the next transaction.
 
         Raises:
-            HistoryAltered: It is not what the server has written, or one before it is missing.
+            HistoryAltered: The transaction is not what the server has written, or an earlier one is
+                missing.
             ValueError: The checkpoint was loaded without the user.
         """
         user_id = transaction.user_id

@@ -198,7 +198,7 @@ class WriteStream:
 
     @property
     def is_open(self) -> bool:
-        """Whether the server has accepted the stream, and it takes writes."""
+        """Whether the server has accepted the stream, and the stream accepts writes."""
         return self._connection is not None and not self._leaves
 
     @property

@@ -1,8 +1,8 @@
 """A checkpoint: the signed root of a Merkle tree over the heads of all users in an app.
 
 A head is the hash of a user's latest transaction in the app. `merkle` has the tree. The signed text
-has the form of https://c2sp.org/tlog-checkpoint and https://c2sp.org/signed-note. Signatures are
-made and checked elsewhere: they need a library.
+has the form of https://c2sp.org/tlog-checkpoint and https://c2sp.org/signed-note. This module does
+not make or check signatures, because that needs a library.
 """
 
 from base64 import b64decode, b64encode
@@ -68,7 +68,7 @@ class Leaf:
     Attributes:
         user_id: The user.
         head: The user's head.
-        index: The number of leaves before it.
+        index: The number of leaves before this one.
         path: The audit path, the hash next to the leaf first.
     """
 
@@ -87,7 +87,7 @@ def proven_head(checkpoint: Checkpoint, user_id: int, leaves: Sequence[Leaf]) ->
         leaves: The proof: the user's leaf or, if there is none, the leaves before and after it.
 
     Raises:
-        CheckpointInvalid: The leaves do not prove it.
+        CheckpointInvalid: The leaves prove neither a head nor that there is none.
     """
     for leaf in leaves:
         start = leaf_hash(leaf.user_id, leaf.head)

@@ -50,7 +50,7 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
 
     if explicit:
         return check_explicit
-    # Most bounds reject the zero value, and then nothing is left to check.
+    # Most bounds reject the zero value. Then no other check is needed.
     return bounds if required is None or bounds(zero) is not None else check_implicit
 
 

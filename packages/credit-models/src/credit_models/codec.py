@@ -32,7 +32,7 @@ __all__ = ["WireCodec", "WireError", "decode", "decode_with_violations", "encode
 _CONVERTERS = Converters(POOL, default_message_pool)
 _FULL_NAMES = full_names(default_message_pool)
 
-# Of the contract's messages; see `Converters.encode` and `Converters.decode`.
+# The converters of the contract's messages: see `Converters.encode` and `Converters.decode`.
 encode = _CONVERTERS.encode
 decode = _CONVERTERS.decode
 

@@ -240,7 +240,7 @@ class Converters:
         self._by_name = {
             converter.descriptor.full_name: converter for converter in self._by_type.values()
         }
-        # The converters of the types that were read or written.
+        # The converters of the types that were read or written so far.
         self._built: dict[type[betterproto2.Message], Converter] = {}
         self._ranges = IntegerRanges()
 

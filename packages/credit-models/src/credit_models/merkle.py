@@ -1,4 +1,4 @@
-"""The Merkle tree of a checkpoint, as RFC 6962 defines it in section 2.1: roots and audit paths.
+"""The Merkle tree of a checkpoint, as RFC 6962, section 2.1, defines it: roots and audit paths.
 
 A leaf is a user with a head: the hash of the user's latest transaction in the app. Leaves are in
 the order of their users.
@@ -17,7 +17,7 @@ class LeavesOutOfOrder(Exception):
 class MerkleTree:
     """Computes the root of the heads of an app, which are added in the order of their users.
 
-    It keeps one hash for each level of the tree: a tree of a million heads has 20 levels.
+    The instance keeps one hash for each level of the tree: a tree of a million heads has 20 levels.
 
     Attributes:
         size: The number of heads.
@@ -33,7 +33,7 @@ class MerkleTree:
         """Add a user's head.
 
         Raises:
-            LeavesOutOfOrder: The user does not come after the user before.
+            LeavesOutOfOrder: The user's id is not greater than the id of the previous user.
         """
         if not self._last_user < user_id <= _UINT32_MAX:
             raise LeavesOutOfOrder(f"user {user_id} is listed after user {self._last_user}")
@@ -46,7 +46,7 @@ class MerkleTree:
         self._roots.append((size, root))
 
     def root(self) -> bytes:
-        """Return the root of what was added so far: 32 bytes."""
+        """Return the root of the leaves that were added so far: 32 bytes."""
         if not self._roots:
             return root_of_no_leaves()
         root = self._roots[-1][1]
@@ -79,7 +79,7 @@ def audit_path(nodes: Sequence[bytes], index: int) -> tuple[list[bytes], bytes]:
         if sibling < len(nodes):
             path.append(nodes[sibling])
         pairs = [_node(*nodes[at : at + 2]) for at in range(0, len(nodes) - 1, 2)]
-        # A node without a sibling is also the node of the next level.
+        # A node without a sibling becomes a node of the next level.
         nodes = pairs if len(nodes) % 2 == 0 else [*pairs, nodes[-1]]
         index //= 2
     return path, nodes[0]
@@ -92,7 +92,7 @@ def root_of_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> b
 
     Args:
         leaf: The hash of the leaf.
-        index: The number of leaves before it.
+        index: The number of leaves before this one.
         size: The number of leaves of the tree.
         path: The audit path, the hash next to the leaf first.
     """

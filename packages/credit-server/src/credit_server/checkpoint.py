@@ -35,7 +35,7 @@ async def write_checkpoint(
 ) -> Checkpoint:
     """Write the checkpoint of an app into a file and into the store.
 
-    The file gets its name only when it is complete, and the checkpoint is stored.
+    The file gets its name only after it is complete and the checkpoint is stored.
 
     Args:
         store: The store.

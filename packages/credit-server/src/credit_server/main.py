@@ -398,7 +398,7 @@ def import_ledger(
 
     settings = _load(StoreSettings, given)
     if check and until is not None:
-        raise SettingsInvalid("--check and --until exclude each other")
+        raise SettingsInvalid("--check and --until cannot be used together")
     with _repeatable():
         if until is not None:
             _import_until(settings, folder, _time(until))
@@ -417,7 +417,9 @@ def _import_until(settings: StoreSettings, folder: Path, until: datetime) -> Non
     typer.echo(f"imported {manifest.records} documents, as of {manifest.header.moment}")
     if made.policies:
         apps = ", ".join(map(str, made.policies))
-        typer.echo(f"policies as of the backup, because they were changed later: apps {apps}")
+        typer.echo(
+            f"policies are those of the backup, because they were changed later: apps {apps}"
+        )
     typer.echo(f"digest {manifest.digest}")
 
 
@@ -425,7 +427,7 @@ def _time(text: str) -> datetime:
     """Read a time with a time zone.
 
     Raises:
-        SettingsInvalid: The text is no such time.
+        SettingsInvalid: The text is not such a time.
     """
     wrong = f"--until: {text!r} is not a time such as 2026-11-30T12:00Z"
     try:

@@ -1,4 +1,4 @@
-"""Ask an SDK's caller for writes and reads, and return the answers as the journal records them."""
+"""Make writes and reads with an SDK caller, and return the answers as the journal records them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -34,7 +34,7 @@ _LISTS: Mapping[Kind, Method[Any, Any]] = {
 
 
 class Single:
-    """Ask for one write, with the call for its kind."""
+    """Make one write, with the call for its kind."""
 
     def __init__(self, request: Write) -> None:
         self._request = request
@@ -53,7 +53,7 @@ class Single:
 
 
 class Several:
-    """Ask for several writes in one message."""
+    """Make several writes in one message."""
 
     def __init__(self, requests: Sequence[Write], *, atomic: bool) -> None:
         self._requests = requests
@@ -76,7 +76,7 @@ class Several:
 
 
 class Reading:
-    """Ask for a read."""
+    """Make a read."""
 
     def __init__(self, read: Read, min_revision: int | None) -> None:
         self._read = read
@@ -129,7 +129,7 @@ def _outcome(error: CreditError, failure: AttemptFailed | None) -> Answer:
 
 
 def _plain(receipt: Receipt, request: Write) -> Receipt:
-    """Return a receipt as the server sends it, without what the SDK adds from the request."""
+    """Return a receipt as the server sends it, without the fields that the SDK adds."""
     if not isinstance(request, CreditRequest | PurchaseRequest):
         return receipt
     unspecified = TransactionType.UNSPECIFIED
@@ -145,7 +145,7 @@ def _has_conditions(request: CreditRequest | PurchaseRequest) -> bool:
 def _values(request: betterproto2.Message) -> dict[str, Any]:
     """Return the fields of a request as an app passes them."""
     values = {}
-    # Any: messages are dataclasses, which their base class does not declare.
+    # Any: messages are dataclasses, but their base class does not declare this.
     message: Any = request
     for entry in fields(message):
         value = getattr(request, entry.name)

@@ -327,8 +327,8 @@ def _comparable(outcome: Outcome) -> tuple[object, ...]:
     """
     if isinstance(outcome, Refused):
         return (outcome.reason, *(pair for pair in outcome.metadata if pair[0] != "starts_at"))
-    # A server whose commit had no answer decides a batch again, and its receipts are still new.
-    # `_receipt_findings` and `_effect_findings` check which ones may be.
+    # If a commit has no answer, the server decides the batch again, and its receipts are still new.
+    # `_receipt_findings` and `_effect_findings` check which receipts may be new.
     unknown = _IDS if outcome.validated else ("replayed",)
     return tuple(None if name in unknown else getattr(outcome, name) for name in _PREDICTED)
 

@@ -69,7 +69,8 @@ class Windows:
         """
         self._histories = histories
         self._skew = skew
-        # When answers had shown entries of a user up to which one, and up to which time.
+        # When answers had shown the entries of each user up to a sequence, and of all users up to a
+        # time.
         self._shown = {user: _Greatest(0) for user in histories}
         self._times = _Greatest(_BEGINNING)
         ended = ((call.ended, call) for call in journal.calls if call.ended is not None)
@@ -110,9 +111,9 @@ class Windows:
 
         Args:
             call: The call.
-            accounts: The accounts in one of the states that it can have seen.
+            accounts: The accounts in one of the states that the call can have seen.
             apps: The apps on which the answer depends.
-            requests: Its writes.
+            requests: The writes of the call.
         """
         first, last = self.time_bounds(call)
         instants = {first}
@@ -121,7 +122,7 @@ class Windows:
                 instants.update(account.app(app_id).instants())
         for request in requests:
             instants.update(_instants(request, accounts))
-        if requests:  # a cap counts the credits of an hour; no read shows a count
+        if requests:  # a cap counts the credits of an hour; reads do not return counts
             instants.update(_hours(first, last))
         return sorted(instant for instant in instants if first <= instant <= last)
 
@@ -140,7 +141,7 @@ class Windows:
 
 
 def _hours(first: datetime, last: datetime) -> Iterator[datetime]:
-    """Yield the starts of hours in a range of times, which can be endless."""
+    """Yield the starts of hours in a range of times, which can be unbounded."""
     hour = first.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     while hour <= last and hour - first < timedelta(days=62):
         yield hour

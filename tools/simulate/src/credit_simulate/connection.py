@@ -69,7 +69,7 @@ class Connection:
     """One server's store.
 
     Attributes:
-        dead: Whether the server has crashed, so that it sends nothing more.
+        dead: Whether the server has crashed and sends nothing more.
         alert_events: The events of alerts.
         webhooks: Webhooks, and the deliveries of events to them.
         checkpoints: Not simulated.

@@ -1,4 +1,4 @@
-"""Resolve text ids to numbers concurrently, and check that each has one number of its own."""
+"""Resolve text ids to numbers concurrently, and check that each id has one unique number."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ _TEXTS = ("ann", "bob", "cy")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolved:
-    """The answer to a request for a number: of which user, the number, and whether it is new."""
+    """The answer to a request for a number: the user, the number, and whether it is new."""
 
     name: Name
     number: int
@@ -43,7 +43,7 @@ class Names:
         self._found: dict[Name, int] = {}
 
     async def resolve(self, random: Random, app_id: int) -> None:
-        """Let two callers resolve one of a few text ids in an app at the same time."""
+        """Resolve one of a few text ids in an app with two callers at the same time."""
         name = app_id, random.choice(_TEXTS)
         await asyncio.gather(self._resolve(name), self._resolve(name))
 

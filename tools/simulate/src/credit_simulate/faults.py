@@ -18,7 +18,7 @@ RATES = {
     "request repeated": 0.03,
     "answer lost": 0.03,
     "stream broken": 0.03,
-    # An event to a webhook, or its acknowledgement.
+    # The loss of an event to a webhook, or of its acknowledgement.
     "webhook away": 0.08,
     "acknowledgement lost": 0.05,
     "slow": 0.02,

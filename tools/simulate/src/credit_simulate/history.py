@@ -28,11 +28,11 @@ class Query:
 
     Attributes:
         call: The user and the time of the query.
-        what: The query, for a finding.
+        what: The query, as findings name it.
         answer: What the query returned.
-        expected: Returns what it must return if the user has so many entries.
-        late: Whether the answer may be older than what was shown before, because the primary had
-            just changed.
+        expected: Returns the answer that is correct for a number of entries.
+        late: Whether the answer may be older than earlier answers, because the primary had just
+            changed.
     """
 
     call: Call
@@ -153,7 +153,7 @@ class Queries:
         )
 
     def findings(self, histories: Mapping[int, History]) -> Iterator[str]:
-        """Yield answers that the history gives in no state that the query can have seen."""
+        """Yield answers that do not match any state of the history during the query."""
         windows = Windows(self._journal, histories)
         for query in self._queries:
             assert isinstance(query.call.question, Read)  # noqa: S101 - for the type checker

@@ -288,7 +288,7 @@ MUTATIONS = (
         seed=14,
     ),
     Mutation(
-        "a hash does not cover the entry before",
+        "a hash does not cover the previous entry",
         (Edit(Draft.record, {"self._heads.get(app.app_id, self._genesis)": "self._genesis"}),),
     ),
     Mutation(
@@ -349,7 +349,7 @@ MUTATIONS = (
         seed=1,
     ),
     Mutation(
-        "the outcomes of a stream go to its writes in their order",
+        "the outcomes of a stream are matched with its writes by their order",
         (
             Edit(
                 WriteStream._settle,

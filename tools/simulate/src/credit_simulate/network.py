@@ -52,7 +52,7 @@ class Network:
             servers: All servers.
             random: Decides which server is used.
             faults: Decides which messages are lost or slow.
-            streams: The streams that carry writes; None: each write is a call of its own.
+            streams: The streams that carry writes; None: each write is a separate call.
         """
         self._streams = streams
         self._servers = servers

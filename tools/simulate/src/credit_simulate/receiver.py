@@ -1,4 +1,4 @@
-"""The receiver of an app's webhook, and the audit of what it got."""
+"""The receiver of an app's webhook, and the audit of the events that it received."""
 
 import asyncio
 from collections import defaultdict
@@ -16,7 +16,7 @@ class Receiver:
     """Receives events from all servers. It implements the sender that a dispatcher uses."""
 
     def __init__(self, faults: Faults, trace: Trace) -> None:
-        """Receive nothing yet.
+        """Prepare to receive.
 
         Args:
             faults: Decides which events and acknowledgements are lost.
@@ -50,7 +50,7 @@ class Receiver:
 
         Args:
             crossed: The user and the sequence of each event of the app.
-            left: The ids of the events whose deliveries are stored.
+            left: The ids of the events whose deliveries are still stored.
         """
         for id_, copies in self._received.items():
             if any(copy != copies[0] for copy in copies):

@@ -118,7 +118,7 @@ def audit(played: Played) -> list[str]:
 
 
 def _hash_findings(journal: Journal, histories: Mapping[int, History]) -> Iterator[str]:
-    """Yield an entry whose hash is not the one that its fields, the chain and receipts give."""
+    """Yield each entry whose hash does not agree with its fields, the chain or a receipt."""
     answers = [answer for call in journal.calls for _, answer in call.writes()]
     verifier = HistoryVerifier(receipts=[each for each in answers if isinstance(each, Receipt)])
     try:

@@ -98,7 +98,7 @@ class Played:
         queries: The queries of histories.
         names: The text ids that were resolved.
         events: The events of all alerts.
-        deliveries: The ids of the events that are still to be sent to the webhook.
+        deliveries: The ids of the events whose deliveries to the webhook are pending.
         world: The trace, the faults that happened, and the errors of servers.
     """
 
@@ -340,7 +340,7 @@ class Simulation:
                 await callers.read(0, Read(kind=kind, user_id=user, app_id=APPS[0]))
 
     async def _deliveries(self) -> Collection[str]:
-        """Make all deliveries that are left due, and return the ids of their events."""
+        """Make all remaining deliveries due, and return the ids of their events."""
         webhooks, left = self._world.cluster.primary.webhooks, []
         while claim := await webhooks.claim(_END, _END):
             left.append(claim.delivery.event.id)

@@ -21,7 +21,7 @@ class Streams:
     """One stream of writes for each server, shared by many callers."""
 
     def __init__(self, faults: Faults) -> None:
-        """Open nothing yet.
+        """Prepare, without opening a stream.
 
         Args:
             faults: Decides which messages are lost or slow.
@@ -46,7 +46,7 @@ class Streams:
 class _Stream(WriteStream):
     """The SDK's stream, over a simulated call."""
 
-    # Any: a simulated call has only the part of a `CallStream` that a stream uses.
+    # Any: a simulated call implements only the part of `CallStream` that a stream uses.
     def __init__(self, call: Callable[[], Any]) -> None:
         nothing: Any = None  # the channel and the pool are those of the real call
         super().__init__(nothing, nothing, {}, failed=lambda _: None)
@@ -85,7 +85,7 @@ class _StreamCall:
         await asyncio.sleep(self._faults.seconds())
 
     async def send_encoded(self, data: bytes) -> None:
-        """Send messages, or lose them with the connection."""
+        """Send messages, or drop them and the connection."""
         await asyncio.sleep(self._faults.seconds())
         if self._faults.strike("request lost"):
             self._call.answers.put_nowait(ConnectionResetError())
@@ -113,4 +113,4 @@ class _StreamCall:
         return None if message is None else decode(WriteResponse, message)
 
     async def recv_status(self) -> None:
-        """Do nothing: the status came after the last message."""
+        """Do nothing: the status arrived after the last message."""

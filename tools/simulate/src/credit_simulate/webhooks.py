@@ -52,7 +52,7 @@ class StoredWebhooks:
         except_apps: Collection[int] = (),
         except_webhooks: Collection[str] = (),
     ) -> Claim | None:
-        """Claim a delivery: see the port. Without a pending delivery, it writes nothing."""
+        """Claim a delivery: see the port. If none is pending, nothing is written."""
         if (await self.backlog()).oldest is None:
             return None
         return await self._connection.write(
@@ -94,5 +94,5 @@ class StoredWebhooks:
         return await self._connection.write(lambda node: node.webhooks.remove_dead(time, limit))
 
     async def backlog(self) -> Backlog:
-        """Return what has not succeeded: see the port."""
+        """Return the deliveries that have not succeeded: see the port."""
         return await self._connection.read(lambda node: node.webhooks.backlog())

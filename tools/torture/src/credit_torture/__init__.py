@@ -1,1 +1,1 @@
-"""Kill, stop and cut real servers and mongods under load, and check every answer."""
+"""Kill, stop and disconnect real servers and mongods under load, and check every answer."""

@@ -1,4 +1,4 @@
-"""Ask the servers with the SDK, and count how often a request was sent."""
+"""Call the servers with the SDK, and count how often a request was sent."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ _HURRIED = tuple(
 _PATIENT = ClientSettings(timeout_seconds=600, retry_attempts_max=100, retry_budget_tokens=1000)
 """The settings after the faults, when each outcome must become certain."""
 
-# To make it takes 3 ms.
+# This takes 3 ms to create.
 _TRACING = Tracing(Target.parse(_PATIENT.target))
 
 
@@ -82,7 +82,7 @@ class Clients:
     """
 
     def __init__(self, transports: Sequence[Transport], random: Random) -> None:
-        """Connect nothing yet.
+        """Prepare, without connecting.
 
         Args:
             transports: The connections to each server.
@@ -97,9 +97,9 @@ class Clients:
         """Return the number of servers."""
         return len(self._transports)
 
-    # Any: the answer's type is that of what is asked.
+    # Any: the type of the answer depends on the call.
     async def ask(self, server: int, what: Callable[[Caller], Any]) -> tuple[Any, int]:
-        """Ask a server; return the answer, and how often the request was sent."""
+        """Call a server; return the answer, and how often the request was sent."""
         transport = _Counted(self._transports[server])
         return await what(self._caller(transport)), transport.sent
 

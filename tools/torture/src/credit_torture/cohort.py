@@ -1,7 +1,7 @@
 """Users whose calls are recorded and audited together.
 
-A long run has many cohorts, one after the other. The audit of a cohort needs the calls of this
-cohort alone, so that its time and memory do not grow with the run.
+A long run has many cohorts, one after the other. The audit of a cohort needs only the calls of this
+cohort, so its time and memory do not grow with the run.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ USERS, APPS, CALLERS = 6, 2, 5
 _NUMBERS = 100
 """How many user and app numbers belong to a cohort."""
 _FENCE_APP = 99
-"""The app in which entries show the servers' time; nobody else has credits there."""
+"""The app in which entries show the servers' time; no other user has credits there."""
 _LATEST = 40
 _ATTEMPTS_MAX = 3
-"""How often a caller sends a write before it leaves the rest to the end of the run."""
+"""How often a caller sends a write during the faults; later attempts follow at the end."""
 _ACTS = {
     "write": 50,
     "twice at once": 7,
@@ -83,8 +83,8 @@ class Cohort:
         """Prepare.
 
         Args:
-            number: The number of the cohort, which no other one has.
-            folder: Gets its files.
+            number: The unique number of the cohort.
+            folder: The folder for its files.
             clients: The connections.
             counts: Counts the answers.
             random: Decides what is called.
@@ -104,10 +104,10 @@ class Cohort:
         self._open: list[Question] = []
 
     async def run(self, operations: int, pause_seconds: float, stop: asyncio.Event) -> None:
-        """Watch and write until each caller has made its operations, or the run stops.
+        """Watch and write until the callers have made all operations, or the run stops.
 
         Args:
-            operations: How many operations are made in all.
+            operations: The total number of operations.
             pause_seconds: The mean pause of a caller between two operations.
             stop: Set when the run stops.
         """
@@ -133,7 +133,7 @@ class Cohort:
             read = Read(kind=Kind.APP_TOTAL, user_id=self._users[0], app_id=app)
             await self._read_finally(read)
         await self._fence()
-        # What a sweeper writes later is in none of the answers before.
+        # Entries that a sweeper writes later are in none of the earlier answers.
         for kind in (Kind.USER_CREDITS, Kind.PURCHASES, Kind.TRANSACTIONS):
             for user in self._users:
                 await self._read_finally(Read(kind=kind, user_id=user, app_id=self._apps[0]))
@@ -261,11 +261,11 @@ class Cohort:
                 return
 
     async def _fence(self) -> None:
-        """Learn the servers' time from an entry."""
+        """Read the servers' time from a new entry."""
         await self._certain(self._addition(self._users[-1], self._apps[0] + _FENCE_APP))
 
     async def _certain(self, request: Write) -> Receipt:
-        """Write until there is a receipt; the request cannot be refused."""
+        """Write until there is a receipt; the request cannot be rejected."""
         while True:
             call = await self._write(self._random.randrange(self._clients.count), request)
             if isinstance(call.answer, Receipt):
@@ -287,7 +287,7 @@ class Cohort:
         for call in calls:
             self._requests += [request for request, _ in call.writes()]
         answers: Sequence[Answer] = [Unknown()] * len(calls)
-        sent = 2  # of a call that is given up
+        sent = 2  # for a call that is given up
         try:
             answers, sent = await self._clients.ask(server, ask)
         finally:

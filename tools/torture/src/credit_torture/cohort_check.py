@@ -23,10 +23,10 @@ from credit_torture.watch_check import watch_findings
 SKEW = timedelta(seconds=4)
 """How far the clocks of two servers may differ: each may be 2 s from that of MongoDB."""
 _STATES_MAX = 3000
-"""In how many combinations of states a rejection is looked for. See `_is_too_wide`."""
+"""The most combinations of states in which a rejection is checked. See `_is_too_wide`."""
 _AFTERMATH_NANOSECONDS = 15 * 10**9
 """How long after a fault a read may return old data: a primary that was cut off or suspended does
-not notice at once that there is another one."""
+not detect at once that there is a new primary."""
 
 Interval = tuple[int, int]
 
@@ -42,7 +42,7 @@ class Checked:
         entries: The entries of the histories.
         reads: The reads that were compared with the histories.
         watched: The events of watches.
-        unchecked: Rejections that were not checked, since too many states were possible.
+        unchecked: Rejections that were not checked, because too many states were possible.
     """
 
     findings: list[str] = field(default_factory=list)
@@ -108,7 +108,7 @@ def _is_disturbed(call: Call, faults: Collection[Interval]) -> bool:
 
 
 def _behind(call: Call, line: Line) -> Iterator[str]:
-    """Yield a read whose answer is older than the revision that it required."""
+    """Yield each read whose answer is older than the revision that it required."""
     required = line.get("min_revision")
     if required is None or not isinstance(call.answer, list):
         return
@@ -120,8 +120,8 @@ def _behind(call: Call, line: Line) -> Iterator[str]:
 def _set_aside(calls: Sequence[Call], histories: Mapping[int, History]) -> int:
     """Exclude rejections for which too many states are possible; return how many there are.
 
-    A rejection is looked for in each combination of the states of its users. For a call of several
-    users that waited for a whole fault, these are too many.
+    A rejection is checked in each combination of the states of its users. If a call of several
+    users waited for a whole fault, there are too many combinations.
     """
     journal = Journal()
     journal.calls.extend(calls)

@@ -11,14 +11,14 @@ _BLOCK_BYTES = 4096
 
 
 class Disk:
-    """A file system in memory, mounted on the data folder of a mongod. Only root can mount one.
+    """A file system in memory, mounted on the data folder of a mongod. Only root can mount it.
 
     Attributes:
-        mounted: Whether there is one. Otherwise it cannot be filled.
+        mounted: Whether the file system is mounted. Otherwise it cannot be filled.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Mount it.
+        """Mount the file system.
 
         Args:
             folder: The data folder, which need not exist.
@@ -40,7 +40,7 @@ class Disk:
                     file.write(bytes(_BLOCK_BYTES))
 
     def free(self) -> None:
-        """Return the space."""
+        """Free the space."""
         self._filler.unlink(missing_ok=True)
 
     @property
@@ -48,7 +48,7 @@ class Disk:
         return self._folder / "filler"
 
     def unmount(self) -> None:
-        """Remove it with its data."""
+        """Unmount the file system, which removes its data."""
         if self.mounted:
             subprocess.run(["umount", "--lazy", str(self._folder)], check=False)  # noqa: S603, S607
             self.mounted = False
@@ -56,7 +56,7 @@ class Disk:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Disk]:
-    """Provide a disk for as long as the context lasts."""
+    """Provide a disk for the duration of the context."""
     disk = Disk(folder)
     try:
         yield disk

@@ -1,4 +1,4 @@
-"""The faults: each is a context in which something is broken, and after which it works again."""
+"""The faults: each is a context in which a part is broken, and after which it works again."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 from credit_torture.world import Impossible, World
 
 Fault = Callable[[World], AbstractAsyncContextManager[str]]
-"""Begins a fault, whose context yields what it has struck; raises `Impossible`."""
+"""Begins a fault. Its context yields the affected part. Raises `Impossible`."""
 
 _ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
 """How far clocks are moved: within the limit of 2 s, and beyond it."""
@@ -41,7 +41,7 @@ async def restart_server(world: World) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def restart_workers(world: World) -> AsyncIterator[str]:
-    """Let a server replace its workers one after the other."""
+    """Make a server replace its workers one after the other."""
     server = world.server(workers=2)
     with world.claim(server.name):
         assert server.process is not None
@@ -126,7 +126,7 @@ async def _killed(world: World, node: MongodProcess) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def stop_primary(world: World) -> AsyncIterator[str]:
-    """Suspend the primary: it still believes that it is the primary when it continues."""
+    """Suspend the primary. When it continues, it first acts as the primary."""
     async with _stopped(world, await world.primary()) as name:
         yield name
 
@@ -148,7 +148,7 @@ async def _stopped(world: World, node: MongodProcess) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def step_down(world: World) -> AsyncIterator[str]:
-    """Let the primary step down."""
+    """Make the primary step down."""
     node = await world.primary()
     with world.claim(world.name(node)):
         with suppress(PyMongoError):
@@ -220,7 +220,7 @@ async def cut_server_from_primary(world: World) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def fill_disk(world: World) -> AsyncIterator[str]:
-    """Fill the disk of a mongod. It ends with its next write, and starts again with free space."""
+    """Fill the disk of a mongod. It exits at the next write, and is started with free space."""
     if not world.disk.mounted:
         raise Impossible
     node = world.nodes.nodes[-1]

@@ -1,9 +1,9 @@
 """Proxies in front of the mongods, which cut the network between any two processes.
 
-Each mongod's host in the configuration of the replica set is a proxy, so that all others, and the
-servers, reach it only through that proxy. A cut link passes no bytes and keeps its connections
-open, like a network that loses every packet. A connection is opened while its link is cut, but
-nothing answers on it. Once the link is restored, the bytes that were sent meanwhile arrive.
+Each mongod's host in the configuration of the replica set is a proxy, so the other mongods and the
+servers reach it only through that proxy. A cut link passes no bytes and keeps its connections open,
+like a network that loses every packet. A new connection over a cut link is opened, but gets no
+answer. When the link is restored, the bytes that were sent during the cut arrive.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Links:
     """The proxies of all mongods."""
 
     def __init__(self, processes: Processes) -> None:
-        """Open nothing yet.
+        """Prepare, without opening a proxy.
 
         Args:
             processes: Returns the processes that connect; it is called for each new connection.
@@ -61,7 +61,7 @@ class Links:
 
     @contextmanager
     def cut(self, links: Iterable[Link]) -> Iterator[None]:
-        """Cut links for as long as the context lasts."""
+        """Cut links for the duration of the context."""
         cuts = list(links)
         self._cuts += cuts
         try:
@@ -107,14 +107,14 @@ class Links:
             await self._restored(link)
             writer.write(data)
             await writer.drain()
-        await self._restored(link)  # the end of a connection does not arrive either
+        await self._restored(link)  # a cut link passes no end of a connection
 
     async def _restored(self, link: Link) -> None:
         while link in self._cuts:  # noqa: ASYNC110 - a poll
             await asyncio.sleep(_POLL_SECONDS)
 
     def _owner(self, port: int) -> str:
-        """Return the name of the process that has connected from a port; "" for another one."""
+        """Return the name of the process that has connected from a port; "" if it is unknown."""
         inode = _inode(port)
         for name, pids in self._processes().items():
             if inode and any(_has_socket(pid, inode) for pid in pids):

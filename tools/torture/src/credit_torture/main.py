@@ -27,8 +27,8 @@ _INTERRUPTED = 130
 _PROGRESS_SECONDS, _LOG_SECONDS = 1.0, 60.0
 _FINDINGS_SHOWN = 20
 _WIDTH_MIN = 160
-"""The width of the tables where the terminal is narrower, or its width unknown."""
-_PACE = Pace(hold_seconds=(0.5, 8.0), pause_seconds=4.0, writes=20, hands=2)
+"""The width of the tables if the terminal is narrower or its width is unknown."""
+_PACE = Pace(hold_seconds=(0.5, 8.0), pause_seconds=4.0, writes=20, concurrent_max=2)
 
 
 def main() -> None:
@@ -39,19 +39,30 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="credit-torture",
-        description="Kill, stop and cut real servers and mongods under load, and check every"
-        " answer against the histories.",
+        description="Kill, stop and disconnect real servers and mongods under load, and check"
+        " every answer against the histories.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run, check, and print the result")
-    run.add_argument("--seconds", type=float, default=None, help=f"of faults ({_SECONDS:g})")
-    run.add_argument("--faults", type=int, default=None, help="end after so many faults instead")
+    run.add_argument(
+        "--seconds", type=float, default=None, help=f"duration of the faults (default {_SECONDS:g})"
+    )
+    run.add_argument("--faults", type=int, default=None, help="end after this many faults instead")
     run.add_argument("--seed", type=int, default=None, help="decides the faults and the calls")
-    run.add_argument("--rate", type=float, default=30.0, help="operations a second, at most (30)")
-    run.add_argument("--kind", action="append", choices=list(FAULTS), help="only these faults")
-    run.add_argument("--folder", type=Path, default=None, help="for the evidence (.torture/SEED)")
+    run.add_argument(
+        "--rate", type=float, default=30.0, help="maximum operations per second (default 30)"
+    )
+    run.add_argument(
+        "--kind",
+        action="append",
+        choices=list(FAULTS),
+        help="cause only this fault; may be repeated",
+    )
+    run.add_argument(
+        "--folder", type=Path, default=None, help="folder of the evidence (default .torture/SEED)"
+    )
     run.add_argument("--json", action="store_true", help="print the report as JSON")
-    table = commands.add_parser("table", help="print the Markdown of a report")
+    table = commands.add_parser("table", help="print a report as Markdown")
     table.add_argument("report", type=Path, help="the report.json of a run")
     return parser
 
@@ -79,7 +90,7 @@ def _main(options: argparse.Namespace) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED
     except ChildFailed as error:
-        print(f"the run has ended early, and nothing was checked: {error}", file=sys.stderr)
+        print(f"the run ended early, and nothing was checked: {error}", file=sys.stderr)
         return 1
     print(report.json()) if options.json else show(
         report, Console(emoji=False, width=max(_WIDTH_MIN, shutil.get_terminal_size().columns))
@@ -100,7 +111,7 @@ async def _until_terminated(run: Run) -> Report:
 
 
 async def _show_progress(run: Run) -> None:
-    """Print a line that replaces itself at a terminal, and one a minute elsewhere."""
+    """Print a line that replaces itself at a terminal, or one line a minute elsewhere."""
     shown = sys.stderr.isatty()
     while True:
         line = (

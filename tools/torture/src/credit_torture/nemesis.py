@@ -17,19 +17,19 @@ _RETRY_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """How fast faults follow each other.
+    """The rate of faults.
 
     Attributes:
-        hold_seconds: How long a fault lasts: from the first to the second.
+        hold_seconds: The shortest and the longest duration of a fault.
         pause_seconds: The mean pause after a fault.
-        writes: How many writes are acknowledged between two faults, at least.
-        hands: How many faults there are at a time, at most.
+        writes: The least number of writes that are acknowledged between two faults.
+        concurrent_max: The most faults at a time.
     """
 
     hold_seconds: tuple[float, float]
     pause_seconds: float
     writes: int
-    hands: int
+    concurrent_max: int
 
 
 class Nemesis:
@@ -41,9 +41,9 @@ class Nemesis:
         """Prepare.
 
         Args:
-            world: What it strikes.
-            pace: How fast.
-            recorder: Gets a line for each fault.
+            world: The parts that faults affect.
+            pace: The rate of faults.
+            recorder: Receives a line for each fault.
             acknowledged: Returns how many writes were acknowledged so far.
         """
         self.count = 0
@@ -53,18 +53,18 @@ class Nemesis:
         self._acknowledged = acknowledged
 
     async def run(self, kinds: Sequence[str], goes_on: Callable[[], bool]) -> None:
-        """Cause faults of all kinds in a random order, again and again, and end each of them.
+        """Cause faults of all kinds repeatedly, in a random order, and end each of them.
 
         Args:
             kinds: The names of the faults.
-            goes_on: Returns whether there is another one.
+            goes_on: Returns whether another fault is to follow.
         """
         shuffled = (
             kind for _ in itertools.count() for kind in self._world.random.sample(kinds, len(kinds))
         )
-        async with asyncio.TaskGroup() as hands:
-            for _ in range(self._pace.hands):
-                hands.create_task(self._cause(shuffled, goes_on))
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._pace.concurrent_max):
+                tasks.create_task(self._cause(shuffled, goes_on))
 
     async def _cause(self, kinds: Iterator[str], goes_on: Callable[[], bool]) -> None:
         random, pace = self._world.random, self._pace

@@ -1,7 +1,7 @@
 """Write calls and events to files of NDJSON, and read them again.
 
-A message is recorded by its type and its bytes, so that it is read as it was. The other fields of
-a line are readable: who called when, and which kind of answer came.
+A message is recorded as its type and its bytes, so that it is read without changes. The other
+fields of a line are readable: the caller, the time, and the kind of the answer.
 """
 
 import json

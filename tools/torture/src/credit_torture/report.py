@@ -33,7 +33,7 @@ class Report:
         silence_seconds: The longest time without an acknowledged write.
         reads: The reads that were compared with the histories.
         watched: The events of watches.
-        unchecked: The rejections that were not checked, since too many states were possible.
+        unchecked: The rejections that were not checked, because too many states were possible.
         not_done: The faults that the machine does not allow.
         findings: The violations.
     """

@@ -39,7 +39,7 @@ from credit_torture.world import World, processes
 
 DATABASE = "credit"
 _FORGETS = ("--setParameter", "transactionLifetimeLimitSeconds=10")
-"""As docs/deployment.md recommends: transactions of a killed server end soon."""
+"""This is the value in docs/deployment.md: transactions of a killed server end soon."""
 _DISK_FAULT = "full disk of a mongod"
 
 
@@ -49,15 +49,15 @@ class Plan:
 
     Attributes:
         seed: Decides the faults and the calls.
-        seconds: How long faults are caused; None: until there were `faults` of them.
+        seconds: How long faults are caused; None: until there were `faults` faults.
         faults: The number of faults; None: until `seconds` are over.
         kinds: The names of the faults.
-        pace: How fast they follow each other.
+        pace: The rate of faults.
         workers: The number of processes of each server.
         callers: The number of processes of callers.
-        cohorts: How many cohorts each of these has at a time.
+        cohorts: How many cohorts each process of callers has at a time.
         operations: How many operations each cohort makes.
-        rate: How many operations a second all callers make, at most.
+        rate: The maximum number of operations per second of all callers.
     """
 
     seed: int
@@ -78,14 +78,14 @@ class Run:
     Attributes:
         acknowledged: The writes that were acknowledged so far, by process of callers.
         count: Returns the number of faults so far.
-        phase: What is under way.
+        phase: The current phase.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         """Prepare.
 
         Args:
-            plan: What is done.
+            plan: What the run does.
             folder: An empty folder. The recorded calls, the logs and the report stay there.
         """
         self._plan = plan
@@ -157,7 +157,7 @@ class Run:
             yield world, store
 
     async def _torture(self, world: World) -> Interval:
-        """Cause faults while callers call; return when there were faults."""
+        """Cause faults while callers call; return the time span of the faults."""
         async with AsyncExitStack() as stack:
             callers = [
                 await stack.enter_async_context(self._callers(world, number))
@@ -173,7 +173,7 @@ class Run:
                     process.stdin.close()
             for process in callers:
                 if await process.wait() != 0:
-                    raise ChildFailed(f"callers have failed: see {self._folder}")
+                    raise ChildFailed(f"a process of callers has failed: see {self._folder}")
         return span
 
     async def _break(self, world: World) -> Interval:
@@ -225,7 +225,7 @@ class Run:
             self.acknowledged[number] = report["acknowledged"]
 
     async def _check_database(self, world: World, store: Sequence[str]) -> list[str]:
-        """Check the database twice: with `credit-server verify`, and with its independent twin."""
+        """Check the database twice: with `credit-server verify` and the independent checker."""
         found = []
         command = module("credit_server.main", "verify", *store)
         try:

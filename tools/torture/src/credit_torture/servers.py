@@ -1,4 +1,4 @@
-"""Servers that are killed, stopped and started again, on ports that they keep."""
+"""Servers that are killed, stopped and started again on the same ports."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ class Server:
         Args:
             name: Its name in the report.
             folder: A new folder, for its log.
-            options: Its command line, besides the port.
+            options: The options of its command line, without the port.
             workers: The number of its processes.
         """
         folder.mkdir(parents=True)
@@ -62,7 +62,7 @@ class Server:
         """Start it, and wait until it serves.
 
         Raises:
-            ServerNotStarted: It has ended instead.
+            ServerNotStarted: The server has ended instead.
         """
         context = running_server(
             self._folder, *self._options, environment=self.clock.environment, forked=False
@@ -70,7 +70,7 @@ class Server:
         self.process = await self._stack.enter_async_context(context)
 
     async def start_again(self) -> None:
-        """Start it until it serves. A server ends at once where there is no primary."""
+        """Start it repeatedly until it serves. A server ends at once if there is no primary."""
         while self.process is None:
             try:
                 await self.start()
@@ -109,7 +109,7 @@ class Servers:
         """Start nothing yet.
 
         Args:
-            folder: Gets a folder for each server.
+            folder: The parent folder of each server's folder.
             options: Their command line.
             workers: The number of processes of each.
         """
@@ -131,5 +131,5 @@ class Servers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Kill those that run."""
+        """Kill the servers that run."""
         await asyncio.gather(*(server.close() for server in self.all))

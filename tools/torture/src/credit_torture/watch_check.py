@@ -40,7 +40,7 @@ def _gaps(
     Args:
         name: The name of the watch.
         began: Its first line.
-        came: The entries that have arrived.
+        came: The entries that arrived.
         history: The history of the user.
         required: The sequence of the last entry that must have arrived.
     """
@@ -49,7 +49,7 @@ def _gaps(
     if app is None:
         first = began["revision"]
     else:
-        # It is uncertain which entries were committed before the first event. All later ones come.
+        # Some entries may have been committed before the first event. All later ones must arrive.
         asked = zip(history.shown, history.asked, strict=True)
         later = [entry.sequence for entry, at in asked if at > began["began"]]
         first = min((entry.sequence for entry in came), default=required) - 1

@@ -16,10 +16,10 @@ _PAUSE_SECONDS = 0.1
 
 
 class Watcher:
-    """One watch. The SDK continues it on a new connection whenever it breaks off.
+    """One watch. The SDK continues it on a new connection whenever the connection breaks.
 
     Attributes:
-        begun: Set once the first event has arrived; entries that are requested later must arrive.
+        begun: Set when the first event has arrived. Entries that are requested later must arrive.
     """
 
     def __init__(self, caller: Caller, path: Path, scope: Mapping[str, int]) -> None:
@@ -42,7 +42,7 @@ class Watcher:
     async def close(self, acknowledged: Mapping[int, int]) -> None:
         """Wait until the acknowledged entries have arrived, and end the watch.
 
-        A lost entry is found later: the wait is for the numbers of the last ones.
+        This only waits for the last entries. The check finds lost entries later.
 
         Args:
             acknowledged: The `sequence` of the last entry that must arrive, by user.
@@ -69,7 +69,7 @@ class Watcher:
                     async with self._arrived:
                         self._failed = True
                         self._arrived.notify_all()
-                await asyncio.sleep(_PAUSE_SECONDS)  # before the first event, an app retries
+                await asyncio.sleep(_PAUSE_SECONDS)  # an app must retry before the first event
 
     async def _follow(self) -> None:
         revision = 0

@@ -1,8 +1,8 @@
-"""Callers in a process of their own: `python -m credit_torture.workload CONFIGURATION`.
+"""Callers in a separate process: `python -m credit_torture.workload CONFIGURATION`.
 
-The argument is JSON with the fields of `Configuration`. Standard output gets a line of JSON with
-the number of acknowledged writes, once a second. At the end of standard input, the callers stop,
-settle each write with an unknown outcome, read everything, and exit.
+The argument is JSON with the fields of `Configuration`. Once a second, the process prints a line of
+JSON with the number of acknowledged writes. At the end of standard input, the callers stop, settle
+each write with an unknown outcome, read everything, and exit.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ class Configuration:
 
     Attributes:
         addresses: The servers.
-        folder: Gets the files.
-        process: The number of this process, and how many there are.
+        folder: The folder for the files.
+        process: The number of this process, and the number of processes.
         cohorts: How many cohorts are active at a time.
         operations: How many operations each cohort makes.
-        rate: How many operations a second this process makes, at most.
+        rate: The maximum number of operations per second of this process.
         seed: Decides what is called.
     """
 
@@ -58,7 +58,7 @@ class Workload:
         self._cohorts: list[Cohort] = []
 
     async def run(self) -> None:
-        """Run cohorts until standard input ends, and bring all of them to their end."""
+        """Run cohorts until standard input ends, and finish all of them."""
         reporting = asyncio.create_task(self._report())
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._configuration.cohorts):

@@ -1,4 +1,4 @@
-"""The parts that faults strike: mongods, the links to them, and servers."""
+"""The parts that faults affect: mongods, the links to them, and servers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +19,7 @@ _ASK_MILLISECONDS = 1000
 
 
 class Impossible(Exception):
-    """A fault cannot strike now: what it concerns is struck by another one, or does not exist."""
+    """A fault is not possible now: its part is affected by another fault, or does not exist."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class World:
         links: The proxies in front of them.
         servers: The servers.
         disk: The disk of the last mongod.
-        random: Chooses what is struck.
+        random: Chooses the parts that faults affect.
     """
 
     nodes: ReplicaSet
@@ -46,7 +46,7 @@ class World:
         """Reserve parts for one fault.
 
         Raises:
-            Impossible: Another fault concerns one of them.
+            Impossible: Another fault affects one of them.
         """
         if self._struck & set(names):
             raise Impossible
@@ -65,7 +65,7 @@ class World:
         return [self.name(node) for node in self.nodes.nodes]
 
     def server(self, *, workers: int = 1) -> Server:
-        """Choose a server with at least so many processes."""
+        """Choose a server with at least this many processes."""
         fitting = [server for server in self.servers if server.workers >= workers]
         if not fitting:
             raise Impossible

@@ -2105,10 +2105,11 @@ class CreditClient:
         Args:
             user_id: The user.
             after_sequence: The transactions after this `sequence`; 0 for all.
-            verify: Whether to check that the history was not changed since it was written: its
-                hashes and balances. A `Checkpoint` is also compared with it. A `HistoryVerifier`
-                compares it with receipts too. Each transaction is checked before it is returned.
-                Missing ones at the end are reported when the loop reaches the end.
+            verify: Whether to check that the history was not changed since it was written. True
+                checks its hashes and balances. A `Checkpoint` also compares it with the checkpoint.
+                A `HistoryVerifier` also compares it with receipts. Each transaction is checked
+                before it is returned. Missing ones at the end are reported when the loop reaches
+                the end.
             min_revision: As for `user_credits`.
             timeout_seconds: As for `purchases`.
 
@@ -2588,7 +2589,7 @@ class CreditClient:
         not_before: datetime | None = None,
         timeout_seconds: float | None = None,
     ) -> Checkpoint:
-        """Return a checkpoint of an app with the head of a user, and check both.
+        """Return a checkpoint of an app with the head of a user, after checking both.
 
             checkpoint = credits.checkpoint(app_id=1, user_id=7, key="checkpoint.pub")
             for transaction in credits.transactions(user_id=7, verify=checkpoint):
@@ -2601,16 +2602,16 @@ class CreditClient:
             app_id: The app.
             key: The file with the operator's public key: Ed25519, in PEM. Do not take it from the
                 server.
-            user_id: The user whose history is compared with the checkpoint; None: none is. The
-                server has the heads of users for the latest 7 checkpoints of an app.
+            user_id: The user whose history is to be compared with the checkpoint; None: no user.
+                The server has the heads of users for the latest 7 checkpoints of an app.
             at: The newest checkpoint of this time or earlier is returned; None: the newest one.
-            not_before: Reject a checkpoint of an earlier time. None: 2 days before `at`. A server
-                that returns an old checkpoint hides changes of later transactions.
+            not_before: Reject a checkpoint of an earlier time. None: 2 days before `at`. With an
+                old checkpoint, a server could hide changes to later transactions.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:
-            CheckpointRejected: The server has no such checkpoint, or it is too old or of another
-                app, or its signature or the proof is not valid.
+            CheckpointRejected: The server has no such checkpoint, the checkpoint is too old or of
+                another app, or its signature or the proof is not valid.
             ImportError: The extra is not installed.
             OSError: The key cannot be read.
         """

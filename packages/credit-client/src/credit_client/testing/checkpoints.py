@@ -1,4 +1,4 @@
-"""The checkpoints of the fake, signed with a key of its own."""
+"""The checkpoints of the fake service, signed with its own key."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,7 +37,7 @@ class FakeCheckpoints:
         self._key: Ed25519PrivateKey | None = None
 
     def sign(self, app_id: int, key_file: Path) -> None:
-        """Make a checkpoint of the present heads, and write the public key into a file.
+        """Make a checkpoint of the current heads, and write the public key into a file.
 
         Raises:
             ImportError: The extra `verify` is not installed.

@@ -94,7 +94,7 @@ class Refused(Exception):
 
 
 def _took_effect(requests: Sequence[AnyWrite], results: Sequence[Receipt | Refused]) -> bool:
-    """Return whether each write that is no dry run took effect earlier, and there is one."""
+    """Return whether there are writes other than dry runs, and all of them took effect earlier."""
     decided = zip(requests, results, strict=False)
     writes = [result for request, result in decided if not validates_only(request)]
     return bool(writes) and all(isinstance(each, Receipt) and each.replayed for each in writes)
@@ -272,7 +272,8 @@ class FakeLedger:
         """
         if user_id is None:
             return Balance(app_id=app_id, balance=self.balance(app_id=app_id))
-        # From one account: an entry that falls due between two reads would mix two states.
+        # Both are read from one account: if a grant or hold ended between two reads, they would mix
+        # two states.
         account = self._account(user_id)
         message = messages.balance_to_message(account, app_id)
         return replace(message, revision=account.revision)

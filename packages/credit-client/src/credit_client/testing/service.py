@@ -122,7 +122,8 @@ class FakeCreditService:
 
         Args:
             app_id: The app.
-            key_file: The file that gets the public key. All checkpoints of a service have one key.
+            key_file: The file to which the public key is written. All checkpoints of a service have
+                the same key.
 
         Raises:
             ImportError: The extra `credit-client[verify]` is not installed.

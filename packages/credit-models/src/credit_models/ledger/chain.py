@@ -30,10 +30,10 @@ _TYPES = {
 def created_at(account: Account, now: datetime, latest: datetime | None) -> datetime:
     """Return the time of a new entry.
 
-    Clocks of several servers differ and may be set back. So a new entry is not dated before the
-    latest entry, as long as a correct server can have given that entry its time. A later time is a
-    fault and is not adopted: `sequence` defines the order, and the new entry gets the latest time
-    that a correct server can have.
+    Clocks of several servers differ and may be set back. So the time of a new entry is not before
+    the time of the latest entry, if a correct server can have written that time. A later time is a
+    fault and is not used: `sequence` defines the order, and the new entry gets the latest time that
+    a correct server can have.
     """
     if account.updated_at is None or account.updated_at <= now:
         return now

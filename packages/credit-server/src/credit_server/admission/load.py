@@ -1,4 +1,4 @@
-"""Measures of the load, from which admission decides: the event loop, shed calls, batches."""
+"""Measures of the load, on which admission bases its decisions: event loop, shed calls, batches."""
 
 import time
 from random import Random
@@ -7,26 +7,25 @@ from credit_server.supervision import Timers
 
 _BEAT_SECONDS = 0.05
 
-# The weight of one decision in the average of those: about the last hundred decisions count.
+# The weight of one decision in the average: about the last hundred decisions count.
 _DECISION_WEIGHT = 1 / 128
 _RATIO_MAX = 0.95
-# About a batch: nothing changes before that.
+# About the time of a batch: nothing changes sooner.
 _RETRY_SECONDS_LEAST = 0.1
 _RETRY_SECONDS_MOST = 10.0
 
-# The weight of a new batch in the average of those: a store that becomes slower is noticed within
-# three batches.
+# The weight of a new batch in the average: it shows a slower store within three batches.
 _BATCH_WEIGHT = 0.3
-# Most of the time of a small batch is that of the transaction itself. It shows little about how
-# fast many writes are settled, except that they take no longer than these.
+# A small batch takes most of its time for the transaction itself. It shows little about how fast
+# many writes are settled, except that each of them takes no longer than these.
 _TELLING_SHARE = 0.25
 
 
 class LoopLag:
     """Measures how late the event loop is.
 
-    A timer shows it: by how much it was late, or is late already. The timer runs only after calls
-    have come, so that an idle server sleeps.
+    The lag is the delay of a timer: of its last beat, or of the beat that is due. The timer runs
+    only after calls have arrived, so that an idle server sleeps.
     """
 
     def __init__(self, timers: Timers | None = None) -> None:
@@ -36,17 +35,17 @@ class LoopLag:
         self._last = 0.0
 
     def measure(self) -> float:
-        """Return how many seconds the loop is late, or was at the latest beat, and measure on.
+        """Return how many seconds the loop is late, or was at the last beat; continue to measure.
 
         Returns:
             0 at the first call, after a quiet time, and after each beat.
         """
-        # Not the loop's own clock: uvloop's stands still while callbacks run.
+        # The loop's own clock is not used, because uvloop's stands still while callbacks run.
         now = time.monotonic()
         if self._due is not None:
             return max(self._last, now - self._due)
         if now - self._beaten_at > 2 * _BEAT_SECONDS:
-            self._last = 0.0  # it dates from before a quiet time
+            self._last = 0.0  # the last measure is from before a quiet time
         self._due = now + _BEAT_SECONDS
         self._timers.later(_BEAT_SECONDS, "the measure of the event loop", self._beat)
         return 0.0
@@ -61,9 +60,8 @@ class LoopLag:
 class ShedRatio:
     """Averages the decisions, and spreads the retries of shed callers over time.
 
-    If all callers retried after the same time, ten times too many callers would make as many
-    attempts as before. So the time grows with the share that is shed, and has a jitter of half of
-    it.
+    With a constant time, ten times too many callers would make as many attempts as before. So the
+    time grows with the share of calls that are shed, and has a jitter of half its length.
     """
 
     def __init__(self, random: Random) -> None:
@@ -78,7 +76,7 @@ class ShedRatio:
         """Note a shed call, and return the seconds after which its caller should retry.
 
         Args:
-            base_seconds: When there would be room if no other call came.
+            base_seconds: The time until there would be room if no other call arrived.
         """
         self._ratio += (1 - self._ratio) * _DECISION_WEIGHT
         seconds = max(base_seconds, _RETRY_SECONDS_LEAST) / (1 - min(self._ratio, _RATIO_MAX))
@@ -114,10 +112,11 @@ class LatencyEstimate:
         self.size = 0
 
     def seconds_until_settled(self, waiting: int, now: float) -> float:
-        """Estimate when a write that comes now is settled.
+        """Estimate the time until a write that arrives now is settled.
 
         Args:
-            waiting: The writes that wait before it, without those of the batch under way.
+            waiting: The number of writes that wait before this one, without those of the batch
+                under way.
             now: The loop's time.
 
         Returns:

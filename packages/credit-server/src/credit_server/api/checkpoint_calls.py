@@ -24,13 +24,13 @@ from credit_server.store.port import StoreUnavailable
 
 
 class CheckpointCalls:
-    """Returns checkpoints, and proofs of what they state of a user."""
+    """Returns checkpoints, and their proofs for single users."""
 
     def __init__(self, checkpoints: Checkpoints, reads: Reads) -> None:
         """Prepare to serve.
 
         Args:
-            checkpoints: Where they are stored.
+            checkpoints: The store of checkpoints.
             reads: Checks the requests.
         """
         self._checkpoints = checkpoints
@@ -62,7 +62,8 @@ class CheckpointCalls:
         """Return the proof for a user; empty without a user.
 
         Raises:
-            StoreUnavailable: The tree was removed meanwhile, because there are newer checkpoints.
+            StoreUnavailable: The tree was removed during the call, because there are newer
+                checkpoints.
         """
         if user_id is None:
             return []

@@ -1,4 +1,4 @@
-"""Make writes: check the caller's permissions, validate the request, commit its command."""
+"""Make writes: check the caller's permissions, validate the request, and commit its command."""
 
 from typing import Any
 
@@ -64,9 +64,9 @@ class Writes:
         """Prepare to make writes.
 
         Args:
-            committer: Settles them.
-            commands: Makes their commands.
-            audit: Writes a line for each.
+            committer: Commits the writes.
+            commands: Makes the commands of the writes.
+            audit: Writes a line for each write.
         """
         self._committer = committer
         self._commands = commands
@@ -97,7 +97,7 @@ class Writes:
             if not isinstance(result, Receipt):
                 raise errors.refused(result)
             audited.receipt = result
-        # The write has happened, whether or not the caller gets the answer.
+        # The write has taken effect, whether or not the caller gets the answer.
         return result
 
 

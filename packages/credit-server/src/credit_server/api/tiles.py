@@ -25,7 +25,7 @@ class _Level:
 
     Attributes:
         data: The leaves or hashes.
-        nodes: Their number.
+        nodes: The number of these nodes.
         first_user: The user of the first leaf.
         tiles: The number of complete tiles.
     """
@@ -37,7 +37,7 @@ class _Level:
 
 
 class TileWriter:
-    """Makes the tiles of a tree while its leaves are added. It keeps one tile of each level."""
+    """Makes the tiles of a tree while its leaves are added. Memory holds one tile of each level."""
 
     def __init__(self) -> None:
         self._levels = [_Level()]
@@ -98,8 +98,8 @@ async def read_proof(user_id: int, size: int, near: Tile | None, read: ReadTile)
     Args:
         user_id: The user.
         size: The number of leaves of the tree.
-        near: The last tile of leaves that begins with this user or an earlier one; None: there is
-            none.
+        near: The last tile of leaves whose first user is this user or an earlier one; None: there
+            is no such tile.
         read: Reads another tile.
     """
     first, users = 0, list[int]()

@@ -61,7 +61,8 @@ def run_import(settings: StoreSettings, folder: Path) -> Manifest:
 def run_import_until(settings: StoreSettings, folder: Path, until: datetime) -> Rewound:
     """Check a backup, and import the ledger as it was at an earlier moment.
 
-    The backup of that moment is made in a temporary folder, which needs as much space.
+    The backup of that moment is made in a temporary folder, which needs as much space as the first
+    backup.
 
     Raises:
         BackupError: As `run_import` and `rewind` raise.

@@ -34,14 +34,14 @@ from credit_server.verify.user_book import UserBook
 _Keep = Callable[[Document, datetime], bool]
 
 _EARLIER: Mapping[str, _Keep] = {
-    # A policy has no history. One that was changed later is kept as it is: without any policy, its
-    # caps would be missing too.
+    # A policy has no history. A policy that was changed later is kept as it is, because without it
+    # the caps of the app would be missing.
     schema.APP_POLICIES: lambda found, until: found["revision"] > 1 or found["updated_at"] <= until,
     schema.ALERT_EVENTS: lambda found, until: found["created_at"] <= until,
-    # The events that were removed since are not in the backup.
+    # The events that were removed since then are not in the backup.
     schema.REMOVED_EVENTS: lambda found, until: True,
     schema.DIRECTORY: lambda found, until: found["created_at"] <= until,
-    # A number that was given to a user who is left out must not be given to another one.
+    # The number of a user who is left out must not be assigned to another user.
     schema.COUNTERS: lambda found, until: True,
     schema.WEBHOOKS: lambda found, until: found["created_at"] <= until,
     schema.WEBHOOK_DELIVERIES: lambda found, until: found["event"]["created_at"] <= until,
@@ -54,8 +54,8 @@ class Rewound:
 
     Attributes:
         manifest: The backup.
-        policies: The apps whose policies were changed after the moment, and are as they were when
-            the first backup was made.
+        policies: The apps whose policies were changed after the moment. They have the policies of
+            the first backup.
     """
 
     manifest: Manifest
@@ -68,12 +68,12 @@ def rewind(source: Manifest, folder: Path, until: datetime, advance: Advance) ->
     Args:
         source: A backup that was checked.
         folder: The folder for the other backup: new or empty.
-        until: The moment, with a time zone. Entries of this time belong to the backup.
+        until: The moment, with a time zone. Entries of exactly this time belong to the backup.
         advance: Receives the progress.
 
     Raises:
-        BackupUnusable: The backup is of an earlier moment, or its histories are not sound, or not
-            in the order of time, or the moment is between the sides of a transfer.
+        BackupUnusable: The backup is of an earlier moment, a history is damaged or not in the order
+            of time, or the moment is between the two sides of a transfer.
     """
     if until > datetime.fromisoformat(source.header.moment):
         raise BackupUnusable(
@@ -152,7 +152,7 @@ class _Ledger:
                 yield entry
             else:
                 raise BackupUnusable(
-                    f"entry {entry['sequence']} of user {entry['user_id']} is dated before entry"
+                    f"entry {entry['sequence']} of user {entry['user_id']} is earlier than entry"
                     f" {later['sequence']}, because a clock was wrong: name a time before"
                     f" {entry['created_at'].isoformat()}, or after"
                     f" {later['created_at'].isoformat()}. Nothing was imported"
@@ -184,7 +184,7 @@ def _accounts(ledger: _Ledger) -> Iterator[Document]:
     """Rebuild the accounts of the users who had entries.
 
     Raises:
-        BackupUnusable: A history is not sound, or a transfer has only one of its sides.
+        BackupUnusable: A history is damaged, or a transfer has only one of its sides.
     """
     stored = ledger.documents(schema.USER_CREDITS)
     transfers = _Transfers()
@@ -206,7 +206,7 @@ def _accounts(ledger: _Ledger) -> Iterator[Document]:
 
 
 class _Transfers:
-    """Adds up both sides of each transfer, which can be in the histories of two users.
+    """Adds up both sides of each transfer. They can be in the histories of two users.
 
     Attributes:
         open: The credits of each transfer that were taken and not added, by its TRANSFER_OUT;
@@ -231,17 +231,17 @@ class _Transfers:
 def _book(
     ledger: _Ledger, account: Document, entries: Iterator[Document], transfers: _Transfers
 ) -> UserBook | None:
-    """Replay the history of a user; None: there was no entry.
+    """Replay the history of a user; None: the user had no entries.
 
     Raises:
-        BackupUnusable: The history is not sound.
+        BackupUnusable: The history is damaged.
     """
     user_id = int(account["user_id"])
 
     def find(id_: str) -> Transaction | None:
         return next((each for each in ledger.transactions(user_id) if each.id == id_), None)
 
-    # Where the account begins to count used credits, by app.
+    # The first sequence from which the account counts used credits, by app.
     since = {
         app["app_id"]: app["spent"][0]["since"] for app in account.get("apps", ()) if "spent" in app
     }
@@ -253,7 +253,7 @@ def _book(
         return None
     uncounted = [app_id for app_id, app in book.apps.items() if app.counts_nothing]
     if uncounted:
-        # The account counts from a later entry on: all uses of the periods are counted.
+        # The account began to count after the moment, so all uses of the periods are counted.
         book = UserBook(user_id, since | dict.fromkeys(uncounted, 1), find)
         for entry in ledger.transactions(user_id):
             _replay(book, entry)
@@ -261,7 +261,7 @@ def _book(
     if book.findings or not book.is_whole:
         found = book.findings[0].found if book.findings else "an entry is missing"
         raise BackupUnusable(
-            f"the history of user {user_id} is not sound ({found}), so the account cannot be"
+            f"the history of user {user_id} is damaged ({found}), so the account cannot be"
             " rebuilt. Nothing was imported: import the backup without --until, then run"
             " credit-server verify"
         )
@@ -269,7 +269,7 @@ def _book(
 
 
 def _replay(book: UserBook, entry: Transaction) -> None:
-    # The entry has all that its purchase has. The purchases are not rebuilt.
+    # The entry has all data of its purchase. The purchases are not rebuilt.
     book.apply(entry, purchase_of(entry) if entry.kind is Kind.USE else None)
 
 
@@ -289,14 +289,14 @@ def _entries(ledger: _Ledger, manifest: Manifest) -> Iterator[Document]:
 
 
 def _purchases(ledger: _Ledger, manifest: Manifest) -> Iterator[Document]:
-    """Iterate over the purchases, with the credits that were refunded at the earlier moment."""
+    """Iterate over the purchases, with the credits that were refunded up to the earlier moment."""
     histories = Histories(accounts(manifest), after=BEGINNING, has_account=lambda _: True)
     users = ledger.histories()
     user_id, refunded = 0, dict[object, int]()
     for purchase, _ in histories.purchases(ledger.documents(schema.PURCHASES)):
         while user_id < purchase["user_id"]:
             user_id, entries = next(users)
-            # The latest refund of a purchase has the credits that were refunded until then.
+            # The latest refund of a purchase has the sum of its refunded credits so far.
             refunded = {
                 each["related_id"]: each["related_total"]
                 for each in entries

@@ -264,8 +264,8 @@ async def plan(
 def _aborted(batch: Plan, commands: Sequence[Command]) -> Plan:
     """Return the batch unchanged, or without any effect if one of its commands is rejected.
 
-    A batch that took effect earlier, in an attempt with an unknown result for example, is not
-    aborted. Only its dry runs are decided again, on the balances after its own effect.
+    A batch that took effect earlier, for example in an attempt with an unknown result, is not
+    aborted. Only its dry runs are decided again, on the balances after the batch.
 
     Args:
         batch: The batch. After a command that exceeds its size, none was decided.
@@ -292,7 +292,7 @@ def _aborted(batch: Plan, commands: Sequence[Command]) -> Plan:
 
 
 def _took_effect(batch: Plan, commands: Sequence[Command]) -> bool:
-    """Return whether each command that is no dry run took effect earlier, and there is one."""
+    """Return whether there are commands other than dry runs, and all took effect earlier."""
     decided = zip(batch.outcomes, commands, strict=False)
     writes = [outcome for outcome, command in decided if not command.validate_only]
     return bool(writes) and all(isinstance(outcome, Replayed) for outcome in writes)

@@ -19,13 +19,13 @@ _SPACE_POLL_SECONDS = 1.0
 
 
 async def keep_running(mongod: EmbeddedMongod) -> None:
-    """Start the embedded mongod again whenever it dies.
+    """Start the embedded mongod again whenever it ends.
 
-    mongod ends itself when its disk is full. It is then started again as soon as there is space,
-    however often that happens. Until then the server runs, and rejects calls that need the store.
+    mongod exits when its disk is full. It is then started again as soon as there is space, however
+    often that happens. Until then, the server runs and rejects calls that need the store.
 
     Raises:
-        EmbeddedError: It died too often, or cannot be started again.
+        EmbeddedError: mongod ended too often, or cannot be started again.
     """
     loop = asyncio.get_running_loop()
     deaths: deque[float] = deque(maxlen=RESTARTS_MAX)
@@ -47,14 +47,14 @@ async def keep_running(mongod: EmbeddedMongod) -> None:
             if not mongod.lacks_space():
                 raise
         else:
-            log.info("the embedded mongod is back")
+            log.info("the embedded mongod runs again")
 
 
 async def _until_space(mongod: EmbeddedMongod, reason: str) -> None:
     log.error(
-        "the disk of the embedded mongod is full: free some space; mongod then starts by itself,"
+        "the disk of the embedded mongod is full: free some space; mongod then starts again,"
         " and no acknowledged write is lost",
         reason=reason,
     )
-    while mongod.lacks_space():  # noqa: ASYNC110 - nothing signals free space
+    while mongod.lacks_space():  # noqa: ASYNC110 - there is no event for free space
         await asyncio.sleep(_SPACE_POLL_SECONDS)

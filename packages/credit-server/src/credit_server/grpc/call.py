@@ -144,7 +144,9 @@ class Call(Stream[Received, Sent]):
             if not prefix:
                 if streams:
                     return None
-                raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and none came")
+                raise GRPCError(
+                    Status.UNIMPLEMENTED, "the call takes one message, but none arrived"
+                )
             flag, length = _FRAME.unpack(prefix)
             if flag > 1:
                 raise GRPCError(
@@ -153,13 +155,17 @@ class Call(Stream[Received, Sent]):
             if length > self._message_bytes_max:
                 raise GRPCError(
                     Status.RESOURCE_EXHAUSTED,
-                    f"the message has {length} bytes, {self._message_bytes_max} are the most",
+                    f"the message has {length} bytes; the maximum is {self._message_bytes_max}",
                 )
             data = await stream.recv_data(length)
             if len(data) != length:
-                raise GRPCError(Status.INTERNAL, "the message is shorter than its prefix says")
+                raise GRPCError(
+                    Status.INTERNAL, "the message is shorter than the length in its prefix"
+                )
             if not streams and await stream.recv_data(1):
-                raise GRPCError(Status.UNIMPLEMENTED, "the call takes one message and more came")
+                raise GRPCError(
+                    Status.UNIMPLEMENTED, "the call takes one message, but more arrived"
+                )
         except RequestEndedError:
             raise GRPCError(
                 Status.INTERNAL, "the request ended in the middle of a message"

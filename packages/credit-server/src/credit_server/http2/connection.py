@@ -106,7 +106,8 @@ class ServerProtocol(DrainableProtocol):
         try:
             events = self._frames.receive_data(data)
             self.connection.flush()
-            # What is raised below closes the connection, which then does not end by its drain.
+            # If an exception below closes the connection, the end of its drain must not close it
+            # too.
             self._processing = True
             for event in without_reset_in_batch(events):
                 self.processor.process(event)

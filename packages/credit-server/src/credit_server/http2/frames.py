@@ -106,8 +106,8 @@ class ServerFrames(H2Connection):
         preface_received: Whether the client's SETTINGS have come, which end its preface (RFC 9113,
             section 3.4).
         settings_acknowledged: Whether the client has acknowledged the latest SETTINGS.
-        streams_wanted: How many streams the client is to have open at most. It may not have been
-            sent yet.
+        streams_wanted: How many streams the client may have open. This limit may not have been sent
+            yet.
         budgets: What the client may still send.
     """
 

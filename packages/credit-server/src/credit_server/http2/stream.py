@@ -142,10 +142,10 @@ class RequestEndedError(Exception):
 
 
 class RequestBuffer:
-    """Replaces grpclib's buffer in a fifth of its time: it has no queue and copies no parts.
+    """Replaces grpclib's buffer and takes a fifth of its time: it has no queue and copies no parts.
 
-    One task reads. Data counts against the client's window until a read needs it, so a client can
-    send only what the window holds beyond what was read.
+    Only one task reads. Data counts against the client's window until a read needs it, so a client
+    can send only one window of data beyond what was read.
     """
 
     __slots__ = ("_acknowledge", "_ended", "_reader", "_taken", "_untaken")
@@ -167,13 +167,13 @@ class RequestBuffer:
 
         Args:
             data: The data.
-            ack_size: Its size in the client's window: more than its length if it was padded.
+            ack_size: The size in the client's window: more than the length of padded data.
         """
         self._untaken.append((data, ack_size))
         self._wake()
 
     def eof(self) -> None:
-        """Note that the request has ended."""
+        """Record that the request has ended."""
         self._ended = True
         self._wake()
 

@@ -44,7 +44,7 @@ class TileDocument(Document):
     time: datetime
     level: _Index
     index: _Index
-    # Absent above level 0.
+    # Not set above level 0.
     first_user: Number | None = None
     data: bytes
 

@@ -1,8 +1,8 @@
 """The port of checkpoints, and the twin in memory.
 
 The store keeps the signed notes of an app's latest checkpoints, and the trees of the latest few,
-from which a server proves what a checkpoint states of a user. A tree is stored in tiles: see
-`api.tiles`. It is stored before its checkpoint, so a checkpoint that can be read has its tree.
+from which a server reads the proof for a user. A tree is stored in tiles: see `api.tiles`. A tree
+is stored before its checkpoint, so a checkpoint that can be read has its tree.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class Tile:
 
 
 class TreeRemoved(Exception):
-    """The tree of a checkpoint was removed after the checkpoint was read: read that again."""
+    """The tree was removed after its checkpoint was read: read the checkpoint again."""
 
     def __init__(self, app_id: int, time: datetime) -> None:
         super().__init__(f"the tree of the checkpoint of app {app_id} of {time} was removed")
@@ -87,10 +87,10 @@ class Checkpoints(Protocol):
         ...
 
     async def add(self, checkpoint: StoredCheckpoint) -> None:
-        """Store a checkpoint whose tree is stored, and remove what is kept no longer.
+        """Store a checkpoint whose tree is stored, and remove what is no longer kept.
 
         Raises:
-            StoreError: It was not stored, or what is kept no longer was not removed.
+            StoreError: The checkpoint was not stored, or what is no longer kept was not removed.
         """
         ...
 
@@ -99,7 +99,7 @@ class Checkpoints(Protocol):
 
         Args:
             app_id: The app.
-            limit: The most checkpoints, at least 1. The first `TREES_KEPT` have their trees.
+            limit: The maximum number of checkpoints, at least 1. The first `TREES_KEPT` have trees.
         """
         ...
 
@@ -107,14 +107,14 @@ class Checkpoints(Protocol):
         """Return a tile of a checkpoint's tree.
 
         Raises:
-            TreeRemoved: The tree was removed meanwhile.
+            TreeRemoved: The tree was removed after the checkpoint was read.
         """
         ...
 
     async def tile_of_user(self, app_id: int, time: datetime, user_id: int) -> Tile | None:
-        """Return the last tile of leaves that begins with this user or an earlier one.
+        """Return the last tile of leaves whose first user is this user or an earlier one.
 
-        None: the user comes before all leaves of the tree, or it has none.
+        None: the user comes before all leaves of the tree, or the tree has no leaves.
         """
         ...
 

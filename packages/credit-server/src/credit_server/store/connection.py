@@ -17,10 +17,10 @@ _SCHEMES = ("mongodb://", "mongodb+srv://")
 
 _POLL_SECONDS = 0.02
 
-# The driver checks each host on a connection of its own. When a host has not answered a check for
-# the sum of both times, the driver interrupts all commands on it. With the driver's defaults, the
-# sum is 15 s, and several commands in a row to a hung primary waited for the time limit of an
-# answer, 5 s, each. See "Check frequency" and "clearing the connection pool" in
+# The driver checks each host on a separate connection. If a host has not answered a check for the
+# sum of both times, the driver interrupts all commands on that host. With the driver's defaults,
+# the sum is 15 s, and each of several commands in a row to a hung primary waited for the time limit
+# of an answer, 5 s. See "Check frequency" and "clearing the connection pool" in
 # https://github.com/mongodb/specifications/blob/master/source/server-discovery-and-monitoring/server-monitoring.md
 _CHECK_SECONDS = 1.0
 _CONNECT_SECONDS_MAX = 2.0

@@ -34,7 +34,7 @@ SECRET = (schema.WEBHOOKS, schema.WEBHOOK_DELIVERIES)
 """The collections with the secrets of webhooks, and those that refer to them."""
 
 # The totals of apps follow from the accounts. The others belong to a database and not to a ledger.
-# Those who rely on checkpoints keep them elsewhere.
+# Apps that rely on checkpoints keep copies of them elsewhere.
 _NOT_EXPORTED = (
     schema.APP_TOTALS,
     schema.LEASES,

@@ -201,7 +201,7 @@ class MongoAlertEvents:
     async def _record_removed(self, positions: Mapping[int, int]) -> None:
         """Store the position of the last removed event of each app.
 
-        A document of another form is replaced: all events that were removed before have smaller
+        A malformed document is replaced: all events that were removed before have smaller
         positions.
         """
         updates = [
@@ -211,12 +211,12 @@ class MongoAlertEvents:
         try:
             await self._removed.bulk_write(updates, ordered=False)
         except BulkWriteError as error:
-            # Without such a fault, the write concern failed.
+            # If no document is malformed, the write concern failed.
             faults = error.details["writeErrors"]
             if not faults or any(fault["code"] != INVALID_DOCUMENT for fault in faults):
                 raise
-            # The `_id` has another type, and cannot be changed. Readers of the app are rejected,
-            # because they cannot read the document either. The events of others are removed.
+            # The `_id` has another type, and cannot be changed. Readers of this app are rejected,
+            # because they cannot read the document either. The events of other apps are removed.
             apps = [[*positions][fault["index"]] for fault in faults]
             report(Unreadable("the document of removed events is not valid", app_ids=apps))
 

@@ -47,7 +47,7 @@ class MongoCheckpoints:
     async def add(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint: see the port.
 
-        The tiles of an interrupted run are removed like those of a checkpoint of its time.
+        The tiles of an interrupted run are removed like those of a checkpoint of the same time.
         """
         document = CheckpointDocument.from_checkpoint(checkpoint).to_bson()
         async with self._deadline():

@@ -1,4 +1,4 @@
-"""Shard the collections that grow with the users, where MongoDB is a sharded cluster.
+"""Shard the collections that grow with the users, if MongoDB is a sharded cluster.
 
 The shard key is the user, so an account and its history are on one shard. A unique index of a
 sharded collection must begin with the shard key:
@@ -21,7 +21,7 @@ _UNAUTHORIZED = 13
 
 
 async def unsharded(database: Database) -> list[str]:
-    """Return the collections that are to be sharded; empty if MongoDB is no sharded cluster.
+    """Return the collections that are to be sharded; empty if MongoDB is not a sharded cluster.
 
     Raises:
         StoreMisconfigured: A collection is sharded by another key, or the MongoDB user may not read
@@ -34,8 +34,9 @@ async def unsharded(database: Database) -> list[str]:
     for name in SHARDED:
         if found.get(name, SHARD_KEY) != SHARD_KEY:
             raise StoreMisconfigured(
-                f"The collection {name} is sharded by {found[name]}, so unique keys of users are"
-                f" not ensured. Nothing was changed. Reshard it by {SHARD_KEY}: reshardCollection."
+                f"The collection {name} is sharded by {found[name]}, so MongoDB does not ensure"
+                f" unique keys of users. Nothing was changed. Reshard it by {SHARD_KEY}:"
+                " reshardCollection."
             )
     return [name for name in SHARDED if name not in found]
 
@@ -61,11 +62,11 @@ async def shard(database: Database, name: str) -> None:
     """Shard a collection, which needs an index that begins with the shard key. Safe to repeat.
 
     Raises:
-        StoreMisconfigured: The MongoDB user may not do so.
+        StoreMisconfigured: The MongoDB user may not shard collections.
     """
     admin = database.client.admin
     try:
-        # Needed before MongoDB 6.0, and without effect if it was done.
+        # MongoDB before 6.0 needs this command. It has no effect if it was run before.
         await admin.command({"enableSharding": database.name})
         await admin.command({"shardCollection": f"{database.name}.{name}", "key": SHARD_KEY})
     except OperationFailure as error:

@@ -19,7 +19,7 @@ _GROUPS: dict[GroupBy, object] = {
     GroupBy.APP: "$app_id",
 }
 
-# The group of entries of another form. It sorts before all others.
+# The group of malformed entries. It sorts before all other groups.
 _MALFORMED = None
 
 
@@ -61,7 +61,7 @@ def _if(kinds: list[str], value: object, otherwise: object) -> Document:
     return {"$cond": [{"$in": ["$type", kinds]}, value, otherwise]}
 
 
-# An expression that meets a value of another type fails the whole aggregation.
+# If an expression reads a value of another type, the whole aggregation fails.
 _CREDITS = {"$cond": [_HAS_CREDITS, "$credits", 0]}
 _DELTA = {"$cond": [_HAS_DELTA, "$delta", 0]}
 _LESS = {"$multiply": [-1, _CREDITS]}
@@ -103,11 +103,11 @@ def summary_row(document: dict[str, Any]) -> SummaryRow:
     """Return the sums of a group.
 
     Raises:
-        Unreadable: The group has an entry of another form, or its name is not UTF-8.
+        Unreadable: The group has a malformed entry, or its name is not UTF-8.
     """
     group = document["_id"]
     if group is _MALFORMED or not _is_text(group):
-        fault = Unreadable("a transaction is not valid, so that sums cannot be made")
+        fault = Unreadable("a transaction is not valid, so sums cannot be computed")
         report(fault)
         raise fault
     numbers = (int(document[name]) for name in SummaryRow._fields[1:])

@@ -54,13 +54,13 @@ def pause_after(attempts: int, random: Random) -> timedelta | None:
 
 
 class EventSender(Protocol):
-    """Sends events to webhooks: `Sender`, by HTTP."""
+    """Sends events to webhooks. `Sender` implements it over HTTP."""
 
     async def send(self, event: AlertEvent, webhook: Webhook) -> None:
         """Send an event.
 
         Raises:
-            SendFailed: The webhook has not acknowledged it.
+            SendFailed: The webhook has not acknowledged the event.
         """
         ...
 

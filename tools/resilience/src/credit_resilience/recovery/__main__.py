@@ -14,20 +14,24 @@ from credit_resilience.recovery.faults import FAULTS, Fault
 
 
 def main() -> int:
-    """Run the faults; return 1 if a write failed or waited for longer than its bar."""
+    """Run the faults; return 1 if a write failed or waited for longer than the limit."""
     parser = argparse.ArgumentParser(prog="credit_resilience.recovery", description=__doc__)
     names = [fault.name for fault in FAULTS]
-    parser.add_argument("faults", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is run; default 5")
+    parser.add_argument(
+        "faults", nargs="*", metavar="NAME", help=f"default all: {', '.join(names)}"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="how often each fault is run; default 5"
+    )
     parsed = parser.parse_args()
     if unknown := set(parsed.faults) - set(names):
-        parser.error(f"there is no fault {', '.join(sorted(unknown))}; see --help")
+        parser.error(f"unknown fault: {', '.join(sorted(unknown))}; see --help")
     chosen = [fault for fault in FAULTS if not parsed.faults or fault.name in parsed.faults]
     return asyncio.run(_measure(chosen, max(1, parsed.rounds)))
 
 
 async def _measure(faults: Sequence[Fault], rounds: int) -> int:
-    print("| what breaks | bar | longest wait of a write | writes | failed |")  # noqa: T201
+    print("| what breaks | limit | longest wait of a write | writes | failed |")  # noqa: T201
     print("|---|---|---|---|---|")  # noqa: T201
     passed = True
     for fault in faults:
@@ -46,15 +50,15 @@ async def _run(fault: Fault) -> Experience:
 
 
 def _passes(fault: Fault, experience: Experience) -> bool:
-    bar = float("inf") if fault.bar_seconds is None else fault.bar_seconds
-    return not experience.failed and experience.longest_seconds <= bar
+    limit = float("inf") if fault.limit_seconds is None else fault.limit_seconds
+    return not experience.failed and experience.longest_seconds <= limit
 
 
 def _row(fault: Fault, experiences: Sequence[Experience]) -> str:
     waits = [each.longest_seconds for each in experiences]
-    bar = "0 failed" if fault.bar_seconds is None else f"{fault.bar_seconds:g} s"
+    limit = "0 failed" if fault.limit_seconds is None else f"{fault.limit_seconds:g} s"
     return (
-        f"| {fault.text} | {bar} | {min(waits):.1f} to {max(waits):.1f} s"
+        f"| {fault.text} | {limit} | {min(waits):.1f} to {max(waits):.1f} s"
         f" | {sum(each.acknowledged for each in experiences)}"
         f" | {sum(len(each.failed) for each in experiences)} |"
     )

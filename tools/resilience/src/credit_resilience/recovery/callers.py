@@ -1,4 +1,4 @@
-"""Callers that write all the time, and what they experience while something breaks."""
+"""Callers that write continuously, and what they experience while something breaks."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ class Experience:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Write:
-    """A write that ended. Times are of `time.monotonic`; no error: it was acknowledged."""
+    """A write that ended. Times are from `time.monotonic`. Without an error it was acknowledged."""
 
     user_id: int
     began: float
@@ -45,14 +45,14 @@ class _Write:
 
 
 class Callers:
-    """Callers that share a client. Each adds credits to a user of its own, one after another."""
+    """Callers that share a client. Each sends one write after another for its own user."""
 
     def __init__(self, client: CreditClient) -> None:
         self._client = client
         self._writes: list[_Write] = []
 
     async def through(self, fault: Awaitable[object]) -> Experience:
-        """Let something break while all callers write, and wait until all are served again."""
+        """Cause a fault while all callers write, and wait until all of them are served again."""
         await self.served()
         since = time.monotonic()
         await fault
@@ -65,7 +65,7 @@ class Callers:
         )
 
     async def served(self) -> None:
-        """Wait until each caller has an answer to a write that begins after now."""
+        """Wait until each caller has an answer to a write that begins after this call."""
         now = time.monotonic()
         while len(self._served_since(now)) < CALLERS:  # noqa: ASYNC110 - called a few times
             await asyncio.sleep(_POLL_SECONDS)
@@ -105,7 +105,7 @@ class Callers:
 
 @asynccontextmanager
 async def calling(settings: ClientSettings) -> AsyncIterator[Callers]:
-    """Let callers write during the context.
+    """Run callers that write during the context.
 
     Raises:
         Damaged: At the end a balance is not the sum of the acknowledged writes.

@@ -1,7 +1,7 @@
 """The faults: each breaks one part of a running service, and returns what its callers experienced.
 
-Each starts what it needs on loopback, and stops it. At the end the ledger is checked: no write is
-lost, applied twice, or applied in part.
+Each fault starts the processes that it needs on loopback, and stops them. At the end it checks the
+ledger: no write is lost, applied twice, or applied in part.
 """
 
 import os
@@ -44,14 +44,14 @@ class Fault:
     Attributes:
         name: The name of the row.
         text: What breaks.
-        bar_seconds: The longest time that a write may wait; None: only no write may fail.
-        run: Breaks it once. The arguments are an empty folder, the settings of the SDK, whose
-            target is replaced, and more options of the server.
+        limit_seconds: The longest time that a write may wait; None: any, if no write fails.
+        run: Causes the fault once. The arguments are an empty folder, the settings of the SDK,
+            whose target is replaced, and more options of the server.
     """
 
     name: str
     text: str
-    bar_seconds: float | None
+    limit_seconds: float | None
     run: Run
 
 
@@ -129,7 +129,7 @@ def _embedded(break_: Callable[[Path], Awaitable[None]]) -> Run:
 
 
 async def _refuse_writes(data: Path) -> None:
-    """Let each write to a file fail, in the middle of commits: mongod ends, as on a full disk."""
+    """Make each write to a file fail, in the middle of commits: mongod exits, as on a full disk."""
     pid = embedded_mongod_pid(data)
     descriptor = os.pidfd_open(pid)
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, 1))
@@ -167,37 +167,37 @@ FAULTS: Sequence[Fault] = (
     Fault(
         name="killed-primary",
         text="the primary of three nodes is killed",
-        bar_seconds=3.0,
+        limit_seconds=3.0,
         run=_killed_primary,
     ),
     Fault(
         name="hung-primary",
         text="the primary of three nodes hangs (SIGSTOP)",
-        bar_seconds=6.0,
+        limit_seconds=6.0,
         run=_hung_primary,
     ),
     Fault(
         name="killed-server",
         text="the only server is killed, and started again",
-        bar_seconds=None,
+        limit_seconds=None,
         run=_ended_server(SIGKILL),
     ),
     Fault(
         name="restarted-server",
         text="the only server is stopped (SIGTERM), and started again",
-        bar_seconds=None,
+        limit_seconds=None,
         run=_ended_server(SIGTERM),
     ),
     Fault(
         name="killed-mongod",
         text="the mongod of an embedded server is killed",
-        bar_seconds=None,
+        limit_seconds=None,
         run=_embedded(kill_embedded_mongod),
     ),
     Fault(
         name="refused-writes",
-        text="the disk of an embedded server refuses a write in the middle of commits",
-        bar_seconds=None,
+        text="a write to the disk of an embedded server fails in the middle of commits",
+        limit_seconds=None,
         run=_embedded(_refuse_writes),
     ),
 )

@@ -1537,13 +1537,13 @@ class CheckpointLeaf(betterproto2.Message):
         3, betterproto2.TYPE_UINT32
     )
     """
-    The number of leaves before it.
+    The number of leaves before this one.
     """
 
     path: "list[bytes]" = betterproto2.field(4, betterproto2.TYPE_BYTES, repeated=True)
     """
-    The audit path of RFC 6962, section 2.1.1: the hashes with which the root is computed from the leaf, the
-    one next to the leaf first. 32 bytes each.
+    The audit path of RFC 6962, section 2.1.1: the hashes with which the root is computed from the leaf. The
+    hash next to the leaf is first. Each hash has 32 bytes.
     """
 
 
@@ -2302,15 +2302,15 @@ class GetCheckpointResponse(betterproto2.Message):
         1, betterproto2.TYPE_MESSAGE, optional=True
     )
     """
-    The checkpoint. Unset: there is none of the requested time or, if the request has a `user_id`, none with
-    proofs.
+    The checkpoint. Unset: there is none of the requested time or earlier. If the request has a `user_id`,
+    only checkpoints with proofs are returned.
     """
 
     leaves: "list[CheckpointLeaf]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    The proof: the leaf of the user. If the user has no leaf, it is the leaves of the users before and after
-    this user: two leaves with adjacent indexes, or one if it is the first or the last leaf of the tree.
-    Empty: the request has no `user_id`, or the tree has no leaf.
+    The proof: the leaf of the user. If the user has no leaf, the proof is the leaves of the users before and
+    after this user: two leaves with adjacent indexes, or one leaf if it is the first or the last of the
+    tree. Empty: the request has no `user_id`, or the tree has no leaf.
     """
 
 
@@ -4902,7 +4902,7 @@ class SignedCheckpoint(betterproto2.Message):
 
     has_proofs: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
     """
-    Whether `GetCheckpoint` can prove what this checkpoint states of a user.
+    Whether `GetCheckpoint` can return the proofs of this checkpoint.
     """
 
 
@@ -6288,10 +6288,10 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ListCheckpointsResponse":
         """
-        Returns the latest 400 checkpoints of an app, the newest first. Without any, the list is empty.
+        Returns the latest 400 checkpoints of an app, the newest first. If there are none, the list is empty.
 
-        A checkpoint is signed by the operator of the server, who makes one regularly, such as each day. It
-        shows later whether transactions that it covers were changed or removed.
+        The operator of the server signs a checkpoint regularly, such as each day. A checkpoint shows later
+        whether transactions that it covers were changed or removed.
         """
 
         return await self._unary_unary(
@@ -6312,10 +6312,11 @@ class HistoryServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "GetCheckpointResponse":
         """
-        Returns a checkpoint of an app and, with `user_id`, the proof of what it states of this user.
+        Returns a checkpoint of an app and, with `user_id`, the proof for this user.
 
-        The caller does not need to trust the server. It checks the signature with the operator's public key,
-        and the proof with the signed root. The server keeps the proofs of the latest 7 checkpoints of an app.
+        The caller does not need to trust the server: the caller checks the signature with the operator's public
+        key, and the proof with the signed root. The server keeps the proofs of the latest 7 checkpoints of an
+        app.
         """
 
         return await self._unary_unary(
@@ -6742,8 +6743,9 @@ class LedgerServiceStub(betterproto2_grpclib.ServiceStub):
         success: if the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a
         batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
         applies the operations with new keys, and neither repeats nor undoes the effect of those with known
-        keys. If all operations without `validate_only` have known keys, and there is one, the batch took effect
-        earlier and is not aborted. Operations with `validate_only` are then decided on the present balances.
+        keys. If a batch has operations without `validate_only`, and all of these have known keys, the batch took
+        effect earlier and is not aborted. Operations with `validate_only` are then decided on the current
+        balances.
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
         with BATCH_TOO_LARGE, and those after it are not decided. Every 16 allocations of a transaction count as
@@ -7368,20 +7370,21 @@ class HistoryServiceBase(betterproto2_grpclib.ServiceBase):
         self, message: "ListCheckpointsRequest"
     ) -> "ListCheckpointsResponse":
         """
-        Returns the latest 400 checkpoints of an app, the newest first. Without any, the list is empty.
+        Returns the latest 400 checkpoints of an app, the newest first. If there are none, the list is empty.
 
-        A checkpoint is signed by the operator of the server, who makes one regularly, such as each day. It
-        shows later whether transactions that it covers were changed or removed.
+        The operator of the server signs a checkpoint regularly, such as each day. A checkpoint shows later
+        whether transactions that it covers were changed or removed.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
     async def get_checkpoint(self, message: "GetCheckpointRequest") -> "GetCheckpointResponse":
         """
-        Returns a checkpoint of an app and, with `user_id`, the proof of what it states of this user.
+        Returns a checkpoint of an app and, with `user_id`, the proof for this user.
 
-        The caller does not need to trust the server. It checks the signature with the operator's public key,
-        and the proof with the signed root. The server keeps the proofs of the latest 7 checkpoints of an app.
+        The caller does not need to trust the server: the caller checks the signature with the operator's public
+        key, and the proof with the signed root. The server keeps the proofs of the latest 7 checkpoints of an
+        app.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
@@ -7693,8 +7696,9 @@ class LedgerServiceBase(betterproto2_grpclib.ServiceBase):
         success: if the batch succeeds, its outcome is the first receipt with `replayed` set. So a retry of a
         batch that succeeded returns `replayed` for each operation. A batch with both known and new keys
         applies the operations with new keys, and neither repeats nor undoes the effect of those with known
-        keys. If all operations without `validate_only` have known keys, and there is one, the batch took effect
-        earlier and is not aborted. Operations with `validate_only` are then decided on the present balances.
+        keys. If a batch has operations without `validate_only`, and all of these have known keys, the batch took
+        effect earlier and is not aborted. Operations with `validate_only` are then decided on the current
+        balances.
 
         An atomic batch writes at most 5,000 transactions. The operation that would exceed this is rejected
         with BATCH_TOO_LARGE, and those after it are not decided. Every 16 allocations of a transaction count as
