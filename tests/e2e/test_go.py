@@ -22,7 +22,7 @@ MODULE = "example.com/shop"
 SCOPES = ["credits:issue", "credits:spend", "credits:read"]
 PROGRAMS = ["go", "protoc-gen-go", "protoc-gen-go-grpc"]
 DEBIAN = Path("/usr/share/gocode")
-"""Where Debian's packages put the sources of Go libraries; there are no modules of theirs."""
+"""Where Debian's packages put the sources of Go libraries. They contain no modules."""
 
 
 async def test_the_go_program_of_the_page_prints_what_it_shows(
@@ -59,6 +59,7 @@ async def test_the_go_program_of_the_page_prints_what_it_shows(
     (project / "contracts").symlink_to(ROOT / "contracts")
 
     variables = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # for buf
         "GO111MODULE": "off",
         "GOPATH": f"{tmp_path}:{DEBIAN}",
         "GOCACHE": str(Path(sys.prefix) / "go-cache"),  # the first build takes 30 s of CPU
