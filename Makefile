@@ -167,8 +167,8 @@ resilience: install ## Attack the server and print the results; ROWS=rapid-reset
 	@$(BIN)/credit-resilience $(if $(ROWS),--rows "$(ROWS)") $(if $(SECONDS),--seconds "$(SECONDS)")
 
 .PHONY: recovery
-recovery: install ## Kill and stop parts of a running service, and print how long writes wait; FAULTS="hung-primary" ROUNDS=5.
-	@$(BIN)/python -m credit_resilience.recovery $(FAULTS) $(if $(ROUNDS),--rounds $(ROUNDS))
+recovery: install ## Kill and stop parts of a running service, and print how long writes wait; FAULTS="hung-primary" ROUNDS=5 EARLIER=….
+	@$(BIN)/python -m credit_resilience.recovery $(FAULTS) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(EARLIER),--earlier "$(EARLIER)")
 
 .PHONY: simulate
 simulate: install ## Simulate servers, store, network and callers; SEED=7 repeats a run, STEPS=200 makes it longer.

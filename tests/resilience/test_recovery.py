@@ -1,7 +1,8 @@
-"""Test that callers see only latency when a store hangs or a write to its disk fails.
+"""Test that callers see only latency from a hung store, a failing disk and a rolling restart.
 
-Other faults have tests of their own: `tests/e2e/test_server_restart.py` ends the server, and
-`tests/e2e/test_watch_elections.py` and `test_money_is_conserved.py` kill databases.
+Other faults have tests of their own: `tests/e2e/test_server_restart.py` ends the server,
+`tests/e2e/test_workers.py` replaces workers, and `tests/e2e/test_watch_elections.py` and
+`test_money_is_conserved.py` kill databases.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ SETTINGS = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_bud
 FAULT = {fault.name: fault for fault in FAULTS}
 
 
-@pytest.mark.parametrize("name", ["hung-primary", "refused-writes"])
+@pytest.mark.parametrize("name", ["hung-primary", "refused-writes", "rolling-restart"])
 async def test_no_write_fails_is_lost_or_applied_twice(name: str, tmp_path: Path) -> None:
     experience = await FAULT[name].run(tmp_path, SETTINGS, PATIENT)  # it checks the ledger
     assert experience.failed == []

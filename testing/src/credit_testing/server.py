@@ -159,6 +159,7 @@ async def running_server(
     environment: Mapping[str, str] | None = None,
     constants: Constants | None = None,
     forked: bool = True,
+    program: Path | None = None,
 ) -> AsyncIterator[ServerProcess]:
     """Run `credit-server serve` for as long as the context lasts; it serves when that begins.
 
@@ -169,13 +170,16 @@ async def running_server(
         constants: Constants that are not its own; see `credit_testing.constants`.
         forked: Whether it is a fork of the template, which takes a fifth of the CPU time, unless
             the environment has variables for the interpreter. A new interpreter runs it otherwise.
+        program: The `credit-server` of another release, which is no fork; None: this release.
 
     Raises:
         ServerNotStarted: It has ended instead of serving.
     """
     port = () if "--port" in options else ("--port", "0")
-    arguments = [*command(constants or {}), "serve", *port, *options]
+    run = command(constants or {}) if program is None else [str(program)]
+    arguments = [*run, "serve", *port, *options]
     log = _log_file(folder)
+    forked = forked and program is None
     with _launch(arguments, folder, environment, forked=forked) as process:
         server = ServerProcess(process, log)
         try:

@@ -92,8 +92,9 @@ class NotConnected(AttemptFailed):
 class StreamBroken(AttemptFailed):
     """The stream that carried a write has ended without the write's outcome.
 
-    The server may have executed the write. The call is no worse for it: the transport sends the
-    next attempts in another way.
+    The server may have executed the write, unless the details have the reason OVERLOADED: then the
+    server drains the connection. It does not count as an attempt, because a call of its own would
+    not have failed; the transport sends the next attempts in another way.
     """
 
     budget_tokens = 0.0

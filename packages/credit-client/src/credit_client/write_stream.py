@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
 from functools import partial
 
-from credit_models import OperationOutcome, Receipt, WriteResponse
+from credit_models import ErrorReason, OperationOutcome, Receipt, WriteResponse
 from credit_models import WriteRequest as Message
 from credit_models.codec import encode
 from credit_models.operations import WRITE_TYPES, AnyWrite, operation_of
@@ -358,8 +358,9 @@ class WriteStream:
         if isinstance(failure, ConnectionLost):
             first = first and failure.budget_tokens > 0
             shared = ConnectionLost(failure.status, failure.message, first=first)
-        elif self._is_at_fault(failure):
-            shared = StreamBroken(failure.status, failure.message)
+        elif self._is_at_fault(failure) or reason_of(failure) is ErrorReason.OVERLOADED:
+            # OVERLOADED: the server drains the connection, and served calls that cross its GOAWAY.
+            shared = StreamBroken(failure.status, failure.message, details=failure.details)
         else:
             shared = AttemptFailed(failure.status, failure.message, details=failure.details)
             shared.budget_tokens = failure.budget_tokens if first else 0.0

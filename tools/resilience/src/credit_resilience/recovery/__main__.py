@@ -10,23 +10,29 @@ from pathlib import Path
 from credit_client import ClientSettings
 
 from credit_resilience.recovery.callers import Experience
-from credit_resilience.recovery.faults import FAULTS, Fault
+from credit_resilience.recovery.faults import FAULTS, ROLLING_UPGRADE, Fault, rolling_upgrade
 
 
 def main() -> int:
     """Run the faults; return 1 if a write failed or waited for longer than the limit."""
     parser = argparse.ArgumentParser(prog="credit_resilience.recovery", description=__doc__)
-    names = [fault.name for fault in FAULTS]
+    names = [*(fault.name for fault in FAULTS), ROLLING_UPGRADE]
+    parser.add_argument("faults", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument(
-        "faults", nargs="*", metavar="NAME", help=f"default all: {', '.join(names)}"
+        "--earlier",
+        type=Path,
+        metavar="PATH",
+        help=f"the credit-server to upgrade from, for {ROLLING_UPGRADE}: in the environment of a"
+        " checkout of its release, which has the SDK too",
     )
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="how often each fault is run; default 5"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is run; default 5")
     parsed = parser.parse_args()
     if unknown := set(parsed.faults) - set(names):
-        parser.error(f"unknown fault: {', '.join(sorted(unknown))}; see --help")
-    chosen = [fault for fault in FAULTS if not parsed.faults or fault.name in parsed.faults]
+        parser.error(f"there is no fault {', '.join(sorted(unknown))}; see --help")
+    if ROLLING_UPGRADE in parsed.faults and parsed.earlier is None:
+        parser.error(f"{ROLLING_UPGRADE} needs --earlier")
+    faults = [*FAULTS, *([] if parsed.earlier is None else [rolling_upgrade(parsed.earlier)])]
+    chosen = [fault for fault in faults if not parsed.faults or fault.name in parsed.faults]
     return asyncio.run(_measure(chosen, max(1, parsed.rounds)))
 
 

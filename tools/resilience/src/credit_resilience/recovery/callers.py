@@ -1,18 +1,32 @@
-"""Callers that write continuously, and what they experience while something breaks."""
+"""Callers that write all the time, and what they experience while something breaks.
+
+The interpreter of an earlier release runs this file as a program: see `main`. So it may import
+only what that release of the SDK has.
+"""
 
 import asyncio
+import json
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
 
+from aiohappyeyeballs import AddrInfoType, addr_to_addr_infos
 from credit_client import ClientSettings, CreditClient, CreditError
+from credit_client.grpc_transport import GrpcTransport, connect
+from credit_client.target import Target
 
 CALLERS = 8
 APP_ID = 1
 
 _PAUSE_SECONDS = 0.02
 _POLL_SECONDS = 0.05
+_GRANT_LIFE = timedelta(days=1)
+
+_ResultT = TypeVar("_ResultT")
 
 
 class Damaged(Exception):
@@ -39,16 +53,26 @@ class _Write:
     """A write that ended. Times are from `time.monotonic`. Without an error it was acknowledged."""
 
     user_id: int
+    change: int
     began: float
     ended: float
     error: str | None
 
 
 class Callers:
-    """Callers that share a client. Each sends one write after another for its own user."""
+    """Callers that share a client. Each writes for a user of its own, one write after another."""
 
-    def __init__(self, client: CreditClient) -> None:
+    def __init__(self, client: CreditClient, users: Sequence[int], *, kinds: bool) -> None:
+        """Write nothing yet.
+
+        Args:
+            client: The client.
+            users: A user for each caller.
+            kinds: Whether they make grants, holds, purchases and refunds besides additions.
+        """
         self._client = client
+        self._users = users
+        self._kinds = kinds
         self._writes: list[_Write] = []
 
     async def through(self, fault: Awaitable[object]) -> Experience:
@@ -67,7 +91,7 @@ class Callers:
     async def served(self) -> None:
         """Wait until each caller has an answer to a write that begins after this call."""
         now = time.monotonic()
-        while len(self._served_since(now)) < CALLERS:  # noqa: ASYNC110 - called a few times
+        while len(self._served_since(now)) < len(self._users):  # noqa: ASYNC110 - called a few times
             await asyncio.sleep(_POLL_SECONDS)
 
     async def unexplained(self) -> list[str]:
@@ -76,26 +100,51 @@ class Callers:
         A write that failed, and the last one, which was cancelled, may have been applied.
         """
         found: list[str] = []
-        for user_id in _users():
+        for user_id in self._users:
             own = [write for write in self._writes if write.user_id == user_id]
-            acknowledged = sum(write.error is None for write in own)
+            acknowledged = sum(write.change for write in own if write.error is None)
+            uncertain = sum(write.error is not None for write in own) + 1
             balance = await self._client.balance(app_id=APP_ID, user_id=user_id)
-            if not acknowledged <= balance <= len(own) + 1:
+            if abs(balance - acknowledged) > uncertain:
                 found.append(f"user {user_id}: {acknowledged} acknowledged, balance {balance}")
         return found
 
     async def write(self, user_id: int) -> None:
         """Write for a user until cancelled."""
+        # Any: the arguments of a call have no common type.
+        who: dict[str, Any] = {"user_id": user_id, "app_id": APP_ID, "created_by": 1}
         while True:
-            began, error = time.monotonic(), None
-            try:
-                await self._client.add(user_id=user_id, app_id=APP_ID, credits=1, created_by=1)
-            except CreditError as failure:
-                error = f"{type(failure).__name__}: {failure}"
-            self._writes.append(
-                _Write(user_id=user_id, began=began, ended=time.monotonic(), error=error)
-            )
+            await self._done(user_id, 1, self._client.add(credits=1, **who))
             await asyncio.sleep(_PAUSE_SECONDS)
+            if self._kinds:
+                await self._write_each_kind(who)
+
+    # Any: see `write`.
+    async def _write_each_kind(self, who: dict[str, Any]) -> None:
+        """Grant a credit, hold and capture it, and buy a report with another one and return it."""
+        user_id, client = who["user_id"], self._client
+        await self._done(user_id, 1, client.grant(credits=1, expires_after=_GRANT_LIFE, **who))
+        hold = await self._done(user_id, -1, client.place_hold(credits=1, **who))
+        report: dict[str, Any] = {"report_id": client.new_key(), "report_name": "Report"}
+        if hold is not None:
+            captured = client.capture_hold(hold_id=hold.transaction_id, **report, **who)
+            await self._done(user_id, 0, captured)
+        bought = await self._done(user_id, -1, client.use(credits=1, **report, **who))
+        if bought is not None:
+            await self._done(user_id, 1, client.refund(bought, **who))
+
+    async def _done(self, user_id: int, change: int, write: Awaitable[_ResultT]) -> _ResultT | None:
+        """Record a write that changes the balance by -1, 0 or 1; return its result, if any."""
+        began, result, error = time.monotonic(), None, None
+        try:
+            result = await write
+        except CreditError as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        ended = time.monotonic()
+        self._writes.append(
+            _Write(user_id=user_id, change=change, began=began, ended=ended, error=error)
+        )
+        return result
 
     def _served_since(self, moment: float) -> set[int]:
         return {
@@ -104,15 +153,29 @@ class Callers:
 
 
 @asynccontextmanager
-async def calling(settings: ClientSettings) -> AsyncIterator[Callers]:
-    """Run callers that write during the context.
+async def calling(
+    settings: ClientSettings,
+    *,
+    hosts: Sequence[str] = (),
+    first_user_id: int = 1,
+    kinds: bool = False,
+) -> AsyncIterator[Callers]:
+    """Let callers write during the context.
+
+    Args:
+        settings: Of their client.
+        hosts: The IP addresses of the target's name; none: a resolver finds them.
+        first_user_id: The user of the first caller; the others have the users after it.
+        kinds: See `Callers`.
 
     Raises:
         Damaged: At the end a balance is not the sum of the acknowledged writes.
     """
-    async with CreditClient(settings=settings) as client:
-        callers = Callers(client)
-        writing = [asyncio.create_task(callers.write(user_id)) for user_id in _users()]
+    users = range(first_user_id, first_user_id + CALLERS)
+    transport = _transport(settings, hosts) if hosts else None
+    async with CreditClient(settings=settings, transport=transport) as client:
+        callers = Callers(client, users, kinds=kinds)
+        writing = [asyncio.create_task(callers.write(user_id)) for user_id in users]
         try:
             yield callers
         finally:
@@ -123,5 +186,36 @@ async def calling(settings: ClientSettings) -> AsyncIterator[Callers]:
             raise Damaged("; ".join(unexplained))
 
 
-def _users() -> range:
-    return range(1, CALLERS + 1)
+def _transport(settings: ClientSettings, hosts: Sequence[str]) -> GrpcTransport:
+    """Return connections to a name that has these addresses, as a headless Service has."""
+
+    async def resolve(_: str, port: int) -> Sequence[AddrInfoType]:
+        return [each for host in hosts for each in addr_to_addr_infos((host, port)) or ()]
+
+    return connect(
+        Target.parse(settings.target),
+        channels=settings.channels,
+        resolver=resolve,
+        streams=settings.streams == "auto",
+    )
+
+
+async def main(target: str, first_user_id: str, *hosts: str) -> None:
+    """Write with the default settings until the input ends, and print the experience as JSON.
+
+    The first line of the output is printed when all callers are served.
+    """
+
+    async def something_breaks() -> None:
+        print("all callers are served", flush=True)  # noqa: T201
+        await asyncio.to_thread(sys.stdin.read)
+
+    settings = ClientSettings(target=target)
+    first = int(first_user_id)
+    async with calling(settings, hosts=hosts, first_user_id=first, kinds=True) as callers:
+        experience = await callers.through(something_breaks())
+    print(json.dumps(asdict(experience)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -9,14 +9,13 @@ import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
-from typing import Any
 
 from credit_client import ClientSettings
 from credit_server.embedded import open_uri
 from credit_testing.child import gone
-from credit_testing.ledger_check import findings
 from credit_testing.mongod import (
     embedded_mongod_pid,
     kill_embedded_mongod,
@@ -25,11 +24,10 @@ from credit_testing.mongod import (
 )
 from credit_testing.ports import lasting_port
 from credit_testing.server import ServerProcess, migrated, running_server
-from pymongo import MongoClient
 
-from credit_resilience.recovery.callers import Callers, Damaged, Experience, calling
-
-_DATABASE = "credit"
+from credit_resilience.recovery.callers import Callers, Experience, calling
+from credit_resilience.recovery.check import DATABASE, check
+from credit_resilience.recovery.rolling import replace_workers, restart_servers, upgrade_servers
 
 # What docs/deployment.md recommends for servers that can be killed.
 _LIFETIME = ("--setParameter", "transactionLifetimeLimitSeconds=10")
@@ -91,7 +89,7 @@ def _ended_server(number: Signals) -> Run:
             running_mongod(folder / "mongod", *_LIFETIME) as mongod,
             AsyncExitStack() as servers,
         ):
-            store = await migrated(mongod.uri, _DATABASE)
+            store = await migrated(mongod.uri, DATABASE)
 
             async def start() -> ServerProcess:
                 server = running_server(folder, *port, *store, *options)
@@ -106,7 +104,7 @@ def _ended_server(number: Signals) -> Run:
             async with _calling(first, settings) as callers:
                 experience = await callers.through(end_and_start())
             await servers.aclose()
-            _check(mongod.uri)
+            check(mongod.uri)
             return experience
 
     return run
@@ -122,7 +120,7 @@ def _embedded(break_: Callable[[Path], Awaitable[None]]) -> Run:
         ):
             experience = await callers.through(break_(data))
         async with open_uri(data) as uri:
-            _check(uri)
+            check(uri)
         return experience
 
     return run
@@ -141,13 +139,13 @@ async def _served(
     uri: str, folder: Path, settings: ClientSettings, options: Sequence[str]
 ) -> AsyncIterator[Callers]:
     """Run a server and its callers on a store, and check the ledger at the end."""
-    store = await migrated(uri, _DATABASE)
+    store = await migrated(uri, DATABASE)
     async with (
         running_server(folder, *store, *options) as server,
         _calling(server, settings) as callers,
     ):
         yield callers
-    _check(uri)
+    check(uri)
 
 
 def _calling(
@@ -156,12 +154,7 @@ def _calling(
     return calling(settings.model_copy(update={"target": server.address}))
 
 
-def _check(uri: str) -> None:
-    client: MongoClient[dict[str, Any]]  # Any: documents hold values of many types
-    with MongoClient(uri) as client:
-        if found := findings(client[_DATABASE]):
-            raise Damaged("; ".join(found))
-
+ROLLING_UPGRADE = "rolling-upgrade"
 
 FAULTS: Sequence[Fault] = (
     Fault(
@@ -200,4 +193,26 @@ FAULTS: Sequence[Fault] = (
         limit_seconds=None,
         run=_embedded(_refuse_writes),
     ),
+    Fault(
+        name="rolling-restart",
+        text="two servers are restarted, one after the other; nothing is retried",
+        limit_seconds=None,
+        run=restart_servers,
+    ),
+    Fault(
+        name="replaced-workers",
+        text="a server replaces its two workers (SIGHUP); nothing is retried",
+        limit_seconds=None,
+        run=replace_workers,
+    ),
 )
+
+
+def rolling_upgrade(earlier: Path) -> Fault:
+    """Return the upgrade of two servers; see `upgrade_servers`."""
+    return Fault(
+        name=ROLLING_UPGRADE,
+        text="two servers of an earlier release are upgraded; this release's SDK retries nothing",
+        limit_seconds=None,
+        run=partial(upgrade_servers, earlier),
+    )
