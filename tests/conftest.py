@@ -3,7 +3,7 @@
 import gc
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import SystemRandom
@@ -40,6 +40,21 @@ LONGEST = [
 def pytest_configure() -> None:
     """Build the commands of each application once for all tests."""
     build_once()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without the garbage collector, which frees none of them.
+
+    It takes a third of the CPU of a collection, and later as much again for each run over all
+    modules and tests. They stay until the end, so it does not look at them any more.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

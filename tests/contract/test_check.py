@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from contract_check.advice import OWN_RULES, advice
 from contract_check.buf import build_image
+from contract_check.changelog import FILE
+from contract_check.released import baselines
 
 from tests.contract.conftest import CREDIT, LEDGER, OPTIONS, REASONS, ROOT, Copy
 from tests.contract.mutations import (
@@ -25,11 +27,22 @@ def _in_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.fixture
+def newest(copy: Copy) -> Copy:
+    """Return a copy whose only baseline is the newest: buf takes 0.3 s of CPU for each."""
+    changelog = copy.contracts / FILE
+    for release in baselines(copy.contracts)[:-1]:
+        release.path.unlink()
+        recorded = re.compile(rf"^## {re.escape(str(release.version))} - .*\n", re.MULTILINE)
+        changelog.write_text(recorded.sub("", changelog.read_text()))
+    return copy
+
+
 @pytest.mark.parametrize("mutation", BREAKING, ids=lambda mutation: mutation.name)
-def test_a_breaking_change_fails_with_its_rule_and_advice(copy: Copy, mutation: Mutation) -> None:
+def test_a_breaking_change_fails_with_its_rule_and_advice(newest: Copy, mutation: Mutation) -> None:
     assert mutation.rule is not None
-    mutation.apply(copy)
-    outcome = copy.check("check")
+    mutation.apply(newest)
+    outcome = newest.check("check")
     assert outcome.status == 1, outcome.said
     assert mutation.rule in outcome.rules
     assert f"Instead: {advice(mutation.rule)}" in _in_one_line(outcome.said)

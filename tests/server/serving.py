@@ -33,8 +33,11 @@ from credit_testing.http2_client import Connection
 from grpclib.health.check import ServiceStatus
 
 MESSAGE_BYTES_MAX = 4096
-# On a busy machine, the event loop may pause for seconds between two steps of a test.
-LIMITS = CallLimits(message_bytes_max=MESSAGE_BYTES_MAX, loop_lag_seconds_max=3600.0)
+# On a busy machine, the event loop may pause for seconds between two steps of a test, and thousands
+# of operations may take longer than the server's default deadline.
+LIMITS = CallLimits(
+    message_bytes_max=MESSAGE_BYTES_MAX, loop_lag_seconds_max=3600.0, call_deadline_seconds=3600.0
+)
 
 
 # The library for HTTP/2 of the servers that a test starts: see the fixture `engine`.
