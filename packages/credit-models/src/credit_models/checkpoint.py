@@ -21,6 +21,7 @@ _TIME = "time "
 # A line with a signature begins with an em dash and a space.
 _SIGNATURE = "\N{EM DASH} "
 _KEY_ID_BYTES = 4
+_UINT32_MAX = 2**32 - 1
 
 
 class CheckpointInvalid(Exception):
@@ -91,6 +92,8 @@ def proven_head(checkpoint: Checkpoint, user_id: int, leaves: Sequence[Leaf]) ->
         CheckpointInvalid: The leaves do not prove it.
     """
     for leaf in leaves:
+        if not 0 < leaf.user_id <= _UINT32_MAX:
+            raise CheckpointInvalid(f"the proof names user {leaf.user_id}, who cannot exist")
         start = leaf_hash(leaf.user_id, leaf.head)
         root = root_of_path(start, leaf.index, checkpoint.size, leaf.path)
         if root != checkpoint.root:
