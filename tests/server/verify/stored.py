@@ -61,7 +61,8 @@ def store(database: Database[Document], made: Histories) -> None:
         ("directory", users),
         ("counters", [{"_id": "user_ids", "last": Int64(9)}]),
     ):
-        database[name].insert_many(documents)
+        if documents:
+            database[name].insert_many(documents)
 
 
 @contextmanager
