@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 from credit_client import (
+    Checkpoint,
     CheckpointRejected,
+    ClientSettings,
     CreditClient,
     Finding,
     HistoryAltered,
@@ -21,7 +23,7 @@ from credit_client import (
     load_checkpoint,
 )
 from credit_client.cli.commands import app
-from credit_client.testing import FakeCreditService, fake_credits
+from credit_client.testing import FakeClock, FakeCreditService, FakeLedger, fake_credits
 from credit_client.testing.checkpoints import FakeCheckpoints
 from credit_models import GetCheckpointRequest, GetCheckpointResponse
 from credit_server.checkpoint import write_checkpoint
@@ -167,6 +169,55 @@ async def test_a_user_may_be_named_by_text(tmp_path: Path) -> None:
         assert len([each async for each in rows]) == 1
 
 
+async def test_the_empty_history_of_a_user_who_is_named_by_text_is_checked(tmp_path: Path) -> None:
+    service, key = FakeCreditService(), tmp_path / "key"
+    async with fake_credits(service, settings=ClientSettings(users_app_id=1)) as credits_:
+        for user in ("u-1", "u-2"):
+            await credits_.resolve_user(app_id=1, external_id=user)
+        await credits_.add(user_id="u-3", credits=1, **WHO)
+        service.sign_checkpoint(app_id=1, key_file=key)
+        found = await credits_.checkpoint(app_id=1, user_id="u-1", key=key)
+
+        async def rows(user_id: str, verify: Checkpoint) -> int:
+            listed = credits_.transactions(user_id=user_id, verify=verify)
+            return len([each async for each in listed])
+
+        assert await rows("u-1", found) == 0
+        for other in ("u-2", "u-3"):
+            with pytest.raises(ValueError, match="was loaded without user"):
+                await rows(other, found)
+        of_third = await credits_.checkpoint(app_id=1, user_id="u-3", key=key)
+        assert await rows("u-3", of_third) == 1
+        service.ledger._users.clear()
+        with pytest.raises(HistoryAltered):
+            await rows("u-3", of_third)
+
+
+async def test_the_time_for_a_call_includes_the_look_up_of_a_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, key = FakeCreditService(), tmp_path / "key"
+    async with fake_credits(service) as credits_:
+        await credits_.add(user_id="u-1", credits=1, **WHO)
+        service.sign_checkpoint(app_id=1, key_file=key)
+        caller = credits_._open_caller
+        given: list[float | None] = []
+
+        async def took_four_seconds(*_: object) -> tuple[int, float]:
+            return next(iter(found.heads)), 6.0
+
+        async def unary(*arguments: Any, timeout_seconds: float | None) -> Any:
+            given.append(timeout_seconds)
+            return await made(*arguments, timeout_seconds=timeout_seconds)
+
+        found = await credits_.checkpoint(app_id=1, user_id="u-1", key=key)
+        made = caller.unary
+        monkeypatch.setattr(caller, "user_number", took_four_seconds)
+        monkeypatch.setattr(caller, "unary", unary)
+        await credits_.checkpoint(app_id=1, user_id="u-1", key=key, timeout_seconds=10)
+    assert given == [6.0]
+
+
 Change = Callable[[GetCheckpointResponse], GetCheckpointResponse]
 
 
@@ -217,11 +268,11 @@ def _note(old: str, new: str) -> Change:
         (_note("app/1", "app/2"), "not signed with this key"),
         (_note("time 2", "time 3"), "signature is not valid"),
         (_note("credit.v1", "debit.v1"), "it is not the checkpoint of an app"),
-        (_leaf(hash=b"\x01" + bytes(32)), "does not lead to its root"),
-        (_leaf(user_id=8), "does not lead to its root"),
-        (_leaf(index=2), "does not lead to its root"),
-        (_leaf(path=[]), "does not lead to its root"),
-        (_leaf(path=[bytes(32), bytes(32)]), "does not lead to its root"),
+        (_leaf(hash=b"\x01" + bytes(32)), "does not lead to the signed root"),
+        (_leaf(user_id=8), "does not lead to the signed root"),
+        (_leaf(index=2), "does not lead to the signed root"),
+        (_leaf(path=[]), "does not lead to the signed root"),
+        (_leaf(path=[bytes(32), bytes(32)]), "does not lead to the signed root"),
         (lambda reply: replace(reply, leaves=[]), "no proof for user 7"),
         (lambda _: GetCheckpointResponse(), "no checkpoint of app 1"),
     ],
@@ -256,6 +307,66 @@ async def test_the_right_answer_to_another_request_is_rejected(tmp_path: Path) -
             await credits_.checkpoint(app_id=1, user_id=7, key=key, at=now + 3 * DAY)
 
 
+@pytest.mark.parametrize(("days", "is_found"), [(1, False), (3, True)])
+async def test_an_older_signed_checkpoint_is_rejected_after_two_days(
+    tmp_path: Path, days: int, is_found: bool
+) -> None:
+    """Test a server that returns the checkpoint before the newest one, with its valid proof."""
+    kept: list[GetCheckpointResponse] = []
+
+    def change(reply: GetCheckpointResponse) -> GetCheckpointResponse:
+        kept.append(reply)
+        return kept[0]
+
+    key, age = tmp_path / "key", timedelta(days=days)
+    service = FakeCreditService(FakeLedger(FakeClock(lambda: datetime.now(UTC) - age)))
+    forger = _Forger(service.ledger)
+    forger.change = change
+    service._checkpoints = forger
+    async with fake_credits(service) as credits_:
+        await _history(credits_)
+        service.sign_checkpoint(app_id=1, key_file=key)
+        older = await credits_.checkpoint(
+            app_id=1, user_id=7, key=key, not_before=datetime.now(UTC) - age - DAY
+        )
+        service.clock.advance(age)
+        service.sign_checkpoint(app_id=1, key_file=key)
+        get = credits_.checkpoint(app_id=1, user_id=7, key=key)
+        if is_found:
+            with pytest.raises(CheckpointRejected, match="too old"):
+                await get
+        else:
+            assert await get == older
+        # A caller who has seen a newer one finds it at once.
+        with pytest.raises(CheckpointRejected, match="too old"):
+            await credits_.checkpoint(
+                app_id=1, user_id=7, key=key, not_before=older.time + timedelta(milliseconds=1)
+            )
+
+
+async def test_a_checkpoint_after_the_requested_time_is_rejected(tmp_path: Path) -> None:
+    kept: list[GetCheckpointResponse] = []
+
+    def change(reply: GetCheckpointResponse) -> GetCheckpointResponse:
+        kept.append(reply)
+        return kept[0]
+
+    key = tmp_path / "key"
+    async with _forging(change, key) as credits_:
+        newest = await credits_.checkpoint(app_id=1, user_id=7, key=key)
+        before = newest.time - timedelta(milliseconds=1)
+        with pytest.raises(CheckpointRejected, match="later than the requested time"):
+            await credits_.checkpoint(app_id=1, user_id=7, key=key, at=before)
+
+
+async def test_a_limit_without_a_time_zone_is_rejected_before_the_call(tmp_path: Path) -> None:
+    async with _forging(lambda _: pytest.fail("a call was made"), tmp_path / "key") as credits_:
+        with pytest.raises(ValueError, match="needs a time zone"):
+            await credits_.checkpoint(
+                app_id=1, key=tmp_path / "key", not_before=datetime.now(UTC).replace(tzinfo=None)
+            )
+
+
 async def test_another_key_or_no_key_is_rejected(tmp_path: Path) -> None:
     operator = Operator(tmp_path)
     async with _forging(lambda reply: reply, tmp_path / "key") as credits_:
@@ -267,13 +378,17 @@ async def test_another_key_or_no_key_is_rejected(tmp_path: Path) -> None:
             await credits_.checkpoint(app_id=1, key=tmp_path / "missing")
 
 
+_SAVED_LEAF: dict[str, object] = {"user_id": 7, "hash": "", "index": 0, "path": []}
+
+
 def test_only_what_a_server_returned_is_saved(tmp_path: Path) -> None:
     operator = Operator(tmp_path)
     file = operator.checkpoint(1, {7: b"\x01" * 33})
-    loaded = load_checkpoint(file, key=operator.public_key)
-    for checkpoint in (loaded, replace(loaded, user_ids=frozenset({7}), note="")):
+    for users in (None, [], [7], [8], [7, 8]):
+        loaded = load_checkpoint(file, key=operator.public_key, user_ids=users)
         with pytest.raises(ValueError, match="that a server returned"):
-            checkpoint.save(tmp_path / "copy")
+            loaded.save(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 @pytest.mark.parametrize(
@@ -282,6 +397,7 @@ def test_only_what_a_server_returned_is_saved(tmp_path: Path) -> None:
         {"leaves": []},
         {"leaves": [{"user_id": 7}]},
         {"leaves": 7},
+        *({"leaves": [_SAVED_LEAF | {"user_id": user}]} for user in (2**32, -1, 0, float("inf"))),
         {"user_id": 8},
         {"user_id": "7"},
         {"checkpoint": "text"},
@@ -320,6 +436,10 @@ async def test_the_commands_save_a_checkpoint_and_check_a_history_with_it(
         assert "exists; the checkpoint was not saved" in again.output
         late = await _credit(*of_app, "--not-before", "2999-01-01")
         assert (late.exit_code, "too old" in late.output) == (18, True)
+        absent = await _credit(*of_app, "--user", "8")
+        assert json.loads(absent.stdout)["hash"] is None
+        shown = await _credit(*of_app[:-1], "table", "--user", "8")
+        assert "none: no transaction has a hash" in shown.stdout
         await _credit("export", "7", "-o", "json", "--file", str(history))
 
     checked = ("verify-history", str(history), "--checkpoint", str(file), "--key", str(key))

@@ -180,6 +180,28 @@ def test_a_history_that_was_written_again_is_shown_by_a_receipt_or_a_checkpoint(
     assert found(rows, (), CHECKPOINT) == (Finding.CHECKPOINT_DIFFERS, 0)
 
 
+@pytest.mark.parametrize(
+    ("heads", "covered"),
+    [({}, 0), ({7: ROWS[2].hash}, 3)],
+    ids=["a user without transactions", "a user with some"],
+)
+def test_a_later_transaction_that_is_dated_before_the_checkpoint_is_found(
+    heads: dict[int, bytes], covered: int
+) -> None:
+    assert covered <= OTHER_APP
+    first = ROWS[covered].created_at
+    assert first is not None
+    # The clock of a server can be behind that of the store.
+    for ahead in (timedelta(0), timedelta(hours=1)):
+        checkpoint = Checkpoint(app_id=1, time=first + ahead, size=len(heads), heads=heads)
+        assert check(ROWS, (), checkpoint).verified == len(ROWS)
+    late = Checkpoint(app_id=1, time=first + timedelta(hours=2), size=len(heads), heads=heads)
+    assert found(ROWS, (), late) == (Finding.CHECKPOINT_DIFFERS, ROWS[covered].sequence)
+    # A checkpoint of an app does not cover another one.
+    of_other = [row for row in ROWS if row.app_id == 2]
+    assert check(of_other, (), replace(late, heads={})).verified == len(of_other)
+
+
 def test_a_receipt_of_a_changed_history_contradicts_the_first_one() -> None:
     first, again = RECEIPTS[0], replace(RECEIPTS[0], replayed=True)
     assert check(ROWS, [first, again])
@@ -444,6 +466,9 @@ def test_a_checkpoint_is_read_with_its_key(operator: Operator) -> None:
         (lambda lines: ["no json"], "it is not a checkpoint"),
         (lambda lines: ["[]"], "it is not a checkpoint"),
         (lambda lines: ['{"user_id": 3}'], "it is not a checkpoint"),
+        (lambda lines: ['"checkpoint"'], "it is not a checkpoint"),
+        (lambda lines: ['{"user_id": Infinity, "hash": ""}'], "it is not a checkpoint"),
+        (lambda lines: ["[" * 100_000], "it is not a checkpoint"),
         (lambda lines: ['{"checkpoint": 3}'], "it is not the checkpoint of an app"),
     ],
 )

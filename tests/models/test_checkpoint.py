@@ -131,5 +131,5 @@ def test_leaves_that_leave_room_for_the_user_prove_nothing(
 def test_a_leaf_that_is_not_in_the_tree_is_rejected(change: dict[str, object]) -> None:
     checkpoint, (leaf,) = _proof(1)
     for user_id in (5, 4):
-        with pytest.raises(CheckpointInvalid, match="does not lead to its root"):
+        with pytest.raises(CheckpointInvalid, match="does not lead to the signed root"):
             proven_head(checkpoint, user_id, [replace(leaf, **change)])  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Checkpoints: what the command writes is what a consumer can check."""
 
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from credit_server.checkpoint import write_checkpoint
 from credit_server.commit import Committer
 from credit_server.embedded import EmbeddedMongod, NoDatabase
 from credit_server.settings import StoreSettings
+from credit_server.store.checkpoints import MemoryCheckpoints, StoredCheckpoint
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
@@ -128,6 +130,37 @@ async def test_without_the_store_there_is_no_file(operator: Operator, tmp_path: 
     with pytest.raises(StoreUnavailable):
         await write_checkpoint(store, 3, key=operator.private_key, file=file)
     assert _files(file.parent) == set()
+
+
+class _FailingAt(MemoryCheckpoints):
+    """Checkpoints of a store that becomes unavailable at a step."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self._step = step
+
+    async def add(self, checkpoint: StoredCheckpoint) -> None:
+        if self._step == "add":
+            raise StoreUnavailable("away")
+        await super().add(checkpoint)
+
+    async def prune(self, app_id: int) -> None:
+        if self._step == "prune":
+            raise StoreUnavailable("away")
+        await super().prune(app_id)
+
+
+@pytest.mark.parametrize(("step", "is_stored"), [("add", False), ("prune", True)])
+async def test_what_servers_return_is_also_in_a_file(
+    operator: Operator, tmp_path: Path, step: str, is_stored: bool
+) -> None:
+    store, file = MemoryStore(), tmp_path / "file"
+    store.checkpoints = _FailingAt(step)
+    expected = contextlib.nullcontext() if is_stored else pytest.raises(StoreUnavailable)
+    with expected:
+        await write_checkpoint(store, 3, key=operator.private_key, file=file)
+    assert len(await store.checkpoints.newest(3, 10)) == is_stored
+    assert load_checkpoint(file, key=operator.public_key).app_id == 3
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,21 @@
 
 import asyncio
 import itertools
+from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bson.int64 import Int64
-from credit_models.ledger import Kind
+from credit_models.ledger import Kind, Transaction
 from credit_server import main
 from credit_server.backup import chunk
 from credit_server.backup.errors import BackupUnusable
 from credit_server.backup.export import export
 from credit_server.backup.manifest import Manifest
-from credit_server.backup.rewinding import Rewound, rewind
+from credit_server.backup.rewinding import Rewound, _Ledger, rewind
 from credit_server.store.exporting import open_reader
 from credit_server.store.extended_json import from_line
 from credit_server.verify.run import Target
@@ -98,8 +100,8 @@ def test_the_backup_of_an_earlier_moment_is_what_was_exported_then(world: World)
     # All of it, and nothing of it.
     now = datetime.fromisoformat(later.header.moment)
     assert _documents(world.rewind(later, now).manifest) == _documents(later)
-    nothing = world.rewind(later, datetime(2020, 1, 1, tzinfo=UTC))
-    assert set(_documents(nothing.manifest)) == {"counters"}
+    with pytest.raises(BackupUnusable, match="has no entry of 2020-01-01T"):
+        world.rewind(later, datetime(2020, 1, 1, tzinfo=UTC))
 
 
 def test_the_command_imports_an_earlier_moment_which_is_sound(
@@ -125,6 +127,9 @@ def test_the_command_imports_an_earlier_moment_which_is_sound(
     shown = capsys.readouterr().out
     moment = until.isoformat(timespec="milliseconds")
     assert f"imported {before.records} documents, as of {moment}" in shown
+    entries = [len(_documents(each)["credit_transactions"]) for each in (before, later)]
+    assert f"kept {entries[0]} of {entries[1]} entries\n" in shown
+    assert "newest event of alerts: position " in shown
     ledger = Target(uri=world.uri, database=world.database, timeout_seconds=30)
     found = asyncio.run(check(ledger))
     assert (found.findings, found.entries) == ([], len(_documents(before)["credit_transactions"]))
@@ -144,6 +149,10 @@ class _WithOthers(World):
         database["directory"].insert_one(
             {"_id": Int64(100), "app_id": Int64(1), "external_id": "u", "created_at": self.time}
         )
+        events = database.get_collection("alert_events")
+        for position, time in ((10**6, self.time - SECOND), (10**6 + 1, self.time)):
+            event = {"position": Int64(position), "created_at": time}
+            events.insert_one(event, bypass_document_validation=True)
         database["webhooks"].insert_one(
             {"app_id": Int64(1), "url": "https://example.org", "secret": "s", **common}
         )
@@ -165,16 +174,20 @@ def test_what_has_no_history_is_left_out_if_it_was_made_later_or_kept_as_it_is(
     world = _WithOthers(mongod_uri, database, tmp_path, 1)
     world.histories.play(100)
     world.histories.end()
+    world.time = world.histories.now + 2 * SECOND
     made = world.export()
     all_ = _documents(made)
-    same = world.rewind(made, world.time + timedelta(days=300))
-    assert same.policies == []
+    same = world.rewind(made, world.time)
+    assert (same.policies, same.newest_event) == ([], 10**6 + 1)
     assert _documents(same.manifest) == all_
     earlier = world.rewind(made, world.time - SECOND)
-    assert earlier.policies == [6]
+    assert earlier.newest_event == 10**6
+    assert {5, 6} & set(earlier.policies) == {6}
     found = _documents(earlier.manifest)
-    assert set(found) == {"counters", "app_policies"}
-    assert [each["app_id"] for each in found["app_policies"]] == [6]
+    assert set(all_) - set(found) == {"webhooks"}
+    assert {5, 6} & {each["app_id"] for each in found["app_policies"]} == {6}
+    # Apps keep the numbers of users, so a number stays that of its user.
+    assert found["directory"] == all_["directory"]
 
 
 def test_a_moment_after_the_backup_is_rejected(world: World) -> None:
@@ -186,9 +199,69 @@ def test_a_moment_after_the_backup_is_rejected(world: World) -> None:
         world.rewind(made, later)
 
 
+def test_a_damaged_account_is_rebuilt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.histories.play(100)
+    world.histories.end()
+    made = world.export()
+    expected = _documents(made)
+
+    def damaged(line: bytes) -> Document:
+        document = from_line(line)
+        return {**document, "balances": "none"} if "balances" in document else document
+
+    monkeypatch.setattr("credit_server.backup.rewinding.from_line", damaged)
+    assert _documents(world.rewind(made, world.histories.now).manifest) == expected
+
+
+def test_entries_that_are_referred_to_are_read_in_few_passes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.histories.play(300)
+    world.histories.end()
+    made = world.export()
+    expected = _documents(made)
+    passes: list[int] = []
+
+    def counted(ledger: _Ledger, user_id: int) -> Iterator[Transaction]:
+        passes.append(user_id)
+        return transactions(ledger, user_id)
+
+    transactions = _Ledger.transactions
+    monkeypatch.setattr(_Ledger, "transactions", counted)
+    monkeypatch.setattr("credit_server.verify.user_book._KEPT_MAX", 1)
+    assert _documents(world.rewind(made, world.histories.now).manifest) == expected
+    users = Counter(passes)
+    # Two passes, and again where the book is made again, which is itself a pass.
+    assert users
+    assert max(users.values()) <= 5
+    # Also if each pass finds few of them.
+    monkeypatch.setattr("credit_server.backup.rewinding._SOUGHT_MAX", 2)
+    assert _documents(world.rewind(made, world.histories.now).manifest) == expected
+
+
+def test_an_error_names_each_user_whose_history_is_not_sound(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.histories.play(100)
+    world.histories.end()
+    made = world.export()
+    users = {each["user_id"] for each in _documents(made)["credit_transactions"]}
+
+    def changed(line: bytes) -> Document:
+        document = from_line(line)
+        return {**document, "note": "changed"} if "sequence" in document else document
+
+    monkeypatch.setattr("credit_server.backup.rewinding.from_line", changed)
+    with pytest.raises(BackupUnusable) as raised:
+        world.rewind(made, world.histories.now)
+    assert len(users) > 1
+    assert all(f"history of user {user} is not sound" in str(raised.value) for user in users)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
+        ({"created_at": None}, "a document is damaged"),
         ({"created_at": datetime(2026, 11, 1, tzinfo=UTC)}, "because a clock was wrong"),
         ({"note": "changed"}, "is damaged"),
         ({"type": "unknown"}, "cannot be read"),

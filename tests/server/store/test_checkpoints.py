@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from credit_models.checkpoint import Checkpoint, proven_head
@@ -13,7 +14,8 @@ from credit_server.store.checkpoints import Checkpoints, StoredCheckpoint, Tile,
 from credit_server.store.driver import Driver
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Store
+from credit_server.store.port import Store, Unreadable
+from pymongo import MongoClient
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -35,7 +37,14 @@ def _head(user_id: int) -> bytes:
 
 
 async def _add(checkpoints: Checkpoints, app_id: int, time: datetime, size: int) -> Checkpoint:
-    """Store a checkpoint of the users 2, 4, 6 and so on."""
+    """Store a checkpoint of the users 2, 4, 6 and so on, and remove what is kept no longer."""
+    stated = await _begin(checkpoints, app_id, time, size)
+    await _end(checkpoints, stated)
+    return stated
+
+
+async def _begin(checkpoints: Checkpoints, app_id: int, time: datetime, size: int) -> Checkpoint:
+    """Store the tree of a checkpoint."""
     tree, writer = MerkleTree(), TileWriter()
     for user_id in range(2, 2 * size + 1, 2):
         tree.add(user_id, _head(user_id))
@@ -44,9 +53,13 @@ async def _add(checkpoints: Checkpoints, app_id: int, time: datetime, size: int)
             await checkpoints.add_tiles(app_id, time, writer.take())
     writer.end()
     await checkpoints.add_tiles(app_id, time, writer.take())
-    stated = Checkpoint(app_id=app_id, size=size, root=tree.root(), time=time)
-    await checkpoints.add(StoredCheckpoint(app_id, time, size, stated.text))
-    return stated
+    return Checkpoint(app_id=app_id, size=size, root=tree.root(), time=time)
+
+
+async def _end(checkpoints: Checkpoints, stated: Checkpoint) -> None:
+    """Store a checkpoint whose tree is stored, and remove what is kept no longer."""
+    await checkpoints.add(StoredCheckpoint(stated.app_id, stated.time, stated.size, stated.text))
+    await checkpoints.prune(stated.app_id)
 
 
 async def _head_of(checkpoints: Checkpoints, stated: Checkpoint, user_id: int) -> bytes | None:
@@ -80,9 +93,55 @@ async def test_a_tree_of_three_levels_is_proven(monkeypatch: pytest.MonkeyPatch)
             assert found == (_head(user_id) if user_id % 2 == 0 else None)
 
 
+@pytest.mark.parametrize("earlier", [0, 5, 6, 9])
+async def test_a_run_that_ends_after_a_later_one_has_its_tree(store: Store, earlier: int) -> None:
+    checkpoints = store.checkpoints
+    for day in range(earlier):
+        await _add(checkpoints, 1, NOON - timedelta(days=earlier - day), 1)
+    slow = await _begin(checkpoints, 1, NOON, 3)
+    quick = await _add(checkpoints, 1, NOON + timedelta(hours=1), 3)
+    await _end(checkpoints, slow)
+    for stated in (slow, quick):
+        assert await _head_of(checkpoints, stated, 4) == _head(4)
+
+
+async def test_each_tile_of_a_proof_is_read_once(store: Store) -> None:
+    stated = await _add(store.checkpoints, 1, NOON, TILE_WIDTH + 1)
+    near = await store.checkpoints.tile_of_user(1, NOON, 5)
+    assert near is not None
+    reads: list[tuple[int, int]] = []
+
+    async def read(level: int, index: int) -> Tile:
+        reads.append((level, index))
+        return await store.checkpoints.tile(1, NOON, level, index)
+
+    leaves = await read_proof(5, stated.size, near, read)
+    assert ([leaf.user_id for leaf in leaves], reads) == ([4, 6], [(1, 0)])
+
+
+@pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.parametrize("cut", ["a byte", "a node"])
+async def test_a_tile_that_is_cut_off_is_unreadable(
+    mongod_uri: str, migrated_database: str, level: int, cut: str
+) -> None:
+    opened = MongoStore(mongod_uri, database=migrated_database)
+    stated = await _add(opened.checkpoints, 1, NOON, TILE_WIDTH + 5)
+    tile = await opened.checkpoints.tile(1, NOON, level, 0)
+    node_bytes = len(Tile.leaf(2, _head(2))) if level == 0 else port.HASH_BYTES
+    shorter = tile.data[: -1 if cut == "a byte" else -node_bytes]
+    with MongoClient[dict[str, Any]](mongod_uri) as client:
+        client[migrated_database]["checkpoint_tiles"].update_one(
+            {"level": level, "index": 0}, {"$set": {"data": shorter}}
+        )
+    with pytest.raises(Unreadable):
+        await _head_of(opened.checkpoints, stated, 4)
+    await opened.close()
+
+
 async def test_the_latest_are_kept_and_their_trees_for_a_shorter_time(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("credit_server.store.mongo_checkpoints._SLICE", 2)
     for module in ("checkpoints", "mongo_checkpoints"):
         monkeypatch.setattr(f"credit_server.store.{module}.CHECKPOINTS_KEPT", 4)
         monkeypatch.setattr(f"credit_server.store.{module}.TREES_KEPT", 2)

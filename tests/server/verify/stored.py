@@ -61,7 +61,7 @@ def store(database: Database[Document], made: Histories) -> None:
         ("directory", users),
         ("counters", [{"_id": "user_ids", "last": Int64(9)}]),
     ):
-        if documents:  # random histories may have no events; the driver rejects an empty list
+        if documents:
             database[name].insert_many(documents)
 
 

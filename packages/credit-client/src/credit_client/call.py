@@ -163,21 +163,24 @@ class Caller:
         method: Method[Any, Any],  # Any: the messages of any call
         values: Values,
         timeout_seconds: float | None = None,
-    ) -> int | None:
-        """Return the number of the user in a request's values; None: the request has no user.
+    ) -> tuple[int | None, float | None]:
+        """Return the number of the user that the values of a request name, and the time left.
 
         Args:
             method: Which call.
             values: The fields of its request.
-            timeout_seconds: The time for all attempts together; None for the client's.
+            timeout_seconds: The time for this and the call; None for the client's.
+
+        Returns:
+            The number, None if the values name no user; and the time that the call has left, None
+            for the client's.
 
         Raises:
             CreditError: The request is rejected, or the number cannot be resolved.
         """
         request, names = build_named(method.request_type, values, self._users_app_id)
-        await self.set_numbers(request, names, timeout_seconds)
-        number: int | None = request.user_id
-        return number
+        left = await self.set_numbers(request, names, timeout_seconds)
+        return request.user_id, left
 
     async def batch(self, messages: Messages, *, timeout_seconds: float | None = None) -> None:
         """Send operations until each has its outcome.

@@ -35,7 +35,7 @@ class Checkpoint:
             `user_ids`. A user without such a hash is missing.
         user_ids: The users that can be compared with the checkpoint; None: all.
         note: The signed text.
-        leaves: The proof of the heads, if a server returned the checkpoint.
+        leaves: The proof of the heads; None: they come from the operator's file of all users.
     """
 
     app_id: int
@@ -44,7 +44,7 @@ class Checkpoint:
     heads: Mapping[int, bytes]
     user_ids: Collection[int] | None = None
     note: str = field(default="", repr=False)
-    leaves: Sequence[Leaf] = field(default=(), repr=False)
+    leaves: Sequence[Leaf] | None = field(default=None, repr=False)
 
     def head(self, user_id: int) -> bytes | None:
         """Return the hash of a user's latest transaction in the app; None: there is no hash.
@@ -63,11 +63,14 @@ class Checkpoint:
         """Write the checkpoint and its proof into a new file, which `load_checkpoint` reads.
 
         Raises:
-            ValueError: The checkpoint was loaded from a file. Copy that file.
+            ValueError: The checkpoint was loaded from the operator's file, and has no proof. Copy
+                that file.
             OSError: The file exists or cannot be written.
         """
-        if self.user_ids is None or len(self.user_ids) > 1 or not self.note:
-            raise ValueError("only a checkpoint that a server returned can be saved")
+        if self.user_ids is None or self.leaves is None:
+            raise ValueError(
+                "only a checkpoint that a server returned can be saved: copy the operator's file"
+            )
         record = {
             "user_id": next(iter(self.user_ids), None),
             "leaves": [
@@ -115,6 +118,8 @@ def load_checkpoint(
                 if last:
                     raise CheckpointInvalid("there are lines after the signed checkpoint")
                 record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise TypeError("a line has no JSON object")
                 if "checkpoint" in record:
                     last = record
                     continue
@@ -130,7 +135,8 @@ def load_checkpoint(
             raise CheckpointInvalid("its heads are not those that were signed")
     except (CheckpointInvalid, LeavesOutOfOrder) as error:
         raise CheckpointRejected(f"{file}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    # A number can be too large (OverflowError), and a line nested too deeply (RecursionError).
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
         raise CheckpointRejected(f"{file}: it is not a checkpoint") from error
     return Checkpoint(
         app_id=stated.app_id,

@@ -1,5 +1,6 @@
 """The calls about checkpoints, which show whether the history of a user was changed."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,10 @@ class Checkpoints(ABC):
         The server is not trusted: the signature is checked with the operator's key, and the head
         with the signed root. Needs `credit-client[verify]`.
 
+        The proof is about a number. If `user_id` is a text, the server chooses the number, and a
+        server that is not honest can choose that of another or a new user. Pass the number that you
+        have stored, such as the `user_id` of an earlier transaction.
+
         Args:
             app_id: The app.
             key: The file with the operator's public key: Ed25519, in PEM. Do not take it from the
@@ -52,21 +57,25 @@ class Checkpoints(ABC):
             user_id: The user whose history is to be compared with the checkpoint; None: no user.
                 The server has the heads of users for the latest 7 checkpoints of an app.
             at: The newest checkpoint of this time or earlier is returned; None: the newest one.
-            not_before: Reject a checkpoint of an earlier time. None: 2 days before `at`. With an
-                old checkpoint, a server could hide changes to later transactions.
+            not_before: Reject a checkpoint of an earlier time, with a time zone. None: 2 days
+                before `at`. A server that returns an old checkpoint hides changes of later
+                transactions.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:
-            CheckpointRejected: The server has no such checkpoint, the checkpoint is too old or of
-                another app, or its signature or the proof is not valid.
+            CheckpointRejected: The server has no such checkpoint, or it is too old, later than
+                `at` or of another app, or its signature or the proof is not valid.
             ImportError: The extra is not installed.
             OSError: The key cannot be read.
+            ValueError: `not_before` has no time zone.
         """
-        public_key = load_key(key)
+        if not_before is not None and not_before.tzinfo is None:
+            raise ValueError(f"not_before needs a time zone: {not_before.isoformat()} has none")
+        public_key = await asyncio.to_thread(load_key, key)
         values: Values = {"app_id": app_id, "user_id": user_id, "time": at}
-        number = await self._open_caller.user_number(CHECKPOINT, values, timeout_seconds)
+        number, left = await self._open_caller.user_number(CHECKPOINT, values, timeout_seconds)
         answer, _ = await self._open_caller.unary(
-            CHECKPOINT, {**values, "user_id": number}, timeout_seconds=timeout_seconds
+            CHECKPOINT, {**values, "user_id": number}, timeout_seconds=left
         )
         reply: GetCheckpointResponse = answer.reply
         if reply.checkpoint is None:
@@ -85,6 +94,11 @@ class Checkpoints(ABC):
         if checkpoint.app_id != app_id:
             raise CheckpointRejected(
                 f"the server returned a checkpoint of app {checkpoint.app_id}, not of app {app_id}"
+            )
+        if at is not None and checkpoint.time > at:
+            raise CheckpointRejected(
+                f"the server returned the checkpoint of {checkpoint.time:%Y-%m-%d %H:%M} UTC, which"
+                " is later than the requested time"
             )
         _check_age(checkpoint, not_before or (at or datetime.now(UTC)) - _AGE_MAX)
         return checkpoint

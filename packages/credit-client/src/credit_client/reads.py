@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from credit_models import (
     Balance,
@@ -204,7 +205,13 @@ class Reads(ABC):
             verify = HistoryVerifier(after_sequence=after_sequence)
         if isinstance(user_id, int):
             verify.expect(user_id=user_id)
-        return verified(rows, verify)
+            return verified(rows, verify)
+        return verified(rows, verify, partial(self._number, user_id, timeout_seconds))
+
+    async def _number(self, user_id: str, timeout_seconds: float | None) -> int | None:
+        values: Values = {"user_id": user_id}
+        number, _ = await self._open_caller.user_number(TRANSACTIONS, values, timeout_seconds)
+        return number
 
     def query_transactions(
         self,

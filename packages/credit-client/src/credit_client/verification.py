@@ -1,7 +1,8 @@
 """Check a history: by its hashes, by receipts that were kept, and by a signed checkpoint."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from credit_models import CreditTransaction, Receipt, TransactionType
 from credit_models.entry_hash import GENESIS, HASH_VERSION
@@ -20,7 +21,14 @@ _MESSAGES = {
     Finding.VERSION_UNKNOWN: "has a hash of a scheme that this SDK does not know: update the SDK",
     Finding.BALANCE_WRONG: "has a balance that is not the previous balance plus its effect",
     Finding.RECEIPT_DIFFERS: "is not the one that a receipt acknowledged",
+    Finding.CHECKPOINT_DIFFERS: (
+        "is dated before the checkpoint, which does not cover it: it was inserted later"
+    ),
 }
+
+# A transaction that the checkpoint does not cover can be dated before it by as much as the clock of
+# a server is behind that of the store, and as the retries of a commit last.
+_DATED_BEFORE_MAX = timedelta(hours=1)
 
 _WITH_EFFECT = (TransactionType.ADD, TransactionType.USE)
 
@@ -188,10 +196,20 @@ class HistoryVerifier:
             raise _altered(Finding.CHANGED, transaction)
         if chain.head is not None and transaction.previous_hash != chain.head:
             raise _altered(Finding.CHAIN_BROKEN, transaction)
+        self._check_date(chain, transaction)
         chain.head, chain.began = transaction.hash, True
         if chain.published == transaction.hash:
             chain.published = None
         self.verified += 1
+
+    def _check_date(self, chain: _Chain, transaction: CreditTransaction) -> None:
+        """Check that a transaction after those that the checkpoint covers is not an earlier one."""
+        covering = self._checkpoint
+        if covering is None or covering.app_id != transaction.app_id or chain.published is not None:
+            return
+        created_at = transaction.created_at
+        if created_at is None or covering.time - created_at > _DATED_BEFORE_MAX:
+            raise _altered(Finding.CHECKPOINT_DIFFERS, transaction)
 
     def _check_receipt(self, transaction: CreditTransaction) -> None:
         for receipt in self._receipts.pop(transaction.id, ()):
@@ -216,10 +234,22 @@ def _altered(finding: Finding, transaction: CreditTransaction) -> HistoryAltered
 
 
 async def verified(
-    transactions: AsyncGenerator[CreditTransaction, None], verifier: HistoryVerifier
+    transactions: AsyncGenerator[CreditTransaction, None],
+    verifier: HistoryVerifier,
+    read_number: Callable[[], Awaitable[int | None]] | None = None,
 ) -> AsyncGenerator[CreditTransaction, None]:
-    """Iterate over transactions, and check each before it is returned."""
+    """Iterate over transactions, and check each before it is returned.
+
+    Args:
+        transactions: The transactions, oldest first.
+        verifier: Checks them.
+        read_number: Reads the number of a user who is named by text, so that an empty history is
+            compared with the checkpoint too.
+    """
     try:
+        number = None if read_number is None else await read_number()
+        if number is not None:
+            verifier.expect(user_id=number)
         async for transaction in transactions:
             verifier.add(transaction)
             yield transaction

@@ -6,6 +6,7 @@ not make or check signatures, because that needs a library.
 """
 
 from base64 import b64decode, b64encode
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ _TIME = "time "
 # A line with a signature begins with an em dash and a space.
 _SIGNATURE = "\N{EM DASH} "
 _KEY_ID_BYTES = 4
+_UINT32_MAX = 2**32 - 1
 
 
 class CheckpointInvalid(Exception):
@@ -90,10 +92,14 @@ def proven_head(checkpoint: Checkpoint, user_id: int, leaves: Sequence[Leaf]) ->
         CheckpointInvalid: The leaves prove neither a head nor that there is none.
     """
     for leaf in leaves:
+        if not 0 < leaf.user_id <= _UINT32_MAX:
+            raise CheckpointInvalid(f"the proof names user {leaf.user_id}, who cannot exist")
         start = leaf_hash(leaf.user_id, leaf.head)
         root = root_of_path(start, leaf.index, checkpoint.size, leaf.path)
         if root != checkpoint.root:
-            raise CheckpointInvalid(f"the proof of user {leaf.user_id} does not lead to its root")
+            raise CheckpointInvalid(
+                f"the proof of user {leaf.user_id} does not lead to the signed root"
+            )
     for leaf in leaves:
         if leaf.user_id == user_id:
             return leaf.head
@@ -103,6 +109,25 @@ def proven_head(checkpoint: Checkpoint, user_id: int, leaves: Sequence[Leaf]) ->
     if after != before + 1:
         raise CheckpointInvalid(f"it has no proof for user {user_id}")
     return None
+
+
+def proof_indexes(user_id: int, users: Sequence[int], *, first: int, size: int) -> list[int]:
+    """Return the indexes of the leaves that prove what a tree has for a user.
+
+    It is the user's leaf or, if there is none, the leaves before and after it. Only one of these
+    exists at either end of the tree, and none in an empty tree.
+
+    Args:
+        user_id: The user.
+        users: The users of adjacent leaves, in their order, in which the user's leaf is if the tree
+            has one, and if not, the leaf before it.
+        first: The index of the first of these leaves.
+        size: The number of leaves of the tree.
+    """
+    after = first + bisect_left(users, user_id)
+    if after - first < len(users) and users[after - first] == user_id:
+        return [after]
+    return [index for index in (after - 1, after) if 0 <= index < size]
 
 
 def read_checkpoint(note: str, public_key: bytes) -> tuple[Checkpoint, bytes]:

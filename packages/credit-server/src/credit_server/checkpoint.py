@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
+import structlog
 from credit_models.checkpoint import Checkpoint
 from credit_models.merkle import MerkleTree
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,7 +25,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from credit_server.access import FileUnusable
 from credit_server.api.tiles import TileWriter
 from credit_server.store.checkpoints import StoredCheckpoint
-from credit_server.store.port import Store
+from credit_server.store.port import Store, StoreError
+
+log = structlog.get_logger("credit_server")
 
 # The number of accounts in one read of the store.
 PAGE_SIZE = 1000
@@ -35,7 +38,8 @@ async def write_checkpoint(
 ) -> Checkpoint:
     """Write the checkpoint of an app into a file and into the store.
 
-    The file gets its name only after it is complete and the checkpoint is stored.
+    The file gets its name when it is complete, then the checkpoint is stored: what servers return
+    is also in a file.
 
     Args:
         store: The store.
@@ -49,7 +53,8 @@ async def write_checkpoint(
 
     Raises:
         FileUnusable: The key cannot be used, or the file exists or cannot be written.
-        StoreError: The store cannot be read or written.
+        StoreError: The store cannot be read or written. If the file exists, it is complete and
+            valid.
     """
     private_key = _private_key(key)
     with _new_file(file) as stream:
@@ -58,10 +63,27 @@ async def write_checkpoint(
         public_key = private_key.public_key().public_bytes_raw()
         note = checkpoint.signed(signature, public_key)
         _write_line(stream, {"checkpoint": note})
-        await store.checkpoints.add(
-            StoredCheckpoint(app_id, checkpoint.time, checkpoint.size, note)
-        )
+    await _publish(store, StoredCheckpoint(app_id, checkpoint.time, checkpoint.size, note), file)
     return checkpoint
+
+
+async def _publish(store: Store, checkpoint: StoredCheckpoint, file: Path) -> None:
+    """Store a checkpoint, and remove what is kept no longer."""
+    try:
+        await store.checkpoints.add(checkpoint)
+    except StoreError:
+        log.warning(
+            "the file of the checkpoint is complete and valid, but servers may not return the"
+            " checkpoint: make another one when the store can be written",
+            file=str(file),
+        )
+        raise
+    try:
+        await store.checkpoints.prune(checkpoint.app_id)
+    except StoreError as error:
+        log.warning(
+            "earlier checkpoints were not removed: the next run removes them", reason=str(error)
+        )
 
 
 @contextmanager

@@ -411,10 +411,15 @@ def import_ledger(
 
 def _import_until(settings: StoreSettings, folder: Path, until: datetime) -> None:
     from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+    from credit_server.store import schema  # noqa: PLC0415 - the same
 
     made = command.run_import_until(settings, folder, until)
     manifest = made.manifest
     typer.echo(f"imported {manifest.records} documents, as of {manifest.header.moment}")
+    for noun, name in (("entries", schema.CREDIT_TRANSACTIONS), ("users", schema.USER_CREDITS)):
+        kept, all_ = manifest.records_of(name), made.source.records_of(name)
+        typer.echo(f"kept {kept} of {all_} {noun}")
+    typer.echo(f"newest event of alerts: position {made.newest_event}")
     if made.policies:
         apps = ", ".join(map(str, made.policies))
         typer.echo(

@@ -12,7 +12,7 @@ from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit
 from credit_client.cli.groups import with_groups
 from credit_client.cli.options import App, Display, UserId, fail, user_option
-from credit_client.cli.output import plain, show
+from credit_client.cli.output import Format, plain, show
 from credit_client.cli.times import past, read_option
 from credit_client.client import CreditClient
 
@@ -81,7 +81,10 @@ def checkpoint(
             _save(found, file)
         record = {"app_id": found.app_id, "time": plain(found.time), "users": found.size}
         if user is not None:
-            record["hash"] = plain(next(iter(found.heads.values()), b""))
+            head = next(iter(found.heads.values()), None)
+            # Of a user without a hash, JSON and CSV have no value.
+            absent = None if display.form is not Format.TABLE else "none: no transaction has a hash"
+            record["hash"] = absent if head is None else plain(head)
         show(record, display.form, utc=display.utc)
 
     try:

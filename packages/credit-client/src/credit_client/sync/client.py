@@ -2598,6 +2598,10 @@ class CreditClient:
         The server is not trusted: the signature is checked with the operator's key, and the head
         with the signed root. Needs `credit-client[verify]`.
 
+        The proof is about a number. If `user_id` is a text, the server chooses the number, and a
+        server that is not honest can choose that of another or a new user. Pass the number that you
+        have stored, such as the `user_id` of an earlier transaction.
+
         Args:
             app_id: The app.
             key: The file with the operator's public key: Ed25519, in PEM. Do not take it from the
@@ -2605,15 +2609,17 @@ class CreditClient:
             user_id: The user whose history is to be compared with the checkpoint; None: no user.
                 The server has the heads of users for the latest 7 checkpoints of an app.
             at: The newest checkpoint of this time or earlier is returned; None: the newest one.
-            not_before: Reject a checkpoint of an earlier time. None: 2 days before `at`. With an
-                old checkpoint, a server could hide changes to later transactions.
+            not_before: Reject a checkpoint of an earlier time, with a time zone. None: 2 days
+                before `at`. A server that returns an old checkpoint hides changes of later
+                transactions.
             timeout_seconds: The time for the whole call; None for the client's.
 
         Raises:
-            CheckpointRejected: The server has no such checkpoint, the checkpoint is too old or of
-                another app, or its signature or the proof is not valid.
+            CheckpointRejected: The server has no such checkpoint, or it is too old, later than
+                `at` or of another app, or its signature or the proof is not valid.
             ImportError: The extra is not installed.
             OSError: The key cannot be read.
+            ValueError: `not_before` has no time zone.
         """
         return self._session.run(
             self._session.client.checkpoint(

@@ -11,7 +11,7 @@ from credit_models import (
     ListCheckpointsResponse,
     SignedCheckpoint,
 )
-from credit_models.checkpoint import Checkpoint
+from credit_models.checkpoint import Checkpoint, proof_indexes
 from credit_models.merkle import audit_path, leaf_hash, root_of_no_leaves
 
 from credit_client.testing.ledger import FakeLedger
@@ -83,11 +83,7 @@ def _proof(heads: list[tuple[int, bytes]], user_id: int | None) -> list[Checkpoi
     if user_id is None:
         return []
     users = [user for user, _ in heads]
-    if user_id in users:
-        indexes = [users.index(user_id)]
-    else:
-        after = sum(user < user_id for user in users)
-        indexes = [index for index in (after - 1, after) if 0 <= index < len(users)]
+    indexes = proof_indexes(user_id, users, first=0, size=len(users))
     nodes = [leaf_hash(*each) for each in heads]
     return [
         CheckpointLeaf(

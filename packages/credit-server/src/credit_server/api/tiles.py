@@ -9,14 +9,14 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from credit_models.checkpoint import Leaf
+from credit_models.checkpoint import Leaf, proof_indexes
 from credit_models.merkle import audit_path, leaf_hash
 
-from credit_server.store.checkpoints import Tile
+from credit_server.store.checkpoints import HASH_BYTES, Tile
+from credit_server.store.errors import report
+from credit_server.store.port import Unreadable
 
 TILE_WIDTH = 256
-
-_HASH_BYTES = 32
 
 
 @dataclass(slots=True)
@@ -98,19 +98,26 @@ async def read_proof(user_id: int, size: int, near: Tile | None, read: ReadTile)
     Args:
         user_id: The user.
         size: The number of leaves of the tree.
-        near: The last tile of leaves whose first user is this user or an earlier one; None: there
-            is no such tile.
-        read: Reads another tile.
+        near: The last tile of leaves that begins with this user or an earlier one; None: there is
+            none.
+        read: Reads another tile. Each is read once.
+
+    Raises:
+        Unreadable: A tile does not have the number of nodes that it should have.
     """
     first, users = 0, list[int]()
+    tiles = dict[tuple[int, int], Tile]()
     if near is not None:
         first, users = near.index * TILE_WIDTH, [user for user, _ in near.leaves()]
-    if user_id in users:
-        indexes = [first + users.index(user_id)]
-    else:
-        after = first + sum(user < user_id for user in users)
-        indexes = [index for index in (after - 1, after) if 0 <= index < size]
-    return [await _read_leaf(index, size, read) for index in indexes]
+        tiles[0, near.index] = near
+
+    async def read_once(level: int, index: int) -> Tile:
+        if (level, index) not in tiles:
+            tiles[level, index] = await read(level, index)
+        return tiles[level, index]
+
+    indexes = proof_indexes(user_id, users, first=first, size=size)
+    return [await _read_leaf(index, size, read_once) for index in indexes]
 
 
 async def _read_leaf(index: int, size: int, read: ReadTile) -> Leaf:
@@ -119,9 +126,18 @@ async def _read_leaf(index: int, size: int, read: ReadTile) -> Leaf:
     user_id, head = 0, b""
     while level == 0 or nodes > 1:
         tile = await read(level, position // TILE_WIDTH)
+        hashes = _nodes(tile)
+        expected = min(TILE_WIDTH, nodes - position // TILE_WIDTH * TILE_WIDTH)
+        if len(hashes) != expected:
+            fault = Unreadable(
+                f"tile {tile.index} of level {level} of a checkpoint has {len(hashes)} nodes"
+                f" instead of {expected}: make a new checkpoint"
+            )
+            report(fault)
+            raise fault
         if level == 0:
             user_id, head = tile.leaves()[position % TILE_WIDTH]
-        path += audit_path(_nodes(tile), position % TILE_WIDTH)[0]
+        path += audit_path(hashes, position % TILE_WIDTH)[0]
         level, position, nodes = level + 1, position // TILE_WIDTH, math.ceil(nodes / TILE_WIDTH)
     return Leaf(user_id=user_id, head=head, index=index, path=path)
 
@@ -131,4 +147,4 @@ def _nodes(tile: Tile) -> list[bytes]:
     if tile.level == 0:
         return [leaf_hash(*each) for each in tile.leaves()]
     data = tile.data
-    return [data[at : at + _HASH_BYTES] for at in range(0, len(data), _HASH_BYTES)]
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]

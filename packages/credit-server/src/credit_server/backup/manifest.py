@@ -61,6 +61,10 @@ class Manifest:
         """Return the chunks of a collection."""
         return [chunk for chunk in self.chunks if chunk.collection == collection]
 
+    def records_of(self, collection: str) -> int:
+        """Return the number of documents of a collection."""
+        return sum(chunk.records for chunk in self.of(collection))
+
     def create(self) -> None:
         """Write the manifest of the chunks that are complete so far, atomically."""
         lines = [{"credit_backup": _FORMAT, **asdict(self.header)}]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import groupby
+from itertools import dropwhile, groupby, islice
 from pathlib import Path
 
 from credit_models.ledger import Kind, Transaction
@@ -31,6 +31,12 @@ from credit_server.store.extended_json import Document, from_line
 from credit_server.verify.account_check import recomputed
 from credit_server.verify.user_book import UserBook
 
+# The most entries that are kept because later ones refer to them.
+_SOUGHT_MAX = 20_000
+
+# The most users whose faults an error names.
+_FAULTS_MAX = 10
+
 _Keep = Callable[[Document, datetime], bool]
 
 _EARLIER: Mapping[str, _Keep] = {
@@ -40,8 +46,9 @@ _EARLIER: Mapping[str, _Keep] = {
     schema.ALERT_EVENTS: lambda found, until: found["created_at"] <= until,
     # The events that were removed since then are not in the backup.
     schema.REMOVED_EVENTS: lambda found, until: True,
-    schema.DIRECTORY: lambda found, until: found["created_at"] <= until,
-    # The number of a user who is left out must not be assigned to another user.
+    # Apps keep the numbers that they have looked up, so a number stays that of its user, and is not
+    # given to another one.
+    schema.DIRECTORY: lambda found, until: True,
     schema.COUNTERS: lambda found, until: True,
     schema.WEBHOOKS: lambda found, until: found["created_at"] <= until,
     schema.WEBHOOK_DELIVERIES: lambda found, until: found["event"]["created_at"] <= until,
@@ -53,13 +60,17 @@ class Rewound:
     """A backup of an earlier moment.
 
     Attributes:
+        source: The backup that it was made from.
         manifest: The backup.
-        policies: The apps whose policies were changed after the moment. They have the policies of
-            the first backup.
+        policies: The apps whose policies were changed after the moment, and are as they were when
+            the first backup was made.
+        newest_event: The position of the newest event of alerts; 0 if there is none.
     """
 
+    source: Manifest
     manifest: Manifest
     policies: list[int] = field(default_factory=list)
+    newest_event: int = 0
 
 
 def rewind(source: Manifest, folder: Path, until: datetime, advance: Advance) -> Rewound:
@@ -72,8 +83,9 @@ def rewind(source: Manifest, folder: Path, until: datetime, advance: Advance) ->
         advance: Receives the progress.
 
     Raises:
-        BackupUnusable: The backup is of an earlier moment, a history is damaged or not in the order
-            of time, or the moment is between the two sides of a transfer.
+        BackupUnusable: The backup is of an earlier moment, or has no entry of the moment or before,
+            or its histories are not sound, or not in the order of time, or a document cannot be
+            read, or the moment is between the sides of a transfer.
     """
     if until > datetime.fromisoformat(source.header.moment):
         raise BackupUnusable(
@@ -85,17 +97,23 @@ def rewind(source: Manifest, folder: Path, until: datetime, advance: Advance) ->
         release=version("credit-server"),
         moment=until.astimezone(UTC).isoformat(timespec="milliseconds"),
     )
-    made = Rewound(manifest=Manifest(folder=folder, header=header))
+    made = Rewound(source=source, manifest=Manifest(folder=folder, header=header))
     ledger = _Ledger(source, until)
     with claimed(folder):
         for collection in changing(source.header.secrets):
-            _add(made.manifest, collection, _changing(ledger, made, collection), advance)
+            found = _readable(collection, _changing(ledger, made, collection))
+            _add(made.manifest, collection, found, advance)
+        if not made.manifest.of(schema.USER_CREDITS):
+            raise BackupUnusable(
+                f"{source.folder} has no entry of {until.isoformat()} or earlier: name a later"
+                " time. Nothing was imported"
+            )
         made.manifest.create()
         for collection, found in (
             (schema.CREDIT_TRANSACTIONS, _entries(ledger, made.manifest)),
             (schema.PURCHASES, _purchases(ledger, made.manifest)),
         ):
-            _add(made.manifest, collection, found, advance)
+            _add(made.manifest, collection, _readable(collection, found), advance)
         made.manifest.create()
         made.manifest.complete()
     return made
@@ -112,6 +130,22 @@ def _add(
     for each in chunks(collection, documents, write, placed=placed):
         manifest.chunks.append(each)
         advance(each.records)
+
+
+def _readable(collection: str, documents: Iterator[Document]) -> Iterator[Document]:
+    """Iterate over documents that are made from others, and reject damaged ones.
+
+    Raises:
+        BackupUnusable: A document has no field of a name, or one of another type.
+    """
+    try:
+        yield from documents
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise BackupUnusable(
+            f"{collection} of the earlier moment cannot be made, because a document is damaged"
+            f" ({type(error).__name__}: {error}). Nothing was imported: import the backup without"
+            " --until, then run credit-server verify"
+        ) from error
 
 
 class _Ledger:
@@ -177,6 +211,8 @@ def _changing(ledger: _Ledger, made: Rewound, collection: str) -> Iterator[Docum
         if _EARLIER[collection](document, until):
             if collection == schema.APP_POLICIES and document["updated_at"] > until:
                 made.policies.append(document["app_id"])
+            if collection == schema.ALERT_EVENTS:
+                made.newest_event = max(made.newest_event, document.get("position", 0))
             yield document
 
 
@@ -184,25 +220,57 @@ def _accounts(ledger: _Ledger) -> Iterator[Document]:
     """Rebuild the accounts of the users who had entries.
 
     Raises:
-        BackupUnusable: A history is damaged, or a transfer has only one of its sides.
+        BackupUnusable: Histories are not sound, or a transfer has only one of its sides.
     """
     stored = ledger.documents(schema.USER_CREDITS)
-    transfers = _Transfers()
+    transfers, faults = _Transfers(), list[str]()
     for user_id, entries in ledger.histories():
         account = next((each for each in stored if each["user_id"] == user_id), None)
         if account is None:
             raise BackupUnusable(f"user {user_id} has entries and no account. Nothing was imported")
-        book = _book(ledger, account, entries, transfers)
+        try:
+            book = _book(ledger, account, entries, transfers)
+        except BackupUnusable as error:
+            faults.append(str(error))
+            continue
         if book is not None:
-            former = AccountDocument.model_validate(account).to_account()
-            rebuilt = AccountDocument.from_account(recomputed(book, former)).to_bson()
+            # Nothing of the stored account is needed, so it may be damaged.
+            rebuilt = AccountDocument.from_account(recomputed(book, None)).to_bson()
             yield {"_id": account["_id"], **rebuilt}
+    if faults:
+        more = [f"and {len(faults) - _FAULTS_MAX} more users"] if faults[_FAULTS_MAX:] else []
+        raise BackupUnusable("\n".join([*faults[:_FAULTS_MAX], *more]))
     if transfers.open:
         raise BackupUnusable(
             f"{len(transfers.open)} transfers have one side before and one side after"
             f" {ledger.until.isoformat()}, because a clock was wrong: name another time. Nothing"
             " was imported"
         )
+
+
+class _Related:
+    """Finds entries of a user to which later ones refer.
+
+    The look-ups come in the order of the entries that refer. So two passes over the history find
+    the entries for many look-ups: one for each look-up would take a time that is quadratic.
+    """
+
+    def __init__(self, ledger: _Ledger, user_id: int) -> None:
+        self._ledger = ledger
+        self._user_id = user_id
+        self._sought: set[str] = set()
+        self._found: dict[str, Transaction] = {}
+
+    def find(self, id_: str) -> Transaction | None:
+        """Return the entry with an id; None: the user has none."""
+        if id_ not in self._sought:
+            entries = self._ledger.transactions(self._user_id)
+            named = (entry.details.related_id for entry in entries)
+            following = filter(None, dropwhile(lambda each: each != id_, named))
+            self._sought = {id_, *islice(following, _SOUGHT_MAX)}
+            entries = self._ledger.transactions(self._user_id)
+            self._found = {entry.id: entry for entry in entries if entry.id in self._sought}
+        return self._found.get(id_)
 
 
 class _Transfers:
@@ -237,11 +305,8 @@ def _book(
         BackupUnusable: The history is damaged.
     """
     user_id = int(account["user_id"])
-
-    def find(id_: str) -> Transaction | None:
-        return next((each for each in ledger.transactions(user_id) if each.id == id_), None)
-
-    # The first sequence from which the account counts used credits, by app.
+    find = _Related(ledger, user_id).find
+    # Where the account begins to count used credits, by app.
     since = {
         app["app_id"]: app["spent"][0]["since"] for app in account.get("apps", ()) if "spent" in app
     }

@@ -1,12 +1,12 @@
 """The documents of checkpoints and of their trees."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
 from bson.objectid import ObjectId
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from credit_server.store.checkpoints import StoredCheckpoint, Tile
+from credit_server.store.checkpoints import HASH_BYTES, StoredCheckpoint, Tile
 from credit_server.store.fields import Credits, Document, Long, Number
 
 _Index = Annotated[Long, Field(ge=0)]
@@ -47,6 +47,14 @@ class TileDocument(Document):
     # Not set above level 0.
     first_user: Number | None = None
     data: bytes
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.level == 0:
+            self.to_tile().leaves()
+        elif len(self.data) % HASH_BYTES:
+            raise ValueError("a hash of a tile is cut off")
+        return self
 
     @classmethod
     def from_tile(cls, app_id: int, time: datetime, tile: Tile) -> "TileDocument":

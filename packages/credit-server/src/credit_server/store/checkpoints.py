@@ -19,6 +19,9 @@ TREES_KEPT = 7
 # A leaf in a tile: the user in 4 bytes, the length of the head in 1, and the head.
 _USER_BYTES = 4
 
+# A node above level 0.
+HASH_BYTES = 32
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
@@ -42,18 +45,27 @@ class Tile:
         return user_id.to_bytes(_USER_BYTES, "big") + len(head).to_bytes(1, "big") + head
 
     def leaves(self) -> list[tuple[int, bytes]]:
-        """Return the users and heads of a tile of level 0."""
+        """Return the users and heads of a tile of level 0.
+
+        Raises:
+            ValueError: The data is cut off.
+        """
         found, at = [], 0
         while at < len(self.data):
             begin = at + _USER_BYTES + 1
             user_id = int.from_bytes(self.data[at : at + _USER_BYTES], "big")
-            at = begin + self.data[begin - 1]
+            at = begin + int.from_bytes(self.data[begin - 1 : begin], "big")
             found.append((user_id, self.data[begin:at]))
+            if max(begin, at) > len(self.data):
+                raise ValueError(f"leaf {len(found)} of a tile is cut off")
         return found
 
 
 class TreeRemoved(Exception):
-    """The tree was removed after its checkpoint was read: read the checkpoint again."""
+    """The tree of a checkpoint was removed after the checkpoint was read.
+
+    Read the newest checkpoints again: there are newer ones, which have their trees.
+    """
 
     def __init__(self, app_id: int, time: datetime) -> None:
         super().__init__(f"the tree of the checkpoint of app {app_id} of {time} was removed")
@@ -87,10 +99,21 @@ class Checkpoints(Protocol):
         ...
 
     async def add(self, checkpoint: StoredCheckpoint) -> None:
-        """Store a checkpoint whose tree is stored, and remove what is no longer kept.
+        """Store a checkpoint whose tree is stored.
 
         Raises:
-            StoreError: The checkpoint was not stored, or what is no longer kept was not removed.
+            StoreError: It was not stored, or it is unknown whether it was.
+        """
+        ...
+
+    async def prune(self, app_id: int) -> None:
+        """Remove the checkpoints and trees of an app that are kept no longer.
+
+        Nothing is removed while there are fewer than are kept: a run that began before the oldest
+        of them may still store its checkpoint, which is then one of the kept.
+
+        Raises:
+            StoreError: Not all of them were removed.
         """
         ...
 
@@ -133,11 +156,15 @@ class MemoryCheckpoints:
     async def add(self, checkpoint: StoredCheckpoint) -> None:
         """Store a checkpoint: see the port."""
         self._checkpoints.append(checkpoint)
-        app_id = checkpoint.app_id
+
+    async def prune(self, app_id: int) -> None:
+        """Remove what is kept no longer: see the port."""
         kept = await self.newest(app_id, CHECKPOINTS_KEPT)
         self._checkpoints = [each for each in self._checkpoints if each.app_id != app_id]
         self._checkpoints += kept
-        oldest = kept[:TREES_KEPT][-1].time
+        if len(kept) < TREES_KEPT:
+            return
+        oldest = kept[TREES_KEPT - 1].time
         self._tiles = {
             key: tile for key, tile in self._tiles.items() if key[0] != app_id or key[1] >= oldest
         }

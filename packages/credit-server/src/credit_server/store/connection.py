@@ -1,6 +1,7 @@
 """Connections to MongoDB: clients, the hosts of a connection string, a single node made primary."""
 
 import asyncio
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,15 +38,16 @@ def open_clients(
     """Return clients; their first operations connect.
 
     Commands to a host that hangs are interrupted after 3 s, or a second after `timeout_seconds` if
-    that is less.
+    that is less, unless the connection string has `heartbeatFrequencyMS` or `connectTimeoutMS`.
 
     Args:
         uri: A MongoDB connection string.
         name: The clients' name in mongod's log.
         timeout_seconds: How long to look for a server, and to wait for each answer; at least 0.1.
         driver: The driver with which to read.
-        answers_are_timed: Whether `timeout_seconds` limits the wait for an answer. Building an
-            index may take longer than any limit.
+        answers_are_timed: Whether `timeout_seconds` limits the wait for an answer, and commands to
+            a host that hangs are interrupted. Building an index may take longer than any limit, and
+            is not to be interrupted because the host is slow for some seconds.
 
     Raises:
         StoreMisconfigured: The connection string is not valid.
@@ -61,13 +63,24 @@ def open_clients(
             driver,
             appname=name,
             tz_aware=True,
-            heartbeatFrequencyMS=int(_CHECK_SECONDS * 1000),
-            connectTimeoutMS=min(milliseconds, int(_CONNECT_SECONDS_MAX * 1000)),
             serverSelectionTimeoutMS=milliseconds,
             socketTimeoutMS=milliseconds if answers_are_timed else None,
+            **(_checks(uri, milliseconds) if answers_are_timed else {}),
         )
     except (PyMongoError, ValueError) as error:
         raise StoreMisconfigured(f"CREDIT_MONGODB_URI is not valid: {error}") from error
+
+
+def _checks(uri: str, milliseconds: int) -> dict[str, int]:
+    """Return the options of the checks of hosts that a connection string does not have."""
+    options = {
+        "heartbeatFrequencyMS": int(_CHECK_SECONDS * 1000),
+        "connectTimeoutMS": min(milliseconds, int(_CONNECT_SECONDS_MAX * 1000)),
+    }
+    # The names of options are case-insensitive.
+    pairs = re.split("[&;]", uri.partition("?")[2])
+    given = {pair.partition("=")[0].lower() for pair in pairs}
+    return {name: value for name, value in options.items() if name.lower() not in given}
 
 
 def hosts_of(uri: str) -> str:

@@ -70,14 +70,15 @@ async def plan(database: Database) -> list[Step]:
     if version > schema.SCHEMA_VERSION:
         raise schema.SchemaTooNew(database.name, version)
     steps = [*await _creations(database), *await _index_steps(database)]
+    # A collection is sharded by an index, so after the indexes are built.
+    for name in await sharding.unsharded(database):
+        sentence = f"shard the collection {name} by user_id"
+        steps.append(Step(sentence, partial(sharding.shard, database, name)))
     if version != schema.SCHEMA_VERSION:
         sentence = (
             f"set the schema version to {schema.SCHEMA_VERSION}; it is {version or 'not set'}"
         )
         steps.append(Step(sentence, partial(_write_version, database)))
-    for name in await sharding.unsharded(database):
-        sentence = f"shard the collection {name} by user_id"
-        steps.append(Step(sentence, partial(sharding.shard, database, name)))
     return steps
 
 

@@ -17,8 +17,12 @@ from credit_server.store.checkpoints import (
     Tile,
     TreeRemoved,
 )
-from credit_server.store.driver import Database, Document
+from credit_server.store.driver import Collection, Database, Document
 from credit_server.store.errors import report, unreadable
+
+# How many documents are removed at a time. A tree of 10 million users has 39,000 tiles, and to
+# remove all of them at once can take longer than the time limit of an answer.
+_SLICE = 1000
 
 
 class MongoCheckpoints:
@@ -45,18 +49,33 @@ class MongoCheckpoints:
                 await self._tiles.insert_many(documents)
 
     async def add(self, checkpoint: StoredCheckpoint) -> None:
-        """Store a checkpoint: see the port.
-
-        The tiles of an interrupted run are removed like those of a checkpoint of the same time.
-        """
+        """Store a checkpoint: see the port."""
         document = CheckpointDocument.from_checkpoint(checkpoint).to_bson()
         async with self._deadline():
             await self._checkpoints.insert_one(document)
-        kept = await self.newest(checkpoint.app_id, CHECKPOINTS_KEPT)
-        of_app: Document = {"app_id": Int64(checkpoint.app_id)}
-        async with self._deadline():
-            await self._tiles.delete_many({**of_app, "time": {"$lt": kept[:TREES_KEPT][-1].time}})
-            await self._checkpoints.delete_many({**of_app, "time": {"$lt": kept[-1].time}})
+
+    async def prune(self, app_id: int) -> None:
+        """Remove what is kept no longer: see the port.
+
+        The tiles of an interrupted run are removed like those of a checkpoint of its time.
+        """
+        kept = await self.newest(app_id, CHECKPOINTS_KEPT)
+        if len(kept) >= TREES_KEPT:
+            await self._remove(self._tiles, app_id, kept[TREES_KEPT - 1].time)
+        if len(kept) >= CHECKPOINTS_KEPT:
+            await self._remove(self._checkpoints, app_id, kept[-1].time)
+
+    async def _remove(self, collection: Collection, app_id: int, before: datetime) -> None:
+        """Remove the documents of an app before a time, in slices of bounded duration."""
+        query: Document = {"app_id": Int64(app_id), "time": {"$lt": before}}
+        while True:
+            async with self._deadline():
+                found = await collection.find(query, {"_id": 1}).limit(_SLICE).to_list(None)
+                if found:
+                    ids = [each["_id"] for each in found]
+                    await collection.delete_many({"_id": {"$in": ids}})
+            if len(found) < _SLICE:
+                return
 
     async def newest(self, app_id: int, limit: int) -> Sequence[StoredCheckpoint]:
         """Return the newest checkpoints of an app: see the port."""
