@@ -159,6 +159,7 @@ async def running_server(
     environment: Mapping[str, str] | None = None,
     constants: Constants | None = None,
     forked: bool = True,
+    launched: Callable[[ServerProcess], object] = lambda _: None,
 ) -> AsyncIterator[ServerProcess]:
     """Run `credit-server serve` for as long as the context lasts; it serves when that begins.
 
@@ -169,6 +170,7 @@ async def running_server(
         constants: Constants that are not its own; see `credit_testing.constants`.
         forked: Whether it is a fork of the template, which takes a fifth of the CPU time, unless
             the environment has variables for the interpreter. A new interpreter runs it otherwise.
+        launched: Receives the process before it serves.
 
     Raises:
         ServerNotStarted: It has ended instead of serving.
@@ -178,6 +180,7 @@ async def running_server(
     log = _log_file(folder)
     with _launch(arguments, folder, environment, forked=forked) as process:
         server = ServerProcess(process, log)
+        launched(server)
         try:
             await server.read_banner()
             yield server
