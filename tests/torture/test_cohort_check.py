@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from credit_client.settings import ClientSettings
 from credit_client.testing import FakeCreditService, fake_transport
 from credit_models import CreditTransaction, Receipt, TransactionType, UserCredits
+from credit_torture import main
 from credit_torture.clients import Clients
 from credit_torture.cohort import Cohort
 from credit_torture.cohort_check import check_cohort
@@ -349,3 +351,35 @@ def test_a_read_during_a_fault_shows_no_state_that_never_existed(
     recorded.save(tmp_path)
     (finding,) = check_cohort(tmp_path, 0, faults).findings
     assert "is none of the allowed" in finding
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "broken"])
+def test_the_command_checks_a_record_again(
+    recorded: Recorded,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    broken: bool,
+) -> None:
+    if broken:
+        lose_an_acknowledged_entry(recorded)
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    recorded.save(journal)
+    monkeypatch.setattr(sys, "argv", ["credit-torture", "check", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == int(broken)
+    shown = capsys.readouterr().out
+    assert ("wrong: " in shown) is broken
+    assert f"{len(recorded.calls):,} calls" in shown
+
+
+def test_the_command_rejects_a_folder_without_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["credit-torture", "check", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert "is not a folder" in capsys.readouterr().err
