@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from credit_client.settings import ClientSettings
 from credit_client.testing import FakeCreditService, fake_transport
-from credit_models import CreditTransaction, Receipt, TransactionType
+from credit_models import CreditTransaction, Receipt, TransactionType, UserCredits
+from credit_torture import main
 from credit_torture.clients import Clients
 from credit_torture.cohort import Cohort
 from credit_torture.cohort_check import check_cohort
@@ -132,11 +134,11 @@ def credit_more_than_was_acknowledged(recorded: Recorded) -> None:
     _change(entry, credits=message_of(entry).credits + 1)
 
 
-def write_what_nobody_requested(recorded: Recorded) -> None:
+def write_what_was_not_requested(recorded: Recorded) -> None:
     rows = recorded.read("ListUserTransactions")
     entry = message_of(rows[-1])
     assert isinstance(entry, CreditTransaction)
-    entry.sequence, entry.idempotency_key = entry.sequence + 1, "nobody's"
+    entry.sequence, entry.idempotency_key = entry.sequence + 1, "unsent"
     rows.append(message_line(entry))
 
 
@@ -153,6 +155,30 @@ def deny_the_effect(recorded: Recorded) -> None:
 def acknowledge_twice_as_new(recorded: Recorded) -> None:
     line = recorded.acknowledged()[0]
     recorded.calls.append({**line, "began": line["began"] + 1, "ended": line["ended"] + 1})
+
+
+def apply_a_part_of_a_batch_before_its_retry(recorded: Recorded) -> None:
+    line = next(
+        line
+        for line in recorded.calls
+        if line["answer"]["kind"] == "together"
+        and all(part["kind"] == "receipt" for part in line["answer"]["parts"])
+        and not any(message_of(part).replayed for part in line["answer"]["parts"])
+    )
+    unanswered = {**line, "ended": line["began"], "answer": {"kind": "unknown"}}
+    recorded.calls.append({**unanswered, "began": line["began"] - 1})
+    _change(line["answer"]["parts"][0], replayed=True)
+
+
+def apply_a_batch_in_two_transactions(recorded: Recorded) -> None:
+    first, *_, last = recorded.acknowledged()
+    recorded.calls.remove(last)
+    first["ended"] = last["ended"]
+    first["question"] = {
+        "kind": "together",
+        "requests": [*first["question"]["requests"], *last["question"]["requests"]],
+    }
+    first["answer"] = {"kind": "together", "parts": [first["answer"], last["answer"]]}
 
 
 def acknowledge_a_write_that_is_nowhere(recorded: Recorded) -> None:
@@ -189,7 +215,12 @@ def read_less_than_the_required_revision(recorded: Recorded) -> None:
 
 
 def lose_a_purchase(recorded: Recorded) -> None:
-    del recorded.read("ListUserPurchases")[0]
+    last = {
+        line["question"]["user"]: line["answer"]["messages"]
+        for line in recorded.calls
+        if line["question"].get("read") == "ListUserPurchases"
+    }
+    del next(rows for rows in last.values() if rows)[0]
 
 
 def lose_a_hold(recorded: Recorded) -> None:
@@ -253,10 +284,12 @@ PLANTS: list[Callable[[Recorded], None]] = [
     write_an_entry_twice,
     swap_two_entries,
     credit_more_than_was_acknowledged,
-    write_what_nobody_requested,
+    write_what_was_not_requested,
     refuse_what_took_effect,
     deny_the_effect,
     acknowledge_twice_as_new,
+    apply_a_part_of_a_batch_before_its_retry,
+    apply_a_batch_in_two_transactions,
     acknowledge_a_write_that_is_nowhere,
     acknowledge_another_balance,
     acknowledge_in_another_order_than_time,
@@ -285,13 +318,68 @@ def test_each_planted_fault_is_found(
     assert check_cohort(tmp_path, 0, []).findings
 
 
-def test_a_read_during_a_fault_is_not_compared(recorded: Recorded, tmp_path: Path) -> None:
-    line = next(
+def _read_in_a_fault(recorded: Recorded) -> tuple[Line, list[tuple[int, int]]]:
+    """Return the message of the last read before the end, and a fault during this read."""
+    line = [
         line
         for line in recorded.calls
         if line["question"].get("read") == "GetUserCredits" and not line.get("final")
-    )
-    line["answer"]["messages"] = []
+    ][-1]
+    (shown,) = line["answer"]["messages"]
+    assert message_of(shown).revision > 0
+    return shown, [(line["began"], line["ended"])]
+
+
+def test_a_read_during_a_fault_may_show_an_earlier_state(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    shown, faults = _read_in_a_fault(recorded)
+    message = message_of(shown)
+    shown.update(message_line(UserCredits(user_id=message.user_id)))
     recorded.save(tmp_path)
     assert check_cohort(tmp_path, 0, []).findings
-    assert not check_cohort(tmp_path, 0, [(line["began"], line["ended"])]).findings
+    assert not check_cohort(tmp_path, 0, faults).findings
+
+
+def test_a_read_during_a_fault_shows_no_state_that_never_existed(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    shown, faults = _read_in_a_fault(recorded)
+    message = message_of(shown)
+    message.balances[0].balance = 4_000_000_000
+    shown.update(message_line(message))
+    recorded.save(tmp_path)
+    (finding,) = check_cohort(tmp_path, 0, faults).findings
+    assert "is none of the allowed" in finding
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["sound", "broken"])
+def test_the_command_checks_a_record_again(
+    recorded: Recorded,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    broken: bool,
+) -> None:
+    if broken:
+        lose_an_acknowledged_entry(recorded)
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    recorded.save(journal)
+    monkeypatch.setattr(sys, "argv", ["credit-torture", "check", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == int(broken)
+    shown = capsys.readouterr().out
+    assert ("wrong: " in shown) is broken
+    assert f"{len(recorded.calls):,} calls" in shown
+
+
+def test_the_command_rejects_a_folder_without_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["credit-torture", "check", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 2
+    assert "is not a folder" in capsys.readouterr().err

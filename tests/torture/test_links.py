@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 from credit_testing.ports import HOST, lasting_port
-from credit_torture.links import Links
+from credit_torture.links import Links, Unowned
 
 
 @pytest.fixture
@@ -32,15 +32,36 @@ async def test_a_cut_link_delays_bytes_and_another_one_does_not(echo_port: int) 
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(b"1")
         assert await reader.readexactly(1) == b"1"
-        with links.cut([("another", "node 0"), ("own", "node 1")]):
+        async with links.cut([("another", "node 0"), ("own", "node 1")]):
             writer.write(b"2")
             assert await reader.readexactly(1) == b"2"
-        with links.cut([("own", "node 0")]):
+        async with links.cut([("own", "node 0")]):
             writer.write(b"3")
             arriving = asyncio.ensure_future(reader.readexactly(1))
             await asyncio.sleep(0.2)
             assert not arriving.done()
         assert await arriving == b"3"
+        writer.close()
+
+
+async def test_a_process_that_was_unknown_when_it_connected_is_cut_off(echo_port: int) -> None:
+    known: dict[str, list[int]] = {}
+    links = Links(lambda: known)
+    port = links.advertise(echo_port)
+    async with links:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(b"1")
+        assert await reader.readexactly(1) == b"1"
+        with pytest.raises(Unowned):
+            async with links.cut([("own", "node 0")]):
+                pass
+        known["own"] = [os.getpid()]
+        async with links.cut([("own", "node 0")]):
+            writer.write(b"2")
+            arriving = asyncio.ensure_future(reader.readexactly(1))
+            await asyncio.sleep(0.2)
+            assert not arriving.done()
+        assert await arriving == b"2"
         writer.close()
 
 

@@ -160,6 +160,7 @@ async def running_server(
     constants: Constants | None = None,
     forked: bool = True,
     program: Path | None = None,
+    launched: Callable[[ServerProcess], object] = lambda _: None,
 ) -> AsyncIterator[ServerProcess]:
     """Run `credit-server serve` for as long as the context lasts; it serves when that begins.
 
@@ -171,6 +172,7 @@ async def running_server(
         forked: Whether it is a fork of the template, which takes a fifth of the CPU time, unless
             the environment has variables for the interpreter. A new interpreter runs it otherwise.
         program: The `credit-server` of another release, which is no fork; None: this release.
+        launched: Receives the process before it serves.
 
     Raises:
         ServerNotStarted: It has ended instead of serving.
@@ -182,6 +184,7 @@ async def running_server(
     forked = forked and program is None
     with _launch(arguments, folder, environment, forked=forked) as process:
         server = ServerProcess(process, log)
+        launched(server)
         try:
             await server.read_banner()
             yield server

@@ -26,6 +26,7 @@ from credit_models import (
     UserCredits,
 )
 
+from credit_testing.accounts.batches import batch_findings
 from credit_testing.accounts.book import as_of
 from credit_testing.accounts.journal import (
     Call,
@@ -43,7 +44,13 @@ from credit_testing.accounts.model import UINT32_MAX, Account, Entry
 from credit_testing.accounts.replay import History, Inexplicable, Replay, purchase_findings
 from credit_testing.accounts.rules.decide import decide
 from credit_testing.accounts.rules.decision import AppRules, Decided, Refused, milliseconds
-from credit_testing.accounts.rules.requests import Write, apps_of, differing_fields, users_of
+from credit_testing.accounts.rules.requests import (
+    Write,
+    apps_of,
+    differing_fields,
+    is_dry_run,
+    users_of,
+)
 from credit_testing.accounts.windows import Windows
 
 _END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -92,7 +99,11 @@ class _Auditor:
         self._windows = Windows(journal, replay.histories, skew)
 
     def findings(self) -> list[str]:
-        found = [*self._effect_findings(), *purchase_findings(self._replay)]
+        found = [
+            *self._effect_findings(),
+            *batch_findings(self._journal.calls, self._histories),
+            *purchase_findings(self._replay),
+        ]
         for call in self._journal.calls:
             found.extend(self._answer_findings(call))
         return found
@@ -137,10 +148,12 @@ class _Auditor:
         question, answer = call.question, call.answer
         if isinstance(answer, Unforeseen):
             yield f"{question} was answered with {answer.error}"
-        elif isinstance(answer, Unknown | NoEffect) or call.loose:
+        elif isinstance(answer, Unknown | NoEffect):
             return
         elif isinstance(question, Read):
             yield from self._read_findings(call, question)
+        elif call.loose:
+            return
         elif isinstance(question, Written):
             assert isinstance(answer, Receipt | Refused)
             if isinstance(answer, Receipt) and not answer.validated:
@@ -195,10 +208,11 @@ class _Auditor:
         for accounts in self._windows.accounts(call, users):
             for now in self._windows.times(call, accounts.values(), apps, requests):
                 outcomes = self._together(accounts, requests, now, together=together)
-                predicted = tuple(map(_comparable, outcomes))
-                if all(one in alike for one, alike in zip(predicted, shown, strict=True)):
-                    return
-                allowed[predicted] = outcomes
+                for possible in (outcomes, _decided_again(outcomes, requests)):
+                    predicted = tuple(map(_comparable, possible))
+                    if all(one in alike for one, alike in zip(predicted, shown, strict=True)):
+                        return
+                    allowed[predicted] = possible
         yield f"{call} is none of the allowed {'; '.join(map(str, allowed.values()))}"
 
     def _together(
@@ -219,7 +233,7 @@ class _Auditor:
             if isinstance(decided, Refused) and _settles_now(request, stored):
                 decided = _without_time(decided, now, now)
             decisions.append(decided)
-            if isinstance(decided, Decided) and not getattr(request, "validate_only", False):
+            if isinstance(decided, Decided) and not is_dry_run(request):
                 accounts.update(decided.accounts)
         rejected = [
             index for index, decided in enumerate(decisions) if isinstance(decided, Refused)
@@ -227,7 +241,7 @@ class _Auditor:
         writes = [
             decided
             for decided, request in zip(decisions, requests, strict=True)
-            if not getattr(request, "validate_only", False)
+            if not is_dry_run(request)
         ]
         took_effect = bool(writes) and all(
             isinstance(decided, Decided) and decided.replayed for decided in writes
@@ -252,7 +266,7 @@ class _Auditor:
     def _previewed(self, decided: Decided, request: Write) -> Receipt:
         receipt = _receipt(decided.main, self._histories[decided.main.user_id])
         receipt.replayed = decided.replayed
-        receipt.validated = not decided.replayed and getattr(request, "validate_only", False)
+        receipt.validated = not decided.replayed and is_dry_run(request)
         if receipt.validated:
             receipt.hash = b""
         return receipt
@@ -319,6 +333,23 @@ def _without_time(refused: Refused, first: datetime, last: datetime) -> Refused:
     return Refused(refused.reason, tuple(kept))
 
 
+def _decided_again(outcomes: list[Outcome], requests: Sequence[Write]) -> list[Outcome]:
+    """Return the outcomes of a batch that is decided again after a commit without an answer.
+
+    Then all its writes are replayed, and their receipts are still new. `_receipt_findings` and
+    `_effect_findings` check which receipts may be new.
+    """
+    again = [
+        replace(outcome, replayed=False)
+        if isinstance(outcome, Receipt) and outcome.replayed and not is_dry_run(request)
+        else outcome
+        for outcome, request in zip(outcomes, requests, strict=True)
+    ]
+    writes = zip(outcomes, again, requests, strict=True)
+    complete = all(is_dry_run(request) or one != before for before, one, request in writes)
+    return again if complete else outcomes
+
+
 def _comparable(outcome: Outcome) -> tuple[object, ...]:
     """Return the values of an outcome that the model can predict.
 
@@ -327,9 +358,7 @@ def _comparable(outcome: Outcome) -> tuple[object, ...]:
     """
     if isinstance(outcome, Refused):
         return (outcome.reason, *(pair for pair in outcome.metadata if pair[0] != "starts_at"))
-    # If a commit has no answer, the server decides the batch again, and its receipts are still new.
-    # `_receipt_findings` and `_effect_findings` check which receipts may be new.
-    unknown = _IDS if outcome.validated else ("replayed",)
+    unknown = _IDS if outcome.validated else ()
     return tuple(None if name in unknown else getattr(outcome, name) for name in _PREDICTED)
 
 

@@ -11,7 +11,7 @@ import betterproto2
 from credit_models import Receipt
 
 from credit_testing.accounts.rules.decision import Refused
-from credit_testing.accounts.rules.requests import Write
+from credit_testing.accounts.rules.requests import Write, is_dry_run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,8 @@ class Call:
         doubled: Whether a copy of the request has reached a server, and may have an effect after
             the answer, whatever that was.
         loose: Whether the answer to a read may miss entries, or show another time: right after a
-            change of primary, or with a wrong clock. It is not checked.
+            change of primary, or with a wrong clock. It must still show a state that existed before
+            the call ended. A rejection that is loose is not checked.
     """
 
     client: int
@@ -143,7 +144,7 @@ class Journal:
         found: defaultdict[tuple[int, int, str], list[tuple[Call, Write]]] = defaultdict(list)
         for call in self.calls:
             for request, _ in call.writes():
-                if not getattr(request, "validate_only", False):
+                if not is_dry_run(request):
                     assert request.user_id is not None
                     key = (request.user_id, request.app_id, request.idempotency_key)
                     found[key].append((call, request))

@@ -85,6 +85,8 @@ class Windows:
         """Return the numbers of entries that a call must and can have seen."""
         history = self._histories[user]
         least, greatest = self._shown[user].before(call.began), len(history.entries)
+        if _is_loose_read(call):
+            least = 0
         if call.ended is not None:
             later = (place for place, asked in enumerate(history.asked) if asked > call.ended)
             greatest = next(later, greatest)
@@ -128,6 +130,8 @@ class Windows:
 
     def time_bounds(self, call: Call) -> tuple[datetime, datetime]:
         """Return the first and the last time at which a call can have been decided."""
+        if _is_loose_read(call):
+            return _BEGINNING, _END
         before = self._times.before(call.began)
         after = [
             entry.at
@@ -138,6 +142,10 @@ class Windows:
         first = before - self._skew if before != _BEGINNING else _BEGINNING
         last = min(after) + self._skew if after else _END
         return first, last
+
+
+def _is_loose_read(call: Call) -> bool:
+    return call.loose and isinstance(call.question, Read)
 
 
 def _hours(first: datetime, last: datetime) -> Iterator[datetime]:

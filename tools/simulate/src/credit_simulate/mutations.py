@@ -75,7 +75,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=1260,
+        seed=26,
     ),
     Mutation(
         "a rejection is decided on a cached balance",

@@ -193,8 +193,9 @@ async def _cut_off(world: World, node: MongodProcess, *, servers: bool) -> Async
     others = [other for other in world.names() if other != name]
     reaching = [*others, *(server.name for server in world.servers)] if servers else others
     links = [(name, other) for other in others] + [(other, name) for other in reaching]
-    with world.claim(name), world.links.cut(links):
-        yield name
+    with world.claim(name):
+        async with world.links.cut(links):
+            yield name
 
 
 @asynccontextmanager
@@ -206,16 +207,18 @@ async def cut_one_link(world: World) -> AsyncIterator[str]:
     there = world.name(primary), world.name(other)
     back = there[1], there[0]
     links = world.random.choice(([there], [back], [there, back]))
-    with world.claim(*there), world.links.cut(links):
-        yield ", ".join(" to ".join(link) for link in links)
+    with world.claim(*there):
+        async with world.links.cut(links):
+            yield ", ".join(" to ".join(link) for link in links)
 
 
 @asynccontextmanager
 async def cut_server_from_primary(world: World) -> AsyncIterator[str]:
     """Cut the link from a server to the primary."""
     server, primary = world.server(), world.name(await world.primary())
-    with world.claim(server.name), world.links.cut([(server.name, primary)]):
-        yield f"{server.name} to {primary}"
+    with world.claim(server.name):
+        async with world.links.cut([(server.name, primary)]):
+            yield f"{server.name} to {primary}"
 
 
 @asynccontextmanager

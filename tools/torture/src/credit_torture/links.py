@@ -7,8 +7,9 @@ answer. When the link is restored, the bytes that were sent during the cut arriv
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -16,12 +17,27 @@ from credit_testing.ports import HOST, lasting_port
 
 _CHUNK_BYTES = 2**16
 _POLL_SECONDS = 0.05
+_RESOLVE_ATTEMPTS = 40
+_ENDED = "ended"
 
 Link = tuple[str, str]
 """The name of the process that connects, and that of the mongod that it connects to."""
 Processes = Callable[[], Mapping[str, Collection[int]]]
 """Returns the process ids behind each name."""
 _Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    """A connection through a proxy; `owner` is "" until it is known which process opened it."""
+
+    port: int
+    target: str
+    owner: str = ""
+
+
+class Unowned(Exception):
+    """It is unknown which process has opened a connection, so a cut may not affect it."""
 
 
 class Links:
@@ -31,11 +47,13 @@ class Links:
         """Prepare, without opening a proxy.
 
         Args:
-            processes: Returns the processes that connect; it is called for each new connection.
+            processes: Returns the processes that connect; it is called for each new connection, and
+                for the connections whose process was unknown when a cut begins.
         """
         self._processes = processes
         self._targets: dict[int, int] = {}
         self._cuts: list[Link] = []
+        self._open: set[_Connection] = set()
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -59,9 +77,14 @@ class Links:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    @contextmanager
-    def cut(self, links: Iterable[Link]) -> Iterator[None]:
-        """Cut links for the duration of the context."""
+    @asynccontextmanager
+    async def cut(self, links: Iterable[Link]) -> AsyncIterator[None]:
+        """Cut links for the duration of the context.
+
+        Raises:
+            Unowned: A connection has no known process, so the cut may not affect it.
+        """
+        await self._resolve()
         cuts = list(links)
         self._cuts += cuts
         try:
@@ -69,6 +92,21 @@ class Links:
         finally:
             for link in cuts:
                 self._cuts.remove(link)
+
+    async def _resolve(self) -> None:
+        """Find the processes of the connections that were opened before they were known."""
+        for _ in range(_RESOLVE_ATTEMPTS):
+            unowned = [each for each in self._open if not each.owner]
+            if not unowned:
+                return
+            for connection in unowned:
+                await self._find_owner(connection)
+            await asyncio.sleep(_POLL_SECONDS)  # a process that has just ended may be listed
+        raise Unowned(f"no known process has opened {unowned}")
+
+    async def _find_owner(self, connection: _Connection) -> None:
+        # In a thread: the loop carries the bytes of all links.
+        connection.owner = await asyncio.to_thread(_owner, connection.port, self._processes())
 
     def _handler(self, name: str, target: int) -> _Handler:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,40 +124,49 @@ class Links:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, target: int
     ) -> None:
         _, port = writer.get_extra_info("peername")
-        link = self._owner(port), name
+        connection = _Connection(port, name)
+        await self._find_owner(connection)
         there_reader, there = await asyncio.open_connection(HOST, target)
+        self._open.add(connection)
         passing = [
-            asyncio.create_task(self._pass(link, reader, there)),
-            asyncio.create_task(self._pass(link, there_reader, writer)),
+            asyncio.create_task(self._pass(connection, reader, there)),
+            asyncio.create_task(self._pass(connection, there_reader, writer)),
         ]
         try:
             await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._open.discard(connection)
             there.transport.abort()  # first: the wait can be cancelled
             for task in passing:
                 task.cancel()
             await asyncio.gather(*passing, return_exceptions=True)
 
     async def _pass(
-        self, link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         while data := await reader.read(_CHUNK_BYTES):
-            await self._restored(link)
+            await self._restored(connection)
             writer.write(data)
             await writer.drain()
-        await self._restored(link)  # a cut link passes no end of a connection
+        await self._restored(connection)  # a cut link passes no end of a connection
 
-    async def _restored(self, link: Link) -> None:
-        while link in self._cuts:  # noqa: ASYNC110 - a poll
+    async def _restored(self, connection: _Connection) -> None:
+        while (connection.owner, connection.target) in self._cuts:  # noqa: ASYNC110 - a poll
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _owner(self, port: int) -> str:
-        """Return the name of the process that has connected from a port; "" if it is unknown."""
-        inode = _inode(port)
-        for name, pids in self._processes().items():
-            if inode and any(_has_socket(pid, inode) for pid in pids):
-                return name
-        return ""
+
+def _owner(port: int, processes: Mapping[str, Collection[int]]) -> str:
+    """Return the name of the process that has connected from a port.
+
+    It is "" if it is unknown, and `_ENDED` if no process has the socket any more.
+    """
+    inode = _inode(port)
+    if inode in ("", "0"):
+        return _ENDED
+    for name, pids in processes.items():
+        if any(_has_socket(pid, inode) for pid in pids):
+            return name
+    return ""
 
 
 def _inode(port: int) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import secrets
 import shutil
 import signal
@@ -14,10 +15,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from credit_torture.check import check_calls
 from credit_torture.faults import FAULTS
 from credit_torture.nemesis import Pace
 from credit_torture.report import OUTCOMES, Report, load
-from credit_torture.run import Plan, Run
+from credit_torture.run import JOURNAL, Plan, Run
 
 # ruff: noqa: T201 - a command prints
 
@@ -32,7 +34,7 @@ _PACE = Pace(hold_seconds=(0.5, 8.0), pause_seconds=4.0, writes=20, concurrent_m
 
 
 def main() -> None:
-    """Run or print; the exit status is 1 if there is a finding, and 130 after an interrupt."""
+    """Run, check or print; exit with 1 if there is a finding, and with 130 after an interrupt."""
     sys.exit(_main(_parser().parse_args()))
 
 
@@ -62,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         "--folder", type=Path, default=None, help="folder of the evidence (default .torture/SEED)"
     )
     run.add_argument("--json", action="store_true", help="print the report as JSON")
+    check = commands.add_parser(
+        "check", help="check the recorded calls and watches of a run again, whether it ended or not"
+    )
+    check.add_argument("folder", type=Path, help="the folder of its evidence")
     table = commands.add_parser("table", help="print a report as Markdown")
     table.add_argument("report", type=Path, help="the report.json of a run")
     return parser
@@ -71,6 +77,8 @@ def _main(options: argparse.Namespace) -> int:
     if options.command == "table":
         print(load(options.report).markdown())
         return 0
+    if options.command == "check":
+        return _check(options.folder / JOURNAL)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     folder = options.folder or _FOLDER / str(seed)
     if folder.exists():
@@ -90,12 +98,28 @@ def _main(options: argparse.Namespace) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _INTERRUPTED
     except ChildFailed as error:
-        print(f"the run ended early, and nothing was checked: {error}", file=sys.stderr)
+        print(f"wrong: the run ended early: {error}", file=sys.stderr)
+        _check(folder / JOURNAL)
         return 1
     print(report.json()) if options.json else show(
         report, Console(emoji=False, width=max(_WIDTH_MIN, shutil.get_terminal_size().columns))
     )
     return 1 if report.findings else 0
+
+
+def _check(journal: Path) -> int:
+    if not journal.is_dir():
+        print(f"{journal} is not a folder: name the folder of a run's evidence", file=sys.stderr)
+        return 2
+    checked = check_calls(journal, jobs=os.cpu_count() or 1)
+    for finding in checked.findings:
+        print(f"wrong: {finding}")
+    print(
+        f"{checked.calls.total():,} calls, {checked.entries:,} entries, {checked.reads:,} reads"
+        f" and {checked.watched:,} events of watches checked; {checked.unchecked:,} rejections"
+        f" not checked; {len(checked.findings):,} findings"
+    )
+    return 1 if checked.findings else 0
 
 
 async def _until_terminated(run: Run) -> Report:

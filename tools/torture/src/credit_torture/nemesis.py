@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+
+from credit_testing.child import ChildFailed
 
 from credit_torture.faults import FAULTS
 from credit_torture.record import Recorder
@@ -13,6 +15,8 @@ from credit_torture.world import Impossible, World
 
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.2
+PATIENCE_SECONDS = 1800.0
+"""How long a service may need to recover: much longer than on the slowest machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +34,16 @@ class Pace:
     pause_seconds: float
     writes: int
     concurrent_max: int
+
+
+@asynccontextmanager
+async def _patience(finding: str) -> AsyncIterator[None]:
+    """Raise `ChildFailed` with a finding if the context does not end in time."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise ChildFailed(f"{finding}, within {PATIENCE_SECONDS:,.0f} s") from error
 
 
 class Nemesis:
@@ -55,6 +69,8 @@ class Nemesis:
     async def run(self, kinds: Sequence[str], goes_on: Callable[[], bool]) -> None:
         """Cause faults of all kinds repeatedly, in a random order, and end each of them.
 
+        A service that does not recover within `PATIENCE_SECONDS` raises `ChildFailed`.
+
         Args:
             kinds: The names of the faults.
             goes_on: Returns whether another fault is to follow.
@@ -72,13 +88,16 @@ class Nemesis:
             if not goes_on():
                 return
             self.count += 1
-            if not await self._strike(kind, random.uniform(*pace.hold_seconds)):
+            async with _patience(f"the part that the fault affected did not recover: {kind}"):
+                possible = await self._strike(kind, random.uniform(*pace.hold_seconds))
+            if not possible:
                 self.count -= 1
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             wanted = self._acknowledged() + pace.writes
-            while self._acknowledged() < wanted:  # noqa: ASYNC110 - a poll
-                await asyncio.sleep(_POLL_SECONDS)
+            async with _patience(f"the writes were not acknowledged after the fault: {kind}"):
+                while self._acknowledged() < wanted:  # noqa: ASYNC110 - a poll
+                    await asyncio.sleep(_POLL_SECONDS)
             await asyncio.sleep(random.expovariate(1 / pace.pause_seconds))
 
     async def _strike(self, kind: str, seconds: float) -> bool:

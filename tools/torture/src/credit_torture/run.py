@@ -38,9 +38,16 @@ from credit_torture.workload import Configuration
 from credit_torture.world import World, processes
 
 DATABASE = "credit"
+JOURNAL = "journal"
+"""The folder of the recorded calls, watches and faults, in that of the evidence."""
 _FORGETS = ("--setParameter", "transactionLifetimeLimitSeconds=10")
 """This is the value in docs/deployment.md: transactions of a killed server end soon."""
 _DISK_FAULT = "full disk of a mongod"
+
+
+SETTLING = "settling"
+_SETTLE_SECONDS = 3600.0
+"""How long callers may need to settle: much longer than after the longest run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +97,7 @@ class Run:
         """
         self._plan = plan
         self._folder = folder
-        self._journal = folder / "journal"
+        self._journal = folder / JOURNAL
         self._journal.mkdir(parents=True)
         self.acknowledged: Counter[int] = Counter()
         self.count: Callable[[], int] = lambda: 0
@@ -157,24 +164,46 @@ class Run:
             yield world, store
 
     async def _torture(self, world: World) -> Interval:
-        """Cause faults while callers call; return the time span of the faults."""
+        """Cause faults while callers call; return the time span of the faults.
+
+        Raises:
+            ChildFailed: A process of callers ended early, or the service did not recover.
+        """
         async with AsyncExitStack() as stack:
             callers = [
                 await stack.enter_async_context(self._callers(world, number))
                 for number in range(self._plan.callers)
             ]
-            async with asyncio.TaskGroup() as reading:
-                for number, process in enumerate(callers):
-                    reading.create_task(self._follow(number, process))
-                span = await self._break(world)
-                self.phase = "settling"
-                for process in callers:
-                    assert process.stdin is not None
-                    process.stdin.close()
+            try:
+                async with asyncio.TaskGroup() as reading:
+                    for number, process in enumerate(callers):
+                        reading.create_task(self._follow(number, process))
+                    span = await self._break(world)
+                    self.phase = SETTLING
+                    await self._settle(callers)
+            except ExceptionGroup as group:
+                if group.subgroup(ChildFailed) is None:
+                    raise
+                raise ChildFailed(f"{_messages(group)}; see {self._folder}") from group
             for process in callers:
                 if await process.wait() != 0:
                     raise ChildFailed(f"a process of callers has failed: see {self._folder}")
         return span
+
+    async def _settle(self, callers: Sequence[Process]) -> None:
+        """End the input of the callers, and wait until all outcomes are certain."""
+        for process in callers:
+            assert process.stdin is not None
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                for process in callers:
+                    await process.wait()
+        except TimeoutError as error:
+            raise ChildFailed(
+                f"after {_SETTLE_SECONDS:,.0f} s without faults, a write has no certain outcome, a"
+                " read fails or an event of a watch is missing"
+            ) from error
 
     async def _break(self, world: World) -> Interval:
         recorder = Recorder(self._journal / FAULTS_FILE)
@@ -223,6 +252,8 @@ class Run:
         async for line in process.stdout:
             report: Line = json.loads(line)
             self.acknowledged[number] = report["acknowledged"]
+        if self.phase != SETTLING:
+            raise ChildFailed(f"process {number} of the callers ended during the faults")
 
     async def _check_database(self, world: World, store: Sequence[str]) -> list[str]:
         """Check the database twice: with `credit-server verify` and the independent checker."""
@@ -236,6 +267,14 @@ class Run:
         with MongoClient(world.nodes.uri) as client:
             found += await asyncio.to_thread(ledger_findings, client[DATABASE])
         return found
+
+
+def _messages(group: BaseExceptionGroup[BaseException]) -> str:
+    parts = [
+        _messages(one) if isinstance(one, BaseExceptionGroup) else str(one)
+        for one in group.exceptions
+    ]
+    return "; ".join(parts)
 
 
 def _overlaps(faults: Sequence[Line]) -> int:

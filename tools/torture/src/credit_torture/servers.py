@@ -39,6 +39,7 @@ class Server:
         self.clock = MovedClock(folder)
         self.workers = workers
         self.process: ServerProcess | None = None
+        self._launched: ServerProcess | None = None
         self._folder = folder
         self._port = lasting_port()
         self._options = [*options, "--port", str(self._port), "--workers", str(workers)]
@@ -50,8 +51,8 @@ class Server:
         return f"{HOST}:{self._port}"
 
     def pids(self) -> list[int]:
-        """Return the ids of its processes; a supervisor is the first."""
-        process = self.process
+        """Return the ids of its processes, from its launch on; a supervisor is the first."""
+        process = self._launched
         if process is None:
             return []
         with suppress(OSError):
@@ -65,9 +66,20 @@ class Server:
             ServerNotStarted: The server has ended instead.
         """
         context = running_server(
-            self._folder, *self._options, environment=self.clock.environment, forked=False
+            self._folder,
+            *self._options,
+            environment=self.clock.environment,
+            forked=False,
+            launched=self._launch,
         )
-        self.process = await self._stack.enter_async_context(context)
+        try:
+            self.process = await self._stack.enter_async_context(context)
+        except BaseException:
+            self._launched = None  # its id may be that of another process soon
+            raise
+
+    def _launch(self, process: ServerProcess) -> None:
+        self._launched = process
 
     async def start_again(self) -> None:
         """Start it repeatedly until it serves. A server ends at once if there is no primary."""
@@ -82,13 +94,14 @@ class Server:
         process, self.process = self.process, None
         assert process is not None
         status = await process.stop(number)
+        self._launched = None
         await self._stack.aclose()
         return status
 
     async def close(self) -> None:
         """Kill it if it runs."""
         self.send(signal.SIGKILL)
-        self.process = None
+        self.process = self._launched = None
         await self._stack.aclose()
 
     def send(self, number: signal.Signals) -> None:
@@ -124,7 +137,7 @@ class Servers:
     async def __aenter__(self) -> Self:
         """Start all servers."""
         try:
-            await asyncio.gather(*(server.start() for server in self.all))
+            await asyncio.gather(*(server.start_again() for server in self.all))
         except BaseException:
             await self.__aexit__()
             raise

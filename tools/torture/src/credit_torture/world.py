@@ -1,5 +1,6 @@
 """The parts that faults affect: mongods, the links to them, and servers."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -92,12 +93,13 @@ class World:
 def processes(
     nodes: Sequence[MongodProcess], servers: Sequence[Server]
 ) -> Mapping[str, Sequence[int]]:
-    """Return the process ids of each part that connects to mongods."""
+    """Return the process ids of each part that connects to mongods, and of this process."""
     of_nodes = {
         f"node {number}": [node.pid] if node.pid is not None else []
         for number, node in enumerate(nodes)
     }
-    return of_nodes | {server.name: server.pids() for server in servers}
+    of_servers = {server.name: server.pids() for server in servers}
+    return {"credit-torture": [os.getpid()]} | of_nodes | of_servers
 
 
 async def _is_primary(node: MongodProcess) -> bool:

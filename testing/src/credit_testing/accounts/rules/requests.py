@@ -27,6 +27,11 @@ def apps_of(request: Write) -> tuple[int, ...]:
     return (request.app_id,)
 
 
+def is_dry_run(request: Write) -> bool:
+    """Return whether a request is only validated."""
+    return bool(getattr(request, "validate_only", False))
+
+
 _SAME = {"user_id", "app_id", "idempotency_key", "validate_only"}
 
 
