@@ -36,7 +36,7 @@ class Mutation:
     Attributes:
         name: What the bug does.
         edits: The changes that make it.
-        seed: A seed that found it when it was added; less than the number of seeds that are tried.
+        seed: A seed that found it when it was added.
     """
 
     name: str

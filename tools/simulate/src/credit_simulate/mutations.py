@@ -75,7 +75,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=26,
+        seed=1260,
     ),
     Mutation(
         "a rejection is decided on a cached balance",

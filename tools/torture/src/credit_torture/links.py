@@ -32,6 +32,7 @@ class _Connection:
     """A connection through a proxy; `owner` is "" until it is known which process opened it."""
 
     port: int
+    proxy: int
     target: str
     owner: str = ""
 
@@ -106,7 +107,7 @@ class Links:
 
     async def _find_owner(self, connection: _Connection) -> None:
         # In a thread: the loop carries the bytes of all links.
-        connection.owner = await asyncio.to_thread(_owner, connection.port, self._processes())
+        connection.owner = await asyncio.to_thread(_owner, connection, self._processes())
 
     def _handler(self, name: str, target: int) -> _Handler:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,7 +125,8 @@ class Links:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, target: int
     ) -> None:
         _, port = writer.get_extra_info("peername")
-        connection = _Connection(port, name)
+        _, proxy = writer.get_extra_info("sockname")
+        connection = _Connection(port, proxy, name)
         await self._find_owner(connection)
         there_reader, there = await asyncio.open_connection(HOST, target)
         self._open.add(connection)
@@ -155,12 +157,12 @@ class Links:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _owner(port: int, processes: Mapping[str, Collection[int]]) -> str:
-    """Return the name of the process that has connected from a port.
+def _owner(connection: _Connection, processes: Mapping[str, Collection[int]]) -> str:
+    """Return the name of the process that has opened a connection.
 
     It is "" if it is unknown, and `_ENDED` if no process has the socket any more.
     """
-    inode = _inode(port)
+    inode = _inode(connection.port, connection.proxy)
     if inode in ("", "0"):
         return _ENDED
     for name, pids in processes.items():
@@ -169,11 +171,14 @@ def _owner(port: int, processes: Mapping[str, Collection[int]]) -> str:
     return ""
 
 
-def _inode(port: int) -> str:
-    """Return the number of the socket that is bound to a local port and connected."""
+def _inode(port: int, proxy: int) -> str:
+    """Return the number of the socket that is connected from a local port to that of a proxy.
+
+    Another socket may have the same local port and another destination.
+    """
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, *more = line.split()
-        if int(local.rpartition(":")[2], 16) == port and not remote.endswith(":0000"):
+        if [int(end.rpartition(":")[2], 16) for end in (local, remote)] == [port, proxy]:
             return more[6]
     return ""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from credit_testing.child import ChildFailed
 
 from credit_torture.faults import FAULTS
+from credit_torture.links import Unowned
 from credit_torture.record import Recorder
 from credit_torture.world import Impossible, World
 
@@ -107,7 +108,7 @@ class Nemesis:
             async with AsyncExitStack() as stack:
                 target = await stack.enter_async_context(FAULTS[kind](self._world))
                 await asyncio.sleep(seconds)
-        except Impossible:
+        except (Impossible, Unowned):  # a cut that may not affect a connection is no fault
             return False
         ended = time.monotonic_ns()
         self._recorder.write({"fault": kind, "target": target, "began": began, "ended": ended})
