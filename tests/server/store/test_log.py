@@ -229,3 +229,19 @@ async def test_a_follower_that_is_stopped_while_it_waits_for_room_ends(
     monkeypatch.setattr(room, "wait", wait)
     position = LogPosition(1, b"1")
     follower._put(LogEntry(position, 7, 1, Mock()), position)
+
+
+def test_a_page_ends_where_it_was_read_to_and_not_where_the_log_ends() -> None:
+    # mongod answers with nothing when its time is over, before it has read to the end of the log. A
+    # watch that took the end of the log for what it had read missed the transactions between.
+    token = "826B0CFECF0000001B2B0429296E1404"
+    end = log._end_of(Mock(resume_token={"_data": token}))
+    assert end == LogPosition(0x6B0CFECF << 32 | 0x1B, bytes.fromhex(token))
+
+
+async def test_the_time_in_a_token_is_that_of_its_transaction(mongo: MongoStore) -> None:
+    async with aclosing(mongo.follow_log()) as pages:
+        await anext(pages)
+        await write(mongo, entry(mongo, 1))
+        (found,) = await read(pages, 1)
+    assert log._time_of(found.position.token) == found.position.time

@@ -11,13 +11,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.timestamp import Timestamp
 from pymongo import MongoClient
 from pymongo.change_stream import CollectionChangeStream
-from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
@@ -64,11 +63,7 @@ _NOT_NEEDED = {
 }
 
 
-class _Stream(NamedTuple):
-    """A change stream, and its session, which has the time of the latest answer."""
-
-    changes: CollectionChangeStream[dict[str, Any]]
-    session: ClientSession
+_Stream = CollectionChangeStream[dict[str, Any]]
 
 
 class MongoLog:
@@ -84,7 +79,6 @@ class MongoLog:
             database: The name of the database.
             timeout_seconds: How long the client waits for an answer.
         """
-        self._client = client
         self._collection = client[database].get_collection(
             schema.CREDIT_TRANSACTIONS, codec_options=_LISTED, read_concern=ReadConcern("majority")
         )
@@ -132,21 +126,19 @@ class MongoLog:
         match: dict[str, Any] = {"operationType": "insert"}
         if app_id is not None:
             match["fullDocument.app_id"] = app_id
-        with self._client.start_session(causal_consistency=False) as session:
-            try:
-                changes = self._collection.watch(
-                    [{"$match": match}, {"$project": _NOT_NEEDED}],
-                    start_after=None if after is None else {"_data": after.hex().upper()},
-                    max_await_time_ms=await_milliseconds,
-                    session=session,
-                )
-            except OperationFailure as error:
-                # mongod returns various errors for tokens that are too old or that it never made.
-                if after is None or translate(error) is not None:
-                    raise
-                raise LogTruncated(f"the log does not have the position: {error}") from error
-            with changes:
-                yield _Stream(changes, session)
+        try:
+            changes = self._collection.watch(
+                [{"$match": match}, {"$project": _NOT_NEEDED}],
+                start_after=None if after is None else {"_data": after.hex().upper()},
+                max_await_time_ms=await_milliseconds,
+            )
+        except OperationFailure as error:
+            # mongod returns various errors for tokens that are too old or that it never made.
+            if after is None or translate(error) is not None:
+                raise
+            raise LogTruncated(f"the log does not have the position: {error}") from error
+        with changes:
+            yield changes
 
 
 class _Follower(threading.Thread):
@@ -225,9 +217,9 @@ class _Follower(threading.Thread):
 
 def _next_entry(stream: _Stream) -> LogEntry | None:
     """Return the next entry; None if there is none yet."""
-    change = stream.changes.try_next()
+    change = stream.try_next()
     if change is None:
-        if not stream.changes.alive:
+        if not stream.alive:
             raise StoreUnavailable("MongoDB has ended the stream of changes")
         return None
     document = change["fullDocument"]
@@ -244,11 +236,24 @@ def _number(document: dict[str, Any], name: str) -> int:
 
 
 def _end_of(stream: _Stream) -> LogPosition:
-    """Return the position up to which a change stream was read."""
-    token, time = stream.changes.resume_token, stream.session.operation_time
-    if token is None or time is None:
+    """Return the position up to which a change stream was read.
+
+    An empty answer need not be the end of the log: mongod also sends one when its time is over. Its
+    `operationTime` is the end of the log, so a catch-up that relied on it missed transactions.
+    """
+    token = stream.resume_token
+    if token is None:
         raise StoreUnavailable("MongoDB has not returned its position in the log")
-    return LogPosition(_time(time), bytes.fromhex(token["_data"]))
+    data = bytes.fromhex(token["_data"])
+    return LogPosition(_time_of(data), data)
+
+
+def _time_of(token: bytes) -> int:
+    """Return the time in a resume token: a KeyString with the cluster time after its type.
+
+    See https://github.com/mongodb/mongo/blob/v6.0/src/mongo/db/pipeline/resume_token.h.
+    """
+    return int.from_bytes(token[1:9], "big")
 
 
 def _time(timestamp: Timestamp) -> int:
