@@ -136,6 +136,20 @@ async def test_the_log_of_an_app_is_read_from_a_position(store: Store) -> None:
     assert (nothing.entries, nothing.at_end) == ([], True)
 
 
+async def test_the_log_of_an_app_is_read_from_a_transaction_of_another_app(store: Store) -> None:
+    users = {7: 1, 8: 2, 9: 3}
+    async with aclosing(store.follow_log()) as pages:
+        await anext(pages)
+        await write(store, *(entry(store, 1, user=user, app=app) for user, app in users.items()))
+        found = await read(pages, 3)
+    await write(store, *(entry(store, 2, user=user, app=app) for user, app in users.items()))
+    for earlier, each in enumerate(found):
+        for user, app in users.items():
+            page = await store.read_log(each.position.token, app, limit=10)
+            first = [] if list(users).index(user) <= earlier else [(user, 1)]
+            assert sequences(list(page.entries)) == [*first, (user, 2)]
+
+
 async def test_a_position_that_was_never_made_is_not_in_the_log(store: Store) -> None:
     with pytest.raises(LogTruncated):
         await store.read_log(b"\x82" + bytes(40), 1, limit=1)
@@ -171,7 +185,7 @@ async def test_a_store_that_cannot_be_reached_is_unavailable(unused_tcp_port: in
     with pytest.raises(StoreUnavailable):
         await anext(store.follow_log())
     with pytest.raises(StoreUnavailable):
-        await store.read_log(b"\x82", 1, limit=1)
+        await store.read_log(b"\x82" + b"\1" * 8, 1, limit=1)
     await store.close()
 
 

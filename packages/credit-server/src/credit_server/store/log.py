@@ -52,6 +52,9 @@ _LISTED = CodecOptions[dict[str, Any]](
     datetime_conversion=DatetimeConversion.DATETIME_MS, unicode_decode_error_handler=TEXT_ERRORS
 )
 
+# The first byte of a resume token, which is the type of the time after it, and where the time ends.
+_TIME_TYPE, _TIME_END = 0x82, 9
+
 _NOT_NEEDED = {
     "fullDocument.request": False,
     "documentKey": False,
@@ -105,7 +108,8 @@ class MongoLog:
                 entry = _next_entry(stream)
                 if entry is None:
                     return LogPage(entries, _end_of(stream), at_end=True)
-                entries.append(entry)
+                if entry.position.token > after:
+                    entries.append(entry)
             return LogPage(entries, entries[-1].position, at_end=False)
 
     async def close(self) -> None:
@@ -126,14 +130,17 @@ class MongoLog:
         match: dict[str, Any] = {"operationType": "insert"}
         if app_id is not None:
             match["fullDocument.app_id"] = app_id
+        # From the time of the position, and not from its token: mongod looks for the transaction of
+        # a token, and does not find one that the filter excludes.
+        start = None if after is None else _timestamp_of(after)
         try:
             changes = self._collection.watch(
                 [{"$match": match}, {"$project": _NOT_NEEDED}],
-                start_after=None if after is None else {"_data": after.hex().upper()},
+                start_at_operation_time=start,
                 max_await_time_ms=await_milliseconds,
             )
         except OperationFailure as error:
-            # mongod returns various errors for tokens that are too old or that it never made.
+            # mongod has several errors for a time that is before the begin of its log.
             if after is None or translate(error) is not None:
                 raise
             raise LogTruncated(f"the log does not have the position: {error}") from error
@@ -253,7 +260,19 @@ def _time_of(token: bytes) -> int:
 
     See https://github.com/mongodb/mongo/blob/v6.0/src/mongo/db/pipeline/resume_token.h.
     """
-    return int.from_bytes(token[1:9], "big")
+    return int.from_bytes(token[1:_TIME_END], "big")
+
+
+def _timestamp_of(token: bytes) -> Timestamp:
+    """Return the time in a resume token.
+
+    Raises:
+        LogTruncated: The token was never made.
+    """
+    # Time 0 means now to mongod.
+    if len(token) < _TIME_END or token[0] != _TIME_TYPE or not _time_of(token):
+        raise LogTruncated("the log does not have the position: it is no token of a log")
+    return Timestamp(*divmod(_time_of(token), 1 << 32))
 
 
 def _time(timestamp: Timestamp) -> int:
