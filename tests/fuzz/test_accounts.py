@@ -86,6 +86,7 @@ def _explored(seed: int, kinds: set[str]) -> Counter[str]:
     return met
 
 
+@pytest.mark.timeout(1500)  # as the test below
 def test_every_answer_is_one_of_the_allowed(seed: int) -> None:
     assert _explored(seed, KINDS).keys() >= KINDS
 
@@ -106,6 +107,7 @@ def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("low_limits")
+@pytest.mark.timeout(1500)  # some seeds need all runs, 100 s of CPU
 def test_every_answer_at_the_limits_is_one_of_the_allowed(seed: int) -> None:
     assert _explored(seed, FULL).keys() >= FULL
 

@@ -239,7 +239,7 @@ def test_entries_that_are_referred_to_are_read_in_few_passes(
     assert _documents(world.rewind(made, world.histories.now).manifest) == expected
 
 
-def test_an_error_names_each_user_whose_history_is_not_sound(
+def test_an_error_names_each_user_whose_history_is_damaged(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.histories.play(100)
@@ -255,7 +255,7 @@ def test_an_error_names_each_user_whose_history_is_not_sound(
     with pytest.raises(BackupUnusable) as raised:
         world.rewind(made, world.histories.now)
     assert len(users) > 1
-    assert all(f"history of user {user} is not sound" in str(raised.value) for user in users)
+    assert all(f"history of user {user} is damaged" in str(raised.value) for user in users)
 
 
 @pytest.mark.parametrize(
