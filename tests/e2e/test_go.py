@@ -8,18 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from credit_server.development.command import AUDIENCE, ISSUER
-from credit_server.development.token import Grant, issue_token, make_keys
+from credit_server.development.token import make_keys
 from credit_testing.certificates import Authority
 from credit_testing.pages import blocks
 from credit_testing.server import PATIENT, migrated
 
 from tests.conftest import StartServer
+from tests.e2e.tokens import token, token_options
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "other-languages.md").read_text().partition("\n## Go\n")[2]
 MODULE = "example.com/shop"
-SCOPES = ["credits:issue", "credits:spend", "credits:read"]
 PROGRAMS = ["go", "protoc-gen-go", "protoc-gen-go-grpc"]
 DEBIAN = Path("/usr/share/gocode")
 """Where Debian's packages put the sources of Go libraries. They contain no modules."""
@@ -41,17 +40,7 @@ async def test_the_go_program_of_the_page_prints_what_it_shows(
         *await migrated(mongod_uri, database),
         *PATIENT,
         *("--tls-certificate", str(issued.certificate), "--tls-key", str(issued.key)),
-        *("--token-keys", str(public), "--token-issuer", ISSUER, "--token-audience", AUDIENCE),
-    )
-    grant = Grant(
-        subject="shop",
-        scopes=SCOPES,
-        apps=[1],
-        actor=7,
-        impersonate=False,
-        minutes=60,
-        issuer=ISSUER,
-        audience=AUDIENCE,
+        *token_options(public),
     )
     (project / "buf.gen.yaml").write_text(blocks(PAGE, "yaml")[0])
     program = blocks(PAGE, "go")[0]
@@ -64,7 +53,7 @@ async def test_the_go_program_of_the_page_prints_what_it_shows(
         "GOPATH": f"{tmp_path}:{DEBIAN}",
         "GOCACHE": str(Path(sys.prefix) / "go-cache"),  # the first build takes 30 s of CPU
         "CGO_ENABLED": "0",
-        "CREDIT_TOKEN": issue_token(private, grant),
+        "CREDIT_TOKEN": token(private, "shop", app=1, actor=7),
     }
     for command in ("buf generate", f"go build -o shop {MODULE}", "./shop"):
         done = await asyncio.to_thread(

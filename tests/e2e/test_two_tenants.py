@@ -17,12 +17,12 @@ from credit_client import (
     Unauthenticated,
 )
 from credit_server.development.certificate import CertificateFiles, key_of, make_certificates
-from credit_server.development.command import AUDIENCE, ISSUER
-from credit_server.development.token import Grant, issue_token, make_keys
+from credit_server.development.token import make_keys
 from credit_testing.server import ServerProcess, running_server
 
+from tests.e2e.tokens import EVERYTHING, token, token_options
+
 USER = 7
-EVERYTHING = ["credits:issue", "credits:spend", "credits:read"]
 _ONCE = ClientSettings(retry_attempts_max=1)
 
 
@@ -35,17 +35,7 @@ class Tenants:
         self._key = key
 
     def token(self, name: str, app: int, actor: int, scopes: list[str]) -> str:
-        grant = Grant(
-            subject=name,
-            scopes=scopes,
-            apps=[app],
-            actor=actor,
-            impersonate=False,
-            minutes=5,
-            issuer=ISSUER,
-            audience=AUDIENCE,
-        )
-        return issue_token(self._key, grant)
+        return token(self._key, name, app=app, actor=actor, scopes=scopes)
 
     def client(self, token: str | None) -> CreditClient:
         return CreditClient(self._target, tls=self._made.ca, token=token, settings=_ONCE)
@@ -83,7 +73,7 @@ async def tenants(tmp_path: Path, store_options: list[str]) -> AsyncIterator[Ten
     private, public = make_keys(tmp_path / "keys")
     options = [
         *("--tls-certificate", str(made.server), "--tls-key", str(key_of(made.server))),
-        *("--token-keys", str(public), "--token-issuer", ISSUER, "--token-audience", AUDIENCE),
+        *token_options(public),
         *("--tls-client-ca", str(made.ca), "--tls-client-auth", "optional"),
         *("--identities-file", str(_identities(tmp_path))),
         *("--failures-per-second", "0.8"),  # eight at once

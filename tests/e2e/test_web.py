@@ -24,8 +24,7 @@ from credit_models import (
     UserId,
 )
 from credit_models.codec import decode, encode
-from credit_server.development.command import AUDIENCE, ISSUER
-from credit_server.development.token import Grant, issue_token, make_keys
+from credit_server.development.token import make_keys
 from credit_testing import node
 from credit_testing.pages import blocks
 from credit_testing.ports import lasting_port
@@ -35,12 +34,12 @@ from pymongo import AsyncMongoClient
 
 from tests.e2e.proxy import program, running_proxy
 from tests.e2e.scrape import scrape
+from tests.e2e.tokens import token, token_options
 from tests.e2e.web_calls import call, call_without_an_end, request
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "other-languages.md").read_text()
 ORIGIN = "https://support.example.com"
-SCOPES = ["credits:issue", "credits:spend", "credits:read"]
 BUFFER_BYTES = 32_768
 """What Envoy buffers of a request or an answer, as the file says."""
 LONG = 300
@@ -79,24 +78,14 @@ async def web(mongod_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     options = [
         *await migrated(mongod_uri, database),
         *PATIENT,
-        *("--token-keys", str(public), "--token-issuer", ISSUER, "--token-audience", AUDIENCE),
+        *token_options(public),
         *("--audit-log", str(folder / "audit.json")),
     ]
-    grant = Grant(
-        subject="support",
-        scopes=SCOPES,
-        apps=[1],
-        actor=7,
-        impersonate=False,
-        minutes=60,
-        issuer=ISSUER,
-        audience=AUDIENCE,
-    )
     port = lasting_port()
     async with running_server(folder, *options) as server:
         servers = (server.port, server.port)
         async with running_proxy("envoy-web", folder, port=port, servers=servers):
-            found = Web(server=server, port=port, token=issue_token(private, grant))
+            found = Web(server=server, port=port, token=token(private, "support", app=1, actor=7))
             await _serves(found)
             yield found
     client: AsyncMongoClient[dict[str, object]]

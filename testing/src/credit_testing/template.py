@@ -264,7 +264,7 @@ def _run(program: Program, streams: Sequence[int]) -> None:
     if status is not None and not isinstance(status, int):
         sys.exit(str(status))
     # These are the first steps of the interpreter when it ends, in the same order.
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined] # it has no public name
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):
         sys.stdout.flush()

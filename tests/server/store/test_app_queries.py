@@ -1,7 +1,6 @@
 """Test queries of all users in an app: what both stores find, and what MongoDB examines for it."""
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -10,9 +9,7 @@ from typing import Any
 import pytest
 from credit_models.ledger import Kind, Purchase, Transaction
 from credit_server.store import memory_queries, queries
-from credit_server.store.driver import Driver
 from credit_server.store.history import Position, PurchaseQuery, TransactionQuery
-from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, Store
 from pymongo import MongoClient
@@ -80,19 +77,10 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_queries, "EXAMINED_MAX", EXAMINED)
 
 
-@pytest.fixture(params=["memory", *Driver])
-async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
-) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        twin = MemoryStore()
-        await write(twin, HISTORY)
-        yield twin
-        return
-    mongo = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
-    await write(mongo, HISTORY)
-    yield mongo
-    await mongo.close()
+@pytest.fixture
+async def store(store: Store) -> Store:
+    await write(store, HISTORY)
+    return store
 
 
 # Any: the conditions of a query have many types.

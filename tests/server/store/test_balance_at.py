@@ -1,14 +1,10 @@
 """Test the balance of a user in an app at some point of the history, on both stores."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from credit_models.ledger import NO_DETAILS, Details, Kind, Transaction
-from credit_server.store.driver import Driver
 from credit_server.store.history import BalanceAt
-from credit_server.store.memory import MemoryStore
-from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, Store
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -52,20 +48,13 @@ HISTORY = [entry(1 + index, *values) for index, values in enumerate(WRITTEN)]
 END = 1 + len(HISTORY)
 
 
-@pytest.fixture(params=["memory", *Driver])
-async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
-) -> AsyncIterator[Store]:
-    opened: MemoryStore | MongoStore = MemoryStore()
-    if request.param != "memory":
-        opened = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
+@pytest.fixture
+async def store(store: Store) -> Store:
     changes = Changes(accounts=[], transactions=HISTORY, purchases=[], totals={}, counter_shard=0)
-    async with opened.writer().begin() as transaction:
+    async with store.writer().begin() as transaction:
         await transaction.write(changes)
         await transaction.commit()
-    yield opened
-    if isinstance(opened, MongoStore):
-        await opened.close()
+    return store
 
 
 async def test_the_balance_at_a_time_counts_what_took_effect_until_then(store: Store) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints in both stores: what is kept, and proofs from trees of any size."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,25 +10,11 @@ from credit_server.api import tiles
 from credit_server.api.tiles import TILE_WIDTH, TileWriter, read_proof
 from credit_server.store import checkpoints as port
 from credit_server.store.checkpoints import Checkpoints, StoredCheckpoint, Tile, TreeRemoved
-from credit_server.store.driver import Driver
-from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Store, Unreadable
 from pymongo import MongoClient
 
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
-
-
-@pytest.fixture(params=["memory", *Driver])
-async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
-) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    opened = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
-    yield opened
-    await opened.close()
 
 
 def _head(user_id: int) -> bytes:

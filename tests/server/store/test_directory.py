@@ -1,7 +1,6 @@
 """Test the directory of users: what both stores promise, also to servers that share a database."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -9,8 +8,6 @@ import pytest
 from bson.int64 import Int64
 from credit_models.ledger import UINT32_MAX
 from credit_server.store import schema
-from credit_server.store.driver import Driver
-from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Conflict, DirectoryUser, Store, StoreMisconfigured
 from pymongo import AsyncMongoClient
@@ -18,18 +15,6 @@ from pymongo import AsyncMongoClient
 USER = DirectoryUser(
     user_id=10, app_id=1, external_id="u-7", created_at=datetime(2026, 1, 2, tzinfo=UTC)
 )
-
-
-@pytest.fixture(params=["memory", *Driver])
-async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
-) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    mongo = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
-    yield mongo
-    await mongo.close()
 
 
 async def test_a_user_is_found_by_the_number_and_by_the_external_id(store: Store) -> None:

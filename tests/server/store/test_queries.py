@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 import pytest
 from credit_models.ledger import Allocation, Details, Kind, Purchase, Transaction
 from credit_server.store import memory_queries, queries, schema, sources
-from credit_server.store.driver import Driver
 from credit_server.store.history import (
     HistoryQuery,
     Page,
@@ -17,7 +16,6 @@ from credit_server.store.history import (
     TransactionQuery,
     TransactionRow,
 )
-from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, Store
 from pymongo import MongoClient
@@ -99,19 +97,10 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_queries, "EXAMINED_MAX", EXAMINED)
 
 
-@pytest.fixture(params=["memory", *Driver])
-async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
-) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        twin = MemoryStore()
-        await write(twin, HISTORY)
-        yield twin
-        return
-    mongo = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
-    await write(mongo, HISTORY)
-    yield mongo
-    await mongo.close()
+@pytest.fixture
+async def store(store: Store) -> Store:
+    await write(store, HISTORY)
+    return store
 
 
 # Any: the conditions of a query have many types.

@@ -4,7 +4,7 @@ Right after a change of primary, a read can miss what an earlier one has returne
 follows from another one names a sequence that must be stored.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,6 @@ import pytest
 from credit_models.ledger import Kind, Purchase, Transaction
 from credit_server.store.driver import Driver
 from credit_server.store.history import GroupBy, HistoryQuery, PurchaseQuery, TransactionQuery
-from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, Store, StoreUnavailable
 
@@ -81,13 +80,8 @@ NAMES = [getattr(read, "__name__", "") for read, _ in READS]
 APPS: Sequence[Apps] = (None, frozenset({1}), frozenset({1, 2}))
 
 
-@pytest.fixture(params=["memory", *Driver])
-async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
-) -> AsyncIterator[Store]:
-    opened: MemoryStore | MongoStore = MemoryStore()
-    if request.param != "memory":
-        opened = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
+@pytest.fixture
+async def store(store: Store) -> Store:
     made = [transaction(number, *each) for number, each in enumerate(HISTORY, 1)]
     changes = Changes(
         accounts=[],
@@ -96,12 +90,10 @@ async def store(
         totals={},
         counter_shard=0,
     )
-    async with opened.writer().begin() as writing:
+    async with store.writer().begin() as writing:
         await writing.write(changes)
         await writing.commit()
-    yield opened
-    if isinstance(opened, MongoStore):
-        await opened.close()
+    return store
 
 
 def transaction(sequence: int, kind: Kind, app_id: int) -> Transaction:

@@ -1,16 +1,12 @@
 """Test sums of transactions, on both stores."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from credit_models.ledger import NO_DETAILS, Details, Kind, Transaction
 from credit_server.store import history, memory_queries, summaries
-from credit_server.store.driver import Driver
 from credit_server.store.history import GroupBy, HistoryQuery, SummaryRow
-from credit_server.store.memory import MemoryStore
-from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, Store
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
@@ -49,21 +45,14 @@ def entry(number: int) -> Transaction:
     )
 
 
-@pytest.fixture(params=["memory", *Driver])
-async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
-) -> AsyncIterator[Store]:
-    opened: MemoryStore | MongoStore = MemoryStore()
-    if request.param != "memory":
-        opened = MongoStore(mongod_uri, database=migrated_database, driver=request.param)
+@pytest.fixture
+async def store(store: Store) -> Store:
     entries = [entry(number) for number in range(len(WRITTEN))]
     changes = Changes(accounts=[], transactions=entries, purchases=[], totals={}, counter_shard=0)
-    async with opened.writer().begin() as transaction:
+    async with store.writer().begin() as transaction:
         await transaction.write(changes)
         await transaction.commit()
-    yield opened
-    if isinstance(opened, MongoStore):
-        await opened.close()
+    return store
 
 
 # Any: the attributes of a query have many types.

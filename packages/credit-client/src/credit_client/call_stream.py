@@ -201,9 +201,8 @@ class CallStream(Stream[RequestT, ReplyT]):
         except StreamTerminatedError:
             if self._stream.trailers is None:
                 raise
-            return await self._stream.recv_data(
-                size
-            )  # no more data can arrive, so this does not wait
+            # The answer is complete, so this does not wait.
+            return await self._stream.recv_data(size)
 
     def _failure(self, error: Exception) -> AttemptFailed:
         """Translate an error of grpclib, h2 or the codec into gRPC's terms."""
