@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.05
 
 # A replica set of three, with the settings of "Recovery of the replica set" in docs/deployment.md.
 _NODES = 3
-_ELECTION_MILLISECONDS = 2000
+_ELECTION_MILLISECONDS = 1700
 _CATCH_UP_MILLISECONDS = 500
 _HEARTBEAT_MILLISECONDS = 500
 _REPLICATION = (
