@@ -5,6 +5,7 @@ and of its watchdog, and stops in order when its standard input closes.
 """
 
 import asyncio
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pymongo import AsyncMongoClient
 
 
 async def main() -> None:
+    # The debug mode reports a step that takes longer, which is no fault on a busy machine.
+    asyncio.get_running_loop().slow_callback_duration = math.inf
     async with EmbeddedMongod(data_dir=Path(sys.argv[1])) as mongod:
         # `Any`: what the driver decodes has no narrower type.
         client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongod.uri)
