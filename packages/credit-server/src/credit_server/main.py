@@ -395,6 +395,7 @@ def import_ledger(
     complete.
     """
     from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+    from credit_server.backup.export import newest_event  # noqa: PLC0415 - the same
 
     settings = _load(StoreSettings, given)
     if check and until is not None:
@@ -404,8 +405,10 @@ def import_ledger(
             _import_until(settings, folder, _time(until))
             return
         manifest = command.run_check(folder) if check else command.run_import(settings, folder)
+        position = newest_event(manifest)
     done = "the backup is complete:" if check else "imported"
     typer.echo(f"{done} {manifest.records} documents, as of {manifest.header.moment}")
+    typer.echo(f"newest event of alerts: position {position}")
     typer.echo(f"digest {manifest.digest}")
 
 

@@ -1,6 +1,7 @@
 """Create and update the collections, their validators and indexes, step by step."""
 
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -135,9 +136,14 @@ async def _drop_index(database: Database, name: str, index: str) -> None:
             raise
 
 
-async def _write_version(database: Database) -> None:
-    stored = SchemaVersionDocument(version=schema.SCHEMA_VERSION).to_bson()
-    await database[schema.VERSION].replace_one({"_id": stored["_id"]}, stored, upsert=True)
+async def _write_version(database: Database, event_positions_from: int | None = None) -> None:
+    stored = SchemaVersionDocument(
+        version=schema.SCHEMA_VERSION, event_positions_from=event_positions_from
+    ).to_bson()
+    # The other fields stay: a migration keeps what an import has written.
+    await database[schema.VERSION].update_one(
+        {"_id": stored.pop("_id")}, {"$set": stored}, upsert=True
+    )
 
 
 # Any: a coroutine may receive any value.
@@ -161,6 +167,13 @@ async def complete_import(database: Database) -> int:
 
 
 async def finish_import(database: Database) -> int:
-    """Write the version of an imported ledger, on which servers may start."""
-    await _write_version(database)
+    """Write the version of an imported ledger, on which servers may start.
+
+    The backup may lack events whose positions readers have. So the positions of new events begin
+    with the time in microseconds, and are greater than all earlier ones: positions grow by one for
+    each event, and no ledger has a million events per second.
+    """
+    hello = await database.client.admin.command("hello")
+    now: datetime = hello["localTime"].replace(tzinfo=UTC)
+    await _write_version(database, event_positions_from=int(now.timestamp() * 1_000_000))
     return schema.SCHEMA_VERSION
