@@ -1,7 +1,7 @@
 """The way of every call: attempts, waits, deadlines and the error in the end. Time is made up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -342,15 +342,16 @@ async def test_the_deadline_of_a_list_and_a_watch_includes_the_look_up_of_the_us
     scripted: Scripted, time: MadeUpTime, seconds: int
 ) -> None:
     event = WatchResponse(resume_token="t", transaction=CreditTransaction(id="1"))
-    for rows, call in (
-        (PURCHASES, lambda caller: caller.stream(methods.PURCHASES, {"user_id": "u"})),
-        ([event], lambda caller: caller.watch({"user_id": "u"}, progress=False)),
-    ):
+    for rows in (PURCHASES, [event]):
         time.waits.clear()
         # The look-up waits for 6 seconds, and the first row for 5.
         transport = scripted(_overloaded(6), FOUND, [_overloaded(5)], rows)
         caller = time.caller(transport, timeout_seconds=seconds, users_app_id=1)
-        messages = call(caller)
+        messages: AsyncGenerator[object, None]
+        if rows is PURCHASES:
+            messages = caller.stream(methods.PURCHASES, {"user_id": "u"})
+        else:
+            messages = caller.watch({"user_id": "u"}, progress=False)
         if seconds < 11:
             with pytest.raises(Overloaded):
                 await anext(messages)

@@ -81,7 +81,7 @@ async def test_a_reader_with_a_position_from_before_a_restore_misses_no_event(
                         await read(credits_, after, app=app)
                     assert rejected.value.position == 3
             for after in (0, 2, 3):
-                assert await read(credits_, after) == [*range(1, 4)][after:] + [*users]
+                assert await read(credits_, after) == [*range(1 + after, 4), *users]
             for index, after in enumerate(new, 1):
                 assert await read(credits_, after) == [*users][index:]
         # The second restore loses the events of the first one.

@@ -65,11 +65,12 @@ class MongoAlertEvents:
         """Give positions to events: see the port.
 
         Positions have no gap, although several processes may order events at once. The last
-        position is read first. Only an import sets the least position, while no server runs. So an event that was found without a position gets a greater one,
-        from this process or from another. Events are updated one by one, and the unique index
-        rejects a position that is taken. When this process comes to its n-th event, n - 1 of
-        the events that it found have a position after the last one, so the next position is free
-        and follows them, or is taken. Events that cannot be read are not among them.
+        position is read first. Only an import sets the least position, while no server runs. So an
+        event that was found without a position gets a greater one, from this process or from
+        another. Events are updated one by one, and the unique index rejects a position that is
+        taken. When this process comes to its n-th event, n - 1 of the events that it found have a
+        position after the last one, so the next position is free and follows them, or is taken.
+        Events that cannot be read are not among them.
         """
         waiting: Document = {"unordered": True, "_id": {"$nin": self._malformed.ids()}}
         async with self._deadline():
