@@ -170,6 +170,10 @@ def migrate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the steps, and change nothing.")
     ] = False,
+    no_shard: Annotated[
+        bool,
+        typer.Option("--no-shard", help="On a sharded cluster, do not shard any collection."),
+    ] = False,
 ) -> None:
     """Make the database's collections, validators and indexes, or bring them up to date.
 
@@ -180,14 +184,14 @@ def migrate(
     settings = _load(StoreSettings, given)
     database = f"the database '{settings.mongodb_database}'"
     if dry_run:
-        steps = _run(app.planned_migration(settings))
+        steps = _run(app.planned_migration(settings, shards=not no_shard))
         typer.echo("\n".join(steps) if steps else f"{database} is up to date")
         return
 
     def on_wait() -> None:
         typer.echo("waiting for another migration of the database", err=True)
 
-    number = _run(app.migrate(settings, on_wait=on_wait))
+    number = _run(app.migrate(settings, shards=not no_shard, on_wait=on_wait))
     typer.echo(f"{database} has schema version {number}")
 
 

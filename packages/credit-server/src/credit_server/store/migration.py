@@ -29,7 +29,9 @@ class Step(NamedTuple):
     run: Callable[[], Awaitable[object]]
 
 
-async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: None) -> int:
+async def migrate(
+    database: Database, *, shards: bool = True, on_wait: Callable[[], None] = lambda: None
+) -> int:
     """Create or update everything that `schema.verify` checks. Safe to repeat.
 
     Every step can be repeated, and the version is written last, so an interrupted migration
@@ -41,6 +43,7 @@ async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: N
     Args:
         database: The database. Its client must not limit the time of an answer: building an index
             on a large collection takes minutes.
+        shards: Whether to shard collections if MongoDB is a sharded cluster.
         on_wait: Called once if another process migrates the database. This one waits.
 
     Returns:
@@ -51,16 +54,21 @@ async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: N
             (SchemaTooNew), or the collections of a sharded cluster cannot be sharded.
         StoreError: Another process has taken over, because this one paused.
     """
-    if await plan(database):
+    if await plan(database, shards=shards):
         async with held(database[schema.LEASES], "migration", on_wait=on_wait) as lease:
-            for step in await plan(database):  # planned again: another process may have migrated
+            # Planned again: another process may have migrated.
+            for step in await plan(database, shards=shards):
                 await lease.extend()
                 await step.run()
     return schema.SCHEMA_VERSION
 
 
-async def plan(database: Database) -> list[Step]:
+async def plan(database: Database, *, shards: bool = True) -> list[Step]:
     """Return the steps of a migration; empty if there is nothing to do. Nothing is changed.
+
+    Args:
+        database: The database.
+        shards: See `migrate`.
 
     Raises:
         StoreMisconfigured: See `migrate`.
@@ -72,7 +80,7 @@ async def plan(database: Database) -> list[Step]:
         raise schema.SchemaTooNew(database.name, version)
     steps = [*await _creations(database), *await _index_steps(database)]
     # A collection is sharded by an index, so after the indexes are built.
-    for name in await sharding.unsharded(database):
+    for name in await sharding.unsharded(database) if shards else ():
         sentence = f"shard the collection {name} by user_id"
         steps.append(Step(sentence, partial(sharding.shard, database, name)))
     if version != schema.SCHEMA_VERSION:
