@@ -48,6 +48,7 @@ NEW_IN_4 = [
     "the collection counters is missing",
     "the collection checkpoints is missing",
     "the collection checkpoint_tiles is missing",
+    "the validator of schema_version differs",
 ]
 """The differences of a database that was not migrated to schema 4."""
 
