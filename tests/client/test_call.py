@@ -1,11 +1,12 @@
 """The way of every call: attempts, waits, deadlines and the error in the end. Time is made up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 from credit_client import methods
+from credit_client.batch import pending_write, send_writes
 from credit_client.call import Caller
 from credit_client.errors import (
     ClientClosed,
@@ -17,7 +18,15 @@ from credit_client.errors import (
 )
 from credit_client.settings import ClientSettings
 from credit_client.transport import Answer, AttemptFailed
-from credit_models import ErrorReason, Purchase
+from credit_models import (
+    CreditRequest,
+    CreditTransaction,
+    DirectoryUser,
+    ErrorReason,
+    FindUserResponse,
+    Purchase,
+    WatchResponse,
+)
 from credit_models.reasons import DOMAIN, reason_name
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -30,6 +39,9 @@ VALUES: dict[str, int | str | None] = {
     "created_by": 1,
     "idempotency_key": "k",
 }
+FOUND = Answer(
+    reply=FindUserResponse(user=DirectoryUser(user_id=7, app_id=1, external_id="u")), receipt=None
+)
 LOST = AttemptFailed(Status.UNAVAILABLE, "the connection was lost")
 PURCHASES = [Purchase(id="1"), Purchase(id="2"), Purchase(id="3")]
 
@@ -323,6 +335,41 @@ async def test_a_stream_that_stops_coming_ends_at_the_deadline(
     with pytest.raises(DeadlineExceeded):
         await anext(messages)
     assert transport.closed_streams == 1
+
+
+@pytest.mark.parametrize("seconds", [10, 12])
+async def test_the_deadline_of_a_list_and_a_watch_includes_the_look_up_of_the_user(
+    scripted: Scripted, time: MadeUpTime, seconds: int
+) -> None:
+    event = WatchResponse(resume_token="t", transaction=CreditTransaction(id="1"))
+    for rows in (PURCHASES, [event]):
+        time.waits.clear()
+        # The look-up waits for 6 seconds, and the first row for 5.
+        transport = scripted(_overloaded(6), FOUND, [_overloaded(5)], rows)
+        caller = time.caller(transport, timeout_seconds=seconds, users_app_id=1)
+        messages: AsyncGenerator[object, None]
+        if rows is PURCHASES:
+            messages = caller.stream(methods.PURCHASES, {"user_id": "u"})
+        else:
+            messages = caller.watch({"user_id": "u"}, progress=False)
+        if seconds < 11:
+            with pytest.raises(Overloaded):
+                await anext(messages)
+            assert len(time.waits) == 1
+        else:
+            assert await anext(messages) == rows[0]
+            assert len(time.waits) == 2
+        await messages.aclose()
+
+
+async def test_the_deadline_of_a_batch_includes_the_look_up_of_its_users(
+    scripted: Scripted, time: MadeUpTime
+) -> None:
+    write = pending_write(CreditRequest, {**VALUES, "user_id": "u"}, "k", None)
+    caller = time.caller(scripted(_overloaded(6), FOUND, _overloaded(5)))
+    _, error = await send_writes(caller, [write], atomic=False, timeout_seconds=10)
+    assert isinstance(error, Overloaded)
+    assert len(time.waits) == 1
 
 
 async def test_closing_ends_a_stream_now_or_at_its_next_message(

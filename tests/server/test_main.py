@@ -236,16 +236,21 @@ def test_a_fault_of_its_own_is_not_hidden(monkeypatch: Patch) -> None:
 
 
 def test_migrate_prints_the_schemas_version(capsys: Captured, monkeypatch: Patch) -> None:
-    async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None]) -> int:
+    sharding: list[bool] = []
+
+    async def migrate(settings: StoreSettings, *, shards: bool, on_wait: Callable[[], None]) -> int:
         on_wait()
         assert settings.mongodb_database == "ledger"
+        sharding.append(shards)
         return 12
 
     monkeypatch.setattr(app, "migrate", migrate)
-    assert main.run(["migrate", "--mongodb-database", "ledger"]) == 0
-    shown = capsys.readouterr()
-    assert shown.out == "the database 'ledger' has schema version 12\n"
-    assert shown.err == "waiting for another migration of the database\n"
+    for options in ([], ["--no-shard"]):
+        assert main.run(["migrate", "--mongodb-database", "ledger", *options]) == 0
+        shown = capsys.readouterr()
+        assert shown.out == "the database 'ledger' has schema version 12\n"
+        assert shown.err == "waiting for another migration of the database\n"
+    assert sharding == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -258,12 +263,14 @@ def test_migrate_prints_the_schemas_version(capsys: Captured, monkeypatch: Patch
 def test_a_dry_run_of_a_migration_prints_its_steps(
     steps: list[str], shown: str | None, capsys: Captured, monkeypatch: Patch
 ) -> None:
-    async def planned_migration(_: StoreSettings) -> list[str]:
-        return steps
+    async def planned_migration(_: StoreSettings, *, shards: bool) -> list[str]:
+        return [*steps, "shard a"] if shards else steps
 
     monkeypatch.setattr(app, "planned_migration", planned_migration)
-    assert main.run(["migrate", "--dry-run"]) == 0
+    assert main.run(["migrate", "--dry-run", "--no-shard"]) == 0
     assert capsys.readouterr().out == (shown or "\n".join(steps)) + "\n"
+    assert main.run(["migrate", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "\n".join([*steps, "shard a"]) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +294,7 @@ def test_a_backup_that_fails_prints_why(
 
 
 def test_a_migration_that_fails_prints_why(capsys: Captured, monkeypatch: Patch) -> None:
-    async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None]) -> int:
+    async def migrate(settings: StoreSettings, *, shards: bool, on_wait: Callable[[], None]) -> int:
         raise StoreError("say why")
 
     monkeypatch.setattr(app, "migrate", migrate)

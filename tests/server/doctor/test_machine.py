@@ -74,6 +74,13 @@ def test_a_data_directory_is_private_writable_and_on_a_disk_with_space(
     assert [finding.verdict for finding in findings] == verdicts
 
 
+def test_a_disk_with_little_space_is_named_with_the_space_that_mongod_needs() -> None:
+    directory = replace(WELL, free_bytes=57_400_000)
+    (finding,) = check_disk(subject_of(data_directory=directory))
+    assert finding.found == "57 MB are free on the disk of /data"
+    assert "starts again in a running server when 128 MB are free" in finding.remedy
+
+
 def test_a_directory_that_does_not_exist_is_as_writable_as_its_parent(tmp_path: Path) -> None:
     directory = DataDirectory.of(tmp_path / "not" / "there")
     assert directory.path == tmp_path / "not" / "there"

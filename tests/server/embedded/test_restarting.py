@@ -1,13 +1,26 @@
 """Test when an embedded mongod that ended is started again: at once, with free space, or never."""
 
 import asyncio
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from credit_server.embedded import EmbeddedMongod, MongodFailed, restarting
+from credit_server.doctor.subject import _read_store
+from credit_server.embedded import (
+    FREE_BYTES_MIN,
+    EmbeddedMongod,
+    MongodFailed,
+    restarting,
+    running_uri,
+)
 from credit_server.embedded.restarting import RESTARTS_MAX, keep_running
 from credit_server.errors import EmbeddedError
+from credit_server.settings import ServerSettings
+from credit_testing.mongod import kill_embedded_mongod
+from structlog.testing import capture_logs
 
 DEATHS = 3 * RESTARTS_MAX
 
@@ -73,6 +86,31 @@ async def test_a_full_disk_only_delays_the_start(disk: Callable[[], Disk], start
     assert mongod.starts == starts
     assert mongod.full == []
     keeping.cancel()
+
+
+async def test_a_mongod_that_is_killed_with_little_space_starts_when_some_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SimpleNamespace(free=FREE_BYTES_MIN - 1)
+
+    async def logged(begin: str) -> None:
+        while not any(line["event"].startswith(begin) for line in lines):
+            assert not keeping.done()
+            await asyncio.sleep(0.01)
+
+    async with EmbeddedMongod(data_dir=tmp_path) as mongod:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+        with capture_logs() as lines:
+            keeping = asyncio.create_task(keep_running(mongod))
+            await kill_embedded_mongod(tmp_path)
+            await logged("the disk of the embedded mongod has less than 128 MB of free space")
+            settings = ServerSettings(data_dir=tmp_path)
+            reading = await _read_store(settings)
+            assert reading.not_started == f"a server uses {tmp_path}, and its mongod does not run"
+            disk.free = FREE_BYTES_MIN
+            await logged("the embedded mongod runs again")
+            assert running_uri(tmp_path) == mongod.uri
+        keeping.cancel()
 
 
 @pytest.mark.parametrize(

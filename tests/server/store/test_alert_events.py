@@ -52,6 +52,13 @@ async def store(
         yield opened
 
 
+async def set_least_position(store: MongoStore, position: int) -> None:
+    """Do what an import does for the positions of the events that follow."""
+    await store._database["schema_version"].update_one(
+        {"_id": "credit"}, {"$set": {"event_positions_from": Int64(position)}}
+    )
+
+
 @asynccontextmanager
 async def mongo(
     uri: str, database: str, driver: Driver = Driver.MOTOR
@@ -174,10 +181,49 @@ async def test_a_read_after_a_position_that_no_event_has_is_rejected(store: Stor
     for newest in (0, 1, 2):
         with pytest.raises(PositionUnknown) as rejected:
             await page(3, after_position=newest + 1, limit=9)
-        assert rejected.value.newest == newest
+        assert rejected.value.last == newest
         assert await page(3, after_position=newest, limit=9) == ([], newest)
         await write(store, event(newest))
         await order_all(store)
+
+
+@pytest.mark.parametrize("driver", Driver)
+async def test_a_read_after_a_position_in_the_gap_of_an_import_is_rejected(
+    mongod_uri: str, database: str, driver: Driver
+) -> None:
+    async with mongo(mongod_uri, database, driver) as store:
+        await store.migrate()
+        await write(store, event(1), event(2, app_id=2))
+        await order_all(store)
+        await set_least_position(store, 100)
+        await write(store, event(3), event(4))
+        await order_all(store)
+        assert await positions(store) == [(1, event(1)), (100, event(3)), (101, event(4))]
+        page = store.alert_events.page
+        for app_id in (1, 2, 3):
+            for position, last in ((3, 2), (99, 2), (102, 101)):
+                with pytest.raises(PositionUnknown) as rejected:
+                    await page(app_id, after_position=position, limit=9)
+                assert rejected.value.last == last
+        assert [len((await page(1, after_position=n, limit=9)).events) for n in (2, 100)] == [2, 1]
+        # No position says that events before the gap existed, but the page is complete.
+        later = NOW + timedelta(days=99)
+        assert await store.alert_events.remove_before(later, 9) == 3
+        assert [each.position for each in (await page(2, after_position=99, limit=9)).events] == []
+        with pytest.raises(EventsRemoved):
+            await page(1, after_position=99, limit=9)
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+async def test_a_least_position_that_is_reached_leaves_no_gap(
+    mongod_uri: str, database: str, least: int
+) -> None:
+    async with mongo(mongod_uri, database) as store:
+        await store.migrate()
+        await set_least_position(store, least)
+        await write(store, event(1), event(2), event(3))
+        await order_all(store, limit=1)
+        assert [position for position, _ in await positions(store)] == [*range(least, least + 3)]
 
 
 @pytest.mark.parametrize("driver", Driver)
@@ -200,7 +246,7 @@ async def test_a_read_that_does_not_find_the_position_of_an_earlier_read_is_retr
             await store.alert_events.page(1, after_position=2, limit=9)
         with pytest.raises(PositionUnknown) as rejected:
             await store.alert_events.page(1, after_position=3, limit=9)
-        assert rejected.value.newest == 2
+        assert rejected.value.last == 2
         store.alert_events._events = events
         assert await store.alert_events.page(1, after_position=2, limit=9) == ([], 2)
 
@@ -215,7 +261,7 @@ async def test_a_page_sees_what_its_earlier_reads_have_seen(
         with profiled_reads(mongod_uri, migrated_database) as reads:
             found = await store.alert_events.page(1, after_position=1, limit=9)
     assert [each.position for each in found.events] == [2]
-    assert [read["find"] for read in reads] == ["alert_events", "alert_events", "removed_events"]
+    assert [read["find"] for read in reads] == [*["alert_events"] * 3, "removed_events"]
     assert all("afterClusterTime" in read["readConcern"] for read in reads[1:])
 
 

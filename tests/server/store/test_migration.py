@@ -93,6 +93,19 @@ async def test_a_plan_changes_nothing_and_is_empty_after_the_migration(
     assert changes.names == []
 
 
+async def test_a_migration_keeps_the_least_position_that_an_import_has_set(
+    bare: AsyncDatabase[Document],
+) -> None:
+    await migration.migrate(bare)
+    await bare["schema_version"].update_one(
+        {"_id": "credit"}, {"$set": {"version": Int64(3), "event_positions_from": Int64(7)}}
+    )
+    assert await migration.migrate(bare) == schema.SCHEMA_VERSION
+    stored = await bare["schema_version"].find_one()
+    assert stored is not None
+    assert (stored["version"], stored["event_positions_from"]) == (schema.SCHEMA_VERSION, 7)
+
+
 async def test_two_migrations_at_once_do_each_step_once(
     mongod_uri: str, bare: AsyncDatabase[Document], changes: Changes
 ) -> None:

@@ -110,6 +110,21 @@ async def test_the_collections_of_users_are_sharded_once_after_their_indexes_are
     assert mongos.commands == expected
 
 
+async def test_sharding_can_be_declined_and_done_later(bare: AsyncDatabase[Document]) -> None:
+    mongos = Mongos()
+    mongos.failure = UNAUTHORIZED  # nothing needs the rights to shard
+    planned = [step.sentence for step in await migration.plan(_on(bare, mongos), shards=False)]
+    assert planned
+    assert not any("shard" in each for each in planned)
+    assert await migration.migrate(_on(bare, mongos), shards=False) == schema.SCHEMA_VERSION
+    assert await migration.plan(_on(bare, mongos), shards=False) == []
+    assert await schema.verify(_on(bare, mongos)) == []
+    assert mongos.commands == []
+    mongos.failure = None
+    planned = [step.sentence for step in await migration.plan(_on(bare, mongos))]
+    assert planned == [f"shard the collection {name} by user_id" for name in SHARDED]
+
+
 async def test_what_was_interrupted_is_continued(bare: AsyncDatabase[Document]) -> None:
     mongos = Mongos()
     mongos.entries = [{"_id": f"{bare.name}.{name}", "key": SHARD_KEY} for name in SHARDED[:2]]

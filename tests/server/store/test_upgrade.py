@@ -18,7 +18,7 @@ from credit_testing.ledger_check import findings
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
 
-from tests.server.store.old_schemas import DATA, Document, make_schema, make_schema_1
+from tests.server.store.old_schemas import _SCHEMAS, DATA, Document, make_schema, make_schema_1
 
 STEPS = ["create", "collMod", "createIndexes", "dropIndexes", "update"]
 """The commands of a migration that change the database."""
@@ -48,6 +48,7 @@ NEW_IN_4 = [
     "the collection counters is missing",
     "the collection checkpoints is missing",
     "the collection checkpoint_tiles is missing",
+    "the validator of schema_version differs",
 ]
 """The differences of a database that was not migrated to schema 4."""
 
@@ -155,7 +156,9 @@ async def test_a_database_of_0_3_0_gets_the_indexes_of_apps_and_the_new_collecti
 ) -> None:
     store = MongoStore(mongod_uri, database=database, timeout_seconds=2)
     await store.migrate()
-    # Schema 3 has neither these collections nor these indexes.
+    # Schema 3 has neither these collections nor these indexes, and an older validator.
+    validator = {"$jsonSchema": _SCHEMAS["schema_version"]}
+    client[database].command("collMod", "schema_version", validator=validator)
     client[database]["schema_version"].update_one({}, {"$set": {"version": Int64(3)}})
     for name in ("credit_transactions", "purchases"):
         client[database][name].drop_index("app_id_created_at_id")

@@ -291,9 +291,12 @@ async def send_writes(
     Returns:
         The writes without a final outcome, and what ended the call before they had one.
     """
-    unnamed = await _set_numbers(caller, writes, atomic=atomic, timeout_seconds=timeout_seconds)
-    if unnamed is not None:
-        return Messages(writes, atomic=False).abandon(unnamed), unnamed
+    if any(write.names for write in writes):
+        time_left = caller.countdown(timeout_seconds)
+        unnamed = await _set_numbers(caller, writes, atomic=atomic, time_left=time_left)
+        if unnamed is not None:
+            return Messages(writes, atomic=False).abandon(unnamed), unnamed
+        timeout_seconds = time_left()
     writes = [write for write in writes if write.error is None]
     if not writes:
         return (), None
@@ -312,7 +315,11 @@ async def send_writes(
 
 
 async def _set_numbers(
-    caller: Caller, writes: Sequence[PendingWrite], *, atomic: bool, timeout_seconds: float | None
+    caller: Caller,
+    writes: Sequence[PendingWrite],
+    *,
+    atomic: bool,
+    time_left: Callable[[], float],
 ) -> CreditError | None:
     """Set the numbers of the users that writes name by text.
 
@@ -321,9 +328,6 @@ async def _set_numbers(
     Returns:
         What ended the search for all writes; None: nothing did.
     """
-    named = [write for write in writes if write.names]
-    if not named:
-        return None
     caller.home.check()
     limit = asyncio.Semaphore(_SEARCHES_MAX)
     ended: list[CreditError] = []
@@ -332,15 +336,16 @@ async def _set_numbers(
         async with limit:
             try:
                 if not ended:
-                    await caller.set_numbers(write.request, write.names, timeout_seconds)
+                    await caller.set_numbers(write.request, write.names, time_left())
             except (UserNotFound, UserIdsExhausted, AccessDenied) as error:
                 write.fail(error)
             except CreditError as error:
                 ended.append(error)
 
     async with asyncio.TaskGroup() as searches:
-        for write in named:
-            searches.create_task(search(write))
+        for write in writes:
+            if write.names:
+                searches.create_task(search(write))
     failed = next((index for index, write in enumerate(writes) if write.error is not None), None)
     if atomic and failed is not None and not ended:
         for write in writes:

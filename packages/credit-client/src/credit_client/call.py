@@ -57,7 +57,7 @@ class _Call:
         timeout_seconds: The time of the call; for a list, of each row.
         request_id: Sent with each attempt.
         effect: What the attempts have done to the ledger.
-        deadline: When the time is up, in seconds by the caller's clock.
+        deadline: When the time is up, in seconds by the caller's clock; 0: it is not set yet.
         span: The call's trace. It begins, as the deadline does, when the call is under way.
         failure: Why the latest attempt has failed.
         attempts: How many attempts have failed.
@@ -214,6 +214,7 @@ class Caller:
         values: Values,
         *,
         timeout_seconds: float | None = None,
+        on_number: Callable[[int], object] = lambda _: None,
     ) -> AsyncGenerator[RowT, None]:
         """Make a call with many answers, and hold no more than one of them.
 
@@ -224,8 +225,10 @@ class Caller:
         Args:
             method: Which list.
             values: The fields of its request.
-            timeout_seconds: The time for the first row, with all attempts, and again for each next
-                one; None for the client's. The whole list may take as long as its reader takes.
+            timeout_seconds: The time for the first row, with all attempts and the look-up of the
+                user, and again for each next one; None for the client's. The whole list may take as
+                long as its reader takes.
+            on_number: Receives the number of the user before the first row.
 
         Raises:
             CreditError: The client rejects the request. The generator raises later errors.
@@ -236,7 +239,10 @@ class Caller:
         # The request id is taken here: the generator runs in the context of its reader.
         call = self._call(method.path, timeout_seconds, ReadEffect())
         rows = self._rows(Listing(method, request), call)
-        return self._of_named(rows, request, names, call) if names else rows
+        if names:
+            return self._of_named(rows, request, names, call, on_number)
+        on_number(request.user_id)
+        return rows
 
     async def set_numbers(
         self,
@@ -260,23 +266,39 @@ class Caller:
         for name in names:
             number = self.directory.known(name)
             if number is None:
-                began = self._clock()
+                time_left = self.countdown(timeout_seconds)
                 number = await self.directory.number(name, timeout_seconds)
-                seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-                # A call without time is a ValueError; one with hardly any fails as too late.
-                timeout_seconds = max(_LEAST_SECONDS, seconds - (self._clock() - began))
+                timeout_seconds = time_left()
             setattr(request, name.field, number)
         return timeout_seconds
+
+    def countdown(self, timeout_seconds: float | None) -> Callable[[], float]:
+        """Return a function that returns the time that is left.
+
+        A call without time is a ValueError. One with hardly any fails as too late, so it is the
+        least that is returned.
+
+        Args:
+            timeout_seconds: The time from now on; None for the client's.
+
+        Raises:
+            ValueError: The timeout is not above 0 and at most a day.
+        """
+        deadline = self._clock() + self._seconds(timeout_seconds)
+        return lambda: max(_LEAST_SECONDS, deadline - self._clock())
 
     async def _of_named(
         self,
         messages: AsyncGenerator[_MessageT, None],
-        request: betterproto2.Message,
+        request: Any,  # the message of any list
         names: Sequence[Name],
         call: _Call,
+        on_number: Callable[[int], object] = lambda _: None,
     ) -> AsyncGenerator[_MessageT, None]:
-        await self.set_numbers(request, names, call.timeout_seconds)
+        call.deadline = self._clock() + call.timeout_seconds
         async with aclosing(messages):
+            await self.set_numbers(request, names, call.timeout_seconds)
+            on_number(request.user_id)
             async for message in messages:
                 yield message
 
@@ -454,19 +476,26 @@ class Caller:
         await self._sleep(wait_seconds)
 
     def _call(self, path: str, timeout_seconds: float | None, effect: Effect) -> _Call:
+        return _Call(
+            path=path,
+            timeout_seconds=self._seconds(timeout_seconds),
+            request_id=current_request_id(),
+            effect=effect,
+        )
+
+    def _seconds(self, timeout_seconds: float | None) -> float:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
             raise ValueError(
                 f"timeout_seconds must be above 0, at most {TIMEOUT_SECONDS_MAX:g}, not {seconds}"
             )
-        request_id = current_request_id()
-        return _Call(path=path, timeout_seconds=seconds, request_id=request_id, effect=effect)
+        return seconds
 
     @contextmanager
     def _under_way(self, call: _Call) -> Iterator[Scope]:
         """Trace a call, complete the error that ends it, and let `close` end it."""
         call.span = self._tracing.begin(call.path)
-        call.deadline = self._clock() + call.timeout_seconds
+        call.deadline = call.deadline or self._clock() + call.timeout_seconds
         scope = Scope()
         try:
             self.home.check()

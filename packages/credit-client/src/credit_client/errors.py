@@ -258,12 +258,12 @@ class ResumeTokenExpired(_Refusal):
 class AlertEventsExpired(_Refusal):
     """The server cannot return all events of the app after the position.
 
-    It has removed some, because they were too old. Or no event has the position yet: the operator
-    has restored an older backup, or the position is of another server.
+    It has removed some, because they were too old. Or no event has or had the position: the
+    operator has restored an older backup, or the position is of another server.
 
     Attributes:
-        position: The position of the last removed event of the app, or the greatest position of any
-            event. Continue after it, or pass 0 to read all events that are kept.
+        position: The position of the last removed event of the app, or the greatest position before
+            that of the read. Continue after it, or pass 0 to read all events that are kept.
     """
 
     status = Status.OUT_OF_RANGE

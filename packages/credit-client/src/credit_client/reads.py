@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 
 from credit_models import (
     Balance,
@@ -188,8 +187,16 @@ class Reads(ABC):
             ValueError: The checkpoint was loaded without the user, or `after_sequence` is given
                 with a checkpoint.
         """
+        verifier = verify if isinstance(verify, HistoryVerifier) else None
+        if verify is True:
+            verifier = HistoryVerifier(after_sequence=after_sequence)
         if isinstance(verify, Checkpoint):
-            verify = HistoryVerifier(checkpoint=verify, after_sequence=after_sequence)
+            verifier = HistoryVerifier(checkpoint=verify, after_sequence=after_sequence)
+
+        def on_number(number: int) -> None:
+            if verifier is not None:
+                verifier.expect(user_id=number)
+
         rows = self._open_caller.stream(
             TRANSACTIONS,
             {
@@ -198,20 +205,9 @@ class Reads(ABC):
                 "min_revision": min_revision,
             },
             timeout_seconds=timeout_seconds,
+            on_number=on_number,
         )
-        if verify is False:
-            return rows
-        if verify is True:
-            verify = HistoryVerifier(after_sequence=after_sequence)
-        if isinstance(user_id, int):
-            verify.expect(user_id=user_id)
-            return verified(rows, verify)
-        return verified(rows, verify, partial(self._number, user_id, timeout_seconds))
-
-    async def _number(self, user_id: str, timeout_seconds: float | None) -> int | None:
-        values: Values = {"user_id": user_id}
-        number, _ = await self._open_caller.user_number(TRANSACTIONS, values, timeout_seconds)
-        return number
+        return rows if verifier is None else verified(rows, verifier)
 
     def query_transactions(
         self,

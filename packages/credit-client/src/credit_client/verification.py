@@ -1,6 +1,6 @@
 """Check a history: by its hashes, by receipts that were kept, and by a signed checkpoint."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -236,20 +236,14 @@ def _altered(finding: Finding, transaction: CreditTransaction) -> HistoryAltered
 async def verified(
     transactions: AsyncGenerator[CreditTransaction, None],
     verifier: HistoryVerifier,
-    read_number: Callable[[], Awaitable[int | None]] | None = None,
 ) -> AsyncGenerator[CreditTransaction, None]:
     """Iterate over transactions, and check each before it is returned.
 
     Args:
         transactions: The transactions, oldest first.
         verifier: Checks them.
-        read_number: Reads the number of a user who is named by text, so that an empty history is
-            compared with the checkpoint too.
     """
     try:
-        number = None if read_number is None else await read_number()
-        if number is not None:
-            verifier.expect(user_id=number)
         async for transaction in transactions:
             verifier.add(transaction)
             yield transaction

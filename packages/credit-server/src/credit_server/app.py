@@ -130,21 +130,24 @@ async def _connected(settings: StoreSettings, uri: str) -> AsyncIterator[MongoSt
         await store.close()
 
 
-async def migrate(settings: StoreSettings, *, on_wait: Callable[[], None] = lambda: None) -> int:
+async def migrate(
+    settings: StoreSettings, *, shards: bool = True, on_wait: Callable[[], None] = lambda: None
+) -> int:
     """Bring the database's schema up to date and return its version.
 
     Args:
         settings: Where the store is.
+        shards: Whether to shard collections if MongoDB is a sharded cluster.
         on_wait: Called once if another process migrates the database. This one waits.
     """
     async with open_store(settings, migrate_embedded=False) as opened:
-        return await opened.store.migrate(on_wait=on_wait)
+        return await opened.store.migrate(shards=shards, on_wait=on_wait)
 
 
-async def planned_migration(settings: StoreSettings) -> list[str]:
+async def planned_migration(settings: StoreSettings, *, shards: bool = True) -> list[str]:
     """Return what `migrate` would do, one sentence for each step. Nothing is changed."""
     async with open_store(settings, migrate_embedded=False) as opened:
-        return await opened.store.planned_migration()
+        return await opened.store.planned_migration(shards=shards)
 
 
 async def checkpoint(settings: StoreSettings, app_id: int, *, key: Path, file: Path) -> Checkpoint:

@@ -170,6 +170,10 @@ def migrate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the steps, and change nothing.")
     ] = False,
+    no_shard: Annotated[
+        bool,
+        typer.Option("--no-shard", help="On a sharded cluster, do not shard any collection."),
+    ] = False,
 ) -> None:
     """Make the database's collections, validators and indexes, or bring them up to date.
 
@@ -180,14 +184,14 @@ def migrate(
     settings = _load(StoreSettings, given)
     database = f"the database '{settings.mongodb_database}'"
     if dry_run:
-        steps = _run(app.planned_migration(settings))
+        steps = _run(app.planned_migration(settings, shards=not no_shard))
         typer.echo("\n".join(steps) if steps else f"{database} is up to date")
         return
 
     def on_wait() -> None:
         typer.echo("waiting for another migration of the database", err=True)
 
-    number = _run(app.migrate(settings, on_wait=on_wait))
+    number = _run(app.migrate(settings, shards=not no_shard, on_wait=on_wait))
     typer.echo(f"{database} has schema version {number}")
 
 
@@ -395,6 +399,7 @@ def import_ledger(
     complete.
     """
     from credit_server.backup import command  # noqa: PLC0415 - see the top of the file
+    from credit_server.backup.export import newest_event  # noqa: PLC0415 - the same
 
     settings = _load(StoreSettings, given)
     if check and until is not None:
@@ -404,8 +409,10 @@ def import_ledger(
             _import_until(settings, folder, _time(until))
             return
         manifest = command.run_check(folder) if check else command.run_import(settings, folder)
+        position = newest_event(manifest)
     done = "the backup is complete:" if check else "imported"
     typer.echo(f"{done} {manifest.records} documents, as of {manifest.header.moment}")
+    typer.echo(f"newest event of alerts: position {position}")
     typer.echo(f"digest {manifest.digest}")
 
 

@@ -40,6 +40,7 @@ from credit_models.ledger import (
     AppAccount,
     BatchSize,
     Command,
+    Decided,
     Lookup,
     Policy,
     Replayed,
@@ -48,6 +49,7 @@ from credit_models.ledger import (
     TooManyAlerts,
     Transaction,
     TransferCredits,
+    aborting,
     decide,
 )
 from credit_models.operations import AnyWrite
@@ -91,13 +93,6 @@ class Refused(Exception):
         self.message = message
         self.metadata = {key: str(value) for key, value in metadata.items()}
         self.violations = tuple(violations)
-
-
-def _took_effect(requests: Sequence[AnyWrite], results: Sequence[Receipt | Refused]) -> bool:
-    """Return whether there are writes other than dry runs, and all of them took effect earlier."""
-    decided = zip(requests, results, strict=False)
-    writes = [result for request, result in decided if not validates_only(request)]
-    return bool(writes) and all(isinstance(each, Receipt) and each.replayed for each in writes)
 
 
 def refused(refusal: ledger.Refusal) -> Refused:
@@ -236,8 +231,17 @@ class FakeLedger:
         before = {user_id: self._user(user_id).copy() for user_id in concerned}
         events = len(self._alerts)
         results = self._results(requests)
-        first = next((at for at, each in enumerate(results) if isinstance(each, Refused)), None)
-        if first is None or _took_effect(requests, results):
+        first = aborting(
+            [
+                Decided(
+                    refused=isinstance(result, Refused),
+                    replayed=isinstance(result, Receipt) and result.replayed,
+                    dry_run=validates_only(request),
+                )
+                for request, result in zip(requests, results, strict=False)
+            ]
+        )
+        if first is None:
             return results
         self._users |= before
         del self._log[logged:]

@@ -6,6 +6,10 @@ from credit_models.entry_hash import (
 from credit_models.ledger.alerts import (
     changed_alerts,
 )
+from credit_models.ledger.atomic import (
+    Decided,
+    aborting,
+)
 from credit_models.ledger.batch_size import (
     BATCH_SIZE_MAX,
     BatchSize,
@@ -161,6 +165,7 @@ __all__ = [
     "Category",
     "Command",
     "CreditsLimitExceeded",
+    "Decided",
     "Details",
     "Direction",
     "ExpiresTooEarly",
@@ -214,6 +219,7 @@ __all__ = [
     "Use",
     "VoidGrant",
     "WriteCommand",
+    "aborting",
     "cap_statuses",
     "changed_alerts",
     "decide",

@@ -282,18 +282,18 @@ def alert_events_expired(position: int) -> Answer:
     )
 
 
-def alert_position_unknown(newest: int) -> Answer:
-    """Return the answer to a read after a position that no event has yet.
+def alert_position_unknown(last: int) -> Answer:
+    """Return the answer to a read after a position that no event has.
 
     Args:
-        newest: The greatest position of an event.
+        last: The greatest position before it; 0 if there is none.
     """
     return Answer(
         ErrorReason.ALERT_EVENTS_EXPIRED,
-        f"the newest event has the position {newest}, which is less than after_position: the server"
-        " has restored an older backup, or the position is of another server. Events may be"
-        " missing: continue after it, or begin with after_position 0",
-        {"position": str(newest)},
+        f"no event has the position after_position, and the last one before it has {last}: the"
+        " operator has restored an older backup, or the position is of another server. Events may"
+        f" be missing: continue after {last}, or begin with after_position 0",
+        {"position": str(last)},
     )
 
 

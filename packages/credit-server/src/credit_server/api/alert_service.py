@@ -180,7 +180,7 @@ class AlertService(AlertServiceBase):
         except EventsRemoved as error:
             raise errors.status_of(*alert_events_expired(error.position)) from None
         except PositionUnknown as error:
-            raise errors.status_of(*alert_position_unknown(error.newest)) from None
+            raise errors.status_of(*alert_position_unknown(error.last)) from None
         page, more = found.events[:size], len(found.events) > size
         last = page[-1].position if more else 0
         await call.send_answer(

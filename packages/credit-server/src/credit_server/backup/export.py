@@ -11,7 +11,7 @@ from credit_server.backup.records import changing, chunks, history
 from credit_server.store.exporting import BEGINNING, HISTORY, AccountState, LedgerReader, Position
 from credit_server.store.extended_json import from_line
 from credit_server.store.port import StoreMisconfigured
-from credit_server.store.schema import USER_CREDITS
+from credit_server.store.schema import ALERT_EVENTS, USER_CREDITS
 
 Advance = Callable[[int], None]
 """Receives the number of documents that were processed."""
@@ -94,6 +94,17 @@ def accounts(manifest: Manifest) -> Iterator[AccountState]:
     for each in manifest.of(USER_CREDITS):
         for line in chunk.read_lines(manifest.folder, each):
             yield AccountState.of(from_line(line))
+
+
+def newest_event(manifest: Manifest) -> int:
+    """Return the greatest position of an event of an alert in a backup; 0 if there is none."""
+    lines = (
+        line
+        for each in manifest.of(ALERT_EVENTS)
+        for line in chunk.read_lines(manifest.folder, each)
+    )
+    positions = (from_line(line).get("position", 0) for line in lines)
+    return max((each for each in positions if isinstance(each, int)), default=0)
 
 
 def _writer(folder: Path) -> Callable[[str, Iterator[bytes]], None]:

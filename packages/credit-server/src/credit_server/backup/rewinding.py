@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from credit_server.backup import chunk
 from credit_server.backup.chunk import Chunk
 from credit_server.backup.errors import BackupUnusable
-from credit_server.backup.export import Advance, accounts
+from credit_server.backup.export import Advance, accounts, newest_event
 from credit_server.backup.folder import claimed
 from credit_server.backup.history import Histories
 from credit_server.backup.manifest import Manifest
@@ -62,15 +62,15 @@ class Rewound:
     Attributes:
         source: The backup that it was made from.
         manifest: The backup.
+        newest_event: The greatest position of an event of an alert in the backup; 0: it has none.
         policies: The apps whose policies were changed after the moment, and are as they were when
             the first backup was made.
-        newest_event: The position of the newest event of alerts; 0 if there is none.
     """
 
     source: Manifest
     manifest: Manifest
-    policies: list[int] = field(default_factory=list)
     newest_event: int = 0
+    policies: list[int] = field(default_factory=list)
 
 
 def rewind(source: Manifest, folder: Path, until: datetime, advance: Advance) -> Rewound:
@@ -116,6 +116,7 @@ def rewind(source: Manifest, folder: Path, until: datetime, advance: Advance) ->
             _add(made.manifest, collection, _readable(collection, found), advance)
         made.manifest.create()
         made.manifest.complete()
+        made.newest_event = newest_event(made.manifest)
     return made
 
 
@@ -211,8 +212,6 @@ def _changing(ledger: _Ledger, made: Rewound, collection: str) -> Iterator[Docum
         if _EARLIER[collection](document, until):
             if collection == schema.APP_POLICIES and document["updated_at"] > until:
                 made.policies.append(document["app_id"])
-            if collection == schema.ALERT_EVENTS:
-                made.newest_event = max(made.newest_event, document.get("position", 0))
             yield document
 
 

@@ -21,6 +21,7 @@ from credit_models.ledger import (
     BatchAborted,
     BatchSize,
     Command,
+    Decided,
     KeyReused,
     Kind,
     Lookup,
@@ -31,6 +32,7 @@ from credit_models.ledger import (
     Replayed,
     ReportKey,
     Transaction,
+    aborting,
     decide,
 )
 
@@ -262,20 +264,21 @@ async def plan(
 
 
 def _aborted(batch: Plan, commands: Sequence[Command]) -> Plan:
-    """Return the batch unchanged, or without any effect if one of its commands is rejected.
-
-    A batch that took effect earlier, for example in an attempt with an unknown result, is not
-    aborted. Only its dry runs are decided again, on the balances after the batch.
+    """Return the batch unchanged, or without any effect if it is aborted: see `aborting`.
 
     Args:
         batch: The batch. After a command that exceeds its size, none was decided.
         commands: Its commands.
     """
-    if _took_effect(batch, commands):
-        return batch
-    first = next(
-        (index for index, outcome in enumerate(batch.outcomes) if isinstance(outcome, Refusal)),
-        None,
+    first = aborting(
+        [
+            Decided(
+                refused=isinstance(outcome, Refusal),
+                replayed=isinstance(outcome, Replayed),
+                dry_run=command.validate_only,
+            )
+            for outcome, command in zip(batch.outcomes, commands, strict=False)
+        ]
     )
     if first is None:
         return batch
@@ -289,13 +292,6 @@ def _aborted(batch: Plan, commands: Sequence[Command]) -> Plan:
         # of another command with the key rests on it.
         depends_on_reads=batch.depends_on_reads or bool(batch.transactions),
     )
-
-
-def _took_effect(batch: Plan, commands: Sequence[Command]) -> bool:
-    """Return whether there are commands other than dry runs, and all took effect earlier."""
-    decided = zip(batch.outcomes, commands, strict=False)
-    writes = [outcome for outcome, command in decided if not command.validate_only]
-    return bool(writes) and all(isinstance(outcome, Replayed) for outcome in writes)
 
 
 class BatchWriter:

@@ -10,6 +10,7 @@ from credit_models.http2_engine import Engine, chosen
 from credit_server.doctor.credentials import readable_by_others
 from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import Subject
+from credit_server.embedded import FREE_BYTES_MIN
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import is_loopback
 
@@ -206,8 +207,11 @@ def check_disk(subject: Subject) -> Iterator[Finding]:
     if subject.data_directory is None:
         return
     check, free = "disk", subject.data_directory.free_bytes
-    found = f"{free / 1e9:.1f} GB are free"
-    remedy = "free some space, or move the data directory; MongoDB stops if the disk is full"
+    found = f"{free / 1e6:,.0f} MB are free on the disk of {subject.data_directory.path}"
+    remedy = (
+        "free some space, or move the data directory; mongod ends if the disk is full, and starts"
+        f" again in a running server when {FREE_BYTES_MIN // 1_000_000} MB are free"
+    )
     if free < _FREE_BYTES_FAILS:
         yield fails(check, found, remedy)
     elif free < _FREE_BYTES_WARNING:

@@ -82,7 +82,11 @@ def check_reachable(subject: Subject) -> Iterator[Finding]:
             " were not run",
         )
     elif store.not_started:
-        yield fails(check, store.not_started, "read the log in the data directory")
+        yield fails(
+            check,
+            store.not_started,
+            "see the check disk, the log of the server, and mongod.log in the data directory",
+        )
     elif store.report is None:
         yield ok(check, "there is no store yet; the first start of the server creates it")
     else:

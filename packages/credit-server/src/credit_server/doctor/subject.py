@@ -23,7 +23,13 @@ from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
 from credit_server.cpus import usable_cpus
-from credit_server.embedded import EmbeddedError, has_database, open_uri, running_uri
+from credit_server.embedded import (
+    DataDirectoryInUse,
+    EmbeddedError,
+    has_database,
+    open_uri,
+    running_uri,
+)
 from credit_server.http2.listener import try_address
 from credit_server.http2.unix_socket import socket_path
 from credit_server.settings import ServerSettings, unknown_variables
@@ -240,6 +246,11 @@ async def _read_store(settings: ServerSettings) -> StoreReading:
     try:
         async with open_uri(settings.data_dir) as uri:
             return await _read_report(uri, settings, embedded=True)
+    except DataDirectoryInUse:
+        return StoreReading(
+            embedded=True,
+            not_started=f"a server uses {settings.data_dir}, and its mongod does not run",
+        )
     except EmbeddedError as error:
         return StoreReading(embedded=True, not_started=str(error))
 

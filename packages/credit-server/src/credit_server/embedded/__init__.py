@@ -10,12 +10,13 @@ from credit_server.embedded.errors import (
     MongodNotFound,
     NoDatabase,
 )
-from credit_server.embedded.mongod import EmbeddedMongod, open_uri
+from credit_server.embedded.mongod import FREE_BYTES_MIN, EmbeddedMongod, open_uri
 from credit_server.embedded.process import find_mongod
 from credit_server.embedded.running import has_database, running_uri
 from credit_server.errors import EmbeddedError
 
 __all__ = [
+    "FREE_BYTES_MIN",
     "DataDirectoryInUse",
     "EmbeddedError",
     "EmbeddedMongod",

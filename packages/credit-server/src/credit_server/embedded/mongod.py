@@ -17,8 +17,9 @@ from credit_server.store.connection import REPLICA_SET, ensure_primary
 
 _ATTEMPTS = 5
 
-# The storage engine writes its journal in files of 100 MB, and a new database has other files too.
-_FREE_BYTES_MIN = 128 * 1024 * 1024
+FREE_BYTES_MIN = 128_000_000
+"""The free disk space with which mongod starts. The storage engine writes its journal in files of
+100 MB, and a new database has other files too."""
 
 
 class EmbeddedMongod:
@@ -174,7 +175,7 @@ class EmbeddedMongod:
 
     def lacks_space(self) -> bool:
         """Return whether the disk of the data directory has too little space for a start."""
-        return self._free_bytes() < _FREE_BYTES_MIN
+        return self._free_bytes() < FREE_BYTES_MIN
 
     def _free_bytes(self) -> int:
         return shutil.disk_usage(self._directory.root).free

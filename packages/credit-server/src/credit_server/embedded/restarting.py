@@ -6,7 +6,7 @@ from collections import deque
 import structlog
 
 from credit_server.embedded.errors import MongodFailed
-from credit_server.embedded.mongod import EmbeddedMongod
+from credit_server.embedded.mongod import FREE_BYTES_MIN, EmbeddedMongod
 from credit_server.errors import EmbeddedError
 
 log = structlog.get_logger("credit_server")
@@ -16,6 +16,12 @@ RESTARTS_MAX = 3
 _RESTARTS_SECONDS = 600.0
 
 _SPACE_POLL_SECONDS = 1.0
+
+_LACKS_SPACE = (
+    f"the disk of the embedded mongod has less than {FREE_BYTES_MIN // 1_000_000} MB of free space:"
+    " free some; mongod then starts again, the server needs no restart, and no acknowledged write"
+    " is lost"
+)
 
 
 async def keep_running(mongod: EmbeddedMongod) -> None:
@@ -51,10 +57,6 @@ async def keep_running(mongod: EmbeddedMongod) -> None:
 
 
 async def _until_space(mongod: EmbeddedMongod, reason: str) -> None:
-    log.error(
-        "the disk of the embedded mongod is full: free some space; mongod then starts again,"
-        " and no acknowledged write is lost",
-        reason=reason,
-    )
+    log.error(_LACKS_SPACE, reason=reason)
     while mongod.lacks_space():  # noqa: ASYNC110 - there is no event for free space
         await asyncio.sleep(_SPACE_POLL_SECONDS)

@@ -4,6 +4,10 @@ An event is written with its entry and without a position, because concurrent tr
 any order. Then `order` gives positions to committed events: 1, 2, 3 and so on, without a gap. So a
 reader that has read up to a position never misses an event before it.
 
+Only an import of a backup leaves a gap. The database that it restores may have lost events, whose
+positions readers have. So the next event gets a position that no event had before the import, and a
+reader that continues from a position in the gap is rejected.
+
 Old events are removed, those with the smallest positions first. The latest event stays, because the
 next position follows from it. For each app, the store keeps the position up to which its events
 were removed, so that a reader that continues from an earlier position is rejected.
@@ -52,17 +56,17 @@ class EventsRemoved(Exception):
 
 
 class PositionUnknown(Exception):
-    """No event has the position of a read yet.
+    """No event has the position of a read, and none that was removed had it.
 
     The position is that of another database, or of this one before it was restored.
 
     Attributes:
-        newest: The greatest position.
+        last: The greatest position before it; 0 if there is none.
     """
 
-    def __init__(self, newest: int) -> None:
-        super().__init__(f"the greatest position is {newest}")
-        self.newest = newest
+    def __init__(self, last: int) -> None:
+        super().__init__(f"the greatest position before it is {last}")
+        self.last = last
 
 
 class AlertEvents(Protocol):
@@ -112,7 +116,7 @@ class AlertEvents(Protocol):
 
         Raises:
             EventsRemoved: Events of the app after the position were removed.
-            PositionUnknown: The position is greater than that of any event.
+            PositionUnknown: The position is greater than that of any event, or in a gap.
             StoreUnavailable: The store cannot be reached or, right after a change of primary, does
                 not return the event with the position yet.
         """

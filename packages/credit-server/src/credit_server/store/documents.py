@@ -361,8 +361,13 @@ class CounterDocument(Document):
 
 
 class SchemaVersionDocument(Document):
-    """`schema_version`: the version of the database's schema; a single document."""
+    """`schema_version`: the version of the database's schema; a single document.
+
+    After an import, it also has `event_positions_from`: the least position of the next event of an
+    alert, which is greater than all positions before the import.
+    """
 
     id: Literal["credit"] = Field(default="credit", alias="_id")
     version: Annotated[Long, Field(ge=1)]
     migrated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    event_positions_from: Annotated[Long, Field(ge=1)] | None = None

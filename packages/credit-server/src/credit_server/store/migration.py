@@ -1,6 +1,7 @@
 """Create and update the collections, their validators and indexes, step by step."""
 
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,7 +29,9 @@ class Step(NamedTuple):
     run: Callable[[], Awaitable[object]]
 
 
-async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: None) -> int:
+async def migrate(
+    database: Database, *, shards: bool = True, on_wait: Callable[[], None] = lambda: None
+) -> int:
     """Create or update everything that `schema.verify` checks. Safe to repeat.
 
     Every step can be repeated, and the version is written last, so an interrupted migration
@@ -40,6 +43,7 @@ async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: N
     Args:
         database: The database. Its client must not limit the time of an answer: building an index
             on a large collection takes minutes.
+        shards: Whether to shard collections if MongoDB is a sharded cluster.
         on_wait: Called once if another process migrates the database. This one waits.
 
     Returns:
@@ -50,16 +54,21 @@ async def migrate(database: Database, *, on_wait: Callable[[], None] = lambda: N
             (SchemaTooNew), or the collections of a sharded cluster cannot be sharded.
         StoreError: Another process has taken over, because this one paused.
     """
-    if await plan(database):
+    if await plan(database, shards=shards):
         async with held(database[schema.LEASES], "migration", on_wait=on_wait) as lease:
-            for step in await plan(database):  # planned again: another process may have migrated
+            # Planned again: another process may have migrated.
+            for step in await plan(database, shards=shards):
                 await lease.extend()
                 await step.run()
     return schema.SCHEMA_VERSION
 
 
-async def plan(database: Database) -> list[Step]:
+async def plan(database: Database, *, shards: bool = True) -> list[Step]:
     """Return the steps of a migration; empty if there is nothing to do. Nothing is changed.
+
+    Args:
+        database: The database.
+        shards: See `migrate`.
 
     Raises:
         StoreMisconfigured: See `migrate`.
@@ -71,7 +80,7 @@ async def plan(database: Database) -> list[Step]:
         raise schema.SchemaTooNew(database.name, version)
     steps = [*await _creations(database), *await _index_steps(database)]
     # A collection is sharded by an index, so after the indexes are built.
-    for name in await sharding.unsharded(database):
+    for name in await sharding.unsharded(database) if shards else ():
         sentence = f"shard the collection {name} by user_id"
         steps.append(Step(sentence, partial(sharding.shard, database, name)))
     if version != schema.SCHEMA_VERSION:
@@ -135,9 +144,14 @@ async def _drop_index(database: Database, name: str, index: str) -> None:
             raise
 
 
-async def _write_version(database: Database) -> None:
-    stored = SchemaVersionDocument(version=schema.SCHEMA_VERSION).to_bson()
-    await database[schema.VERSION].replace_one({"_id": stored["_id"]}, stored, upsert=True)
+async def _write_version(database: Database, event_positions_from: int | None = None) -> None:
+    stored = SchemaVersionDocument(
+        version=schema.SCHEMA_VERSION, event_positions_from=event_positions_from
+    ).to_bson()
+    # The other fields stay: a migration keeps what an import has written.
+    await database[schema.VERSION].update_one(
+        {"_id": stored.pop("_id")}, {"$set": stored}, upsert=True
+    )
 
 
 # Any: a coroutine may receive any value.
@@ -161,6 +175,13 @@ async def complete_import(database: Database) -> int:
 
 
 async def finish_import(database: Database) -> int:
-    """Write the version of an imported ledger, on which servers may start."""
-    await _write_version(database)
+    """Write the version of an imported ledger, on which servers may start.
+
+    The backup may lack events whose positions readers have. So the positions of new events begin
+    with the time in microseconds, and are greater than all earlier ones: positions grow by one for
+    each event, and no ledger has a million events per second.
+    """
+    hello = await database.client.admin.command("hello")
+    now: datetime = hello["localTime"].replace(tzinfo=UTC)
+    await _write_version(database, event_positions_from=int(now.timestamp() * 1_000_000))
     return schema.SCHEMA_VERSION

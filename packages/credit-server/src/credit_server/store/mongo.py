@@ -165,10 +165,13 @@ class MongoStore:
                 " --replSet NAME and run rs.initiate() once; one node is enough."
             )
 
-    async def migrate(self, *, on_wait: Callable[[], None] = lambda: None) -> int:
+    async def migrate(
+        self, *, shards: bool = True, on_wait: Callable[[], None] = lambda: None
+    ) -> int:
         """Create or update the collections; return the schema's version. Safe to repeat.
 
         Args:
+            shards: Whether to shard collections if MongoDB is a sharded cluster.
             on_wait: Called once if another process migrates the database. This one waits.
         """
         clients = open_clients(
@@ -180,15 +183,16 @@ class MongoStore:
         try:
             with translated():
                 return await migration.migrate(
-                    _database(clients.reading, self._database.name), on_wait=on_wait
+                    _database(clients.reading, self._database.name), shards=shards, on_wait=on_wait
                 )
         finally:
             await clients.close()
 
-    async def planned_migration(self) -> list[str]:
+    async def planned_migration(self, *, shards: bool = True) -> list[str]:
         """Return what `migrate` would do, one sentence for each step. Nothing is changed."""
         with translated():
-            return [step.sentence for step in await migration.plan(self._database)]
+            steps = await migration.plan(self._database, shards=shards)
+        return [step.sentence for step in steps]
 
     async def verify_schema(self) -> None:
         """Check that the collections are what the server relies on.

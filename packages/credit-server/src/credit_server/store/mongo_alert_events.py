@@ -30,8 +30,8 @@ from credit_server.store.set_aside import SetAside
 
 _DUPLICATE_KEY = 11000
 
-# The positions that an order can continue from. Other values of the field are no positions.
-_POSITIONS: Document = {"$gt": 0, "$lt": 2**63 - 1}
+# The greatest position that an order can continue from. Other values of the field are no positions.
+_POSITION_MAX = 2**63 - 2
 
 
 class MongoAlertEvents:
@@ -56,6 +56,7 @@ class MongoAlertEvents:
         self._events = database[schema.ALERT_EVENTS]
         self._confirmed = self._events.with_options(read_concern=ReadConcern("linearizable"))
         self._removed = database[schema.REMOVED_EVENTS]
+        self._version = database[schema.VERSION]
         self._webhooks = webhooks
         self._deadline = deadline
         self._malformed = SetAside("event of an alert")
@@ -64,18 +65,19 @@ class MongoAlertEvents:
         """Give positions to events: see the port.
 
         Positions have no gap, although several processes may order events at once. The last
-        position is read first. So an event that was found without a position gets a greater one,
-        from this process or from another. Events are updated one by one, and the unique index
-        rejects a position that is taken. When this process comes to its n-th event, n - 1 of
-        the events that it found have a position after the last one, so the next position is free
-        and follows them, or is taken. Events that cannot be read are not among them.
+        position is read first. Only an import sets the least position, while no server runs. So an
+        event that was found without a position gets a greater one, from this process or from
+        another. Events are updated one by one, and the unique index rejects a position that is
+        taken. When this process comes to its n-th event, n - 1 of the events that it found have a
+        position after the last one, so the next position is free and follows them, or is taken.
+        Events that cannot be read are not among them.
         """
         waiting: Document = {"unordered": True, "_id": {"$nin": self._malformed.ids()}}
         async with self._deadline():
             # The usual case. The read takes an index that is empty then.
             if await self._events.find_one(waiting, {"_id": 1}, hint=schema.BY_UNORDERED) is None:
                 return 0
-            first = await _newest(self._events) + 1
+            first = max(await _newest(self._events) + 1, await self._least_position())
             cursor = self._events.find(waiting).hint(schema.BY_UNORDERED)
             cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
             found = await cursor.limit(limit).to_list(None)
@@ -84,6 +86,11 @@ class MongoAlertEvents:
                 await self._webhooks.enqueue([event for _, event in events])
                 await self._set_positions([id_ for id_, _ in events], first)
         return len(found)
+
+    async def _least_position(self) -> int:
+        """Return the least position of the next event: see `SchemaVersionDocument`."""
+        found = await self._version.find_one({"_id": "credit"}, {"event_positions_from": 1})
+        return 1 if found is None else int(found.get("event_positions_from", 1))
 
     def _readable(self, documents: Sequence[Document]) -> list[tuple[ObjectId, AlertEvent]]:
         """Return the events that can be read, and set the others aside."""
@@ -147,6 +154,8 @@ class MongoAlertEvents:
             newest = await _newest(self._events, session)
             if after_position > newest:
                 await self._check_known(after_position)
+            elif 0 < after_position < newest:
+                await self._check_in_no_gap(after_position, session)
             cursor = self._events.find(query, session=session).hint(index)
             cursor = cursor.sort("position", ASCENDING).limit(limit)
             documents = await cursor.batch_size(limit + 1).to_list(None)
@@ -170,6 +179,16 @@ class MongoAlertEvents:
         if position > newest:
             raise PositionUnknown(newest)
         raise StoreUnavailable(STALE_READ)
+
+    async def _check_in_no_gap(self, position: int, session: Session) -> None:
+        """Reject a read after a position in a gap.
+
+        If no event has the position or a smaller one, events were removed, of which
+        `_removed_until` has the last one, or no event precedes the gap, and the page is complete.
+        """
+        last = await _newest(self._events, session, up_to=position)
+        if 0 < last < position:
+            raise PositionUnknown(last)
 
     async def _removed_until(self, app_id: int, session: Session) -> int:
         found = await self._removed.find_one({"_id": app_id}, session=session)
@@ -227,9 +246,12 @@ def _removed_until(position: int) -> Document:
     return {"_id": "$_id", "position": {"$max": [earlier, Int64(position)]}}
 
 
-async def _newest(events: Collection, session: Session | None = None) -> int:
+async def _newest(
+    events: Collection, session: Session | None = None, *, up_to: int = _POSITION_MAX
+) -> int:
+    """Return the greatest position up to a limit; 0 if there is none."""
     last = await events.find_one(
-        {"position": _POSITIONS},
+        {"position": {"$gt": 0, "$lte": Int64(up_to)}},
         {"position": 1},
         sort=[("position", DESCENDING)],
         hint=schema.BY_POSITION,

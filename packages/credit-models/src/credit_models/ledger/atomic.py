@@ -1,0 +1,31 @@
+"""Whether an atomic batch is aborted. The server's batches and the SDK's fake share this rule."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Decided(NamedTuple):
+    """What is decided about a command of an atomic batch.
+
+    Attributes:
+        refused: Whether it is rejected.
+        replayed: Whether it took effect earlier.
+        dry_run: Whether it is only validated.
+    """
+
+    refused: bool
+    replayed: bool
+    dry_run: bool
+
+
+def aborting(batch: Sequence[Decided]) -> int | None:
+    """Return the index of the command that aborts a batch; None: the batch is not aborted.
+
+    The first rejected command aborts it. A batch that took effect earlier, for example in an
+    attempt with an unknown result, is not aborted: only its dry runs are decided again, on the
+    balances after the batch.
+    """
+    writes = [command for command in batch if not command.dry_run]
+    if writes and all(command.replayed for command in writes):
+        return None
+    return next((index for index, command in enumerate(batch) if command.refused), None)
