@@ -154,11 +154,11 @@ def test_an_option_that_was_removed_is_named_as_such(
 def test_every_bad_value_is_named_by_option_and_variable(
     capsys: Captured, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setenv("CREDIT_COMMIT_WAITING_MAX", "0")
+    monkeypatch.setenv("CREDIT_COMMIT_WAIT_SECONDS_MAX", "0")
     assert main.run(["serve", "--port", "http"]) == 2
     complaint = capsys.readouterr().err
     assert "--port (CREDIT_PORT): " in complaint
-    assert "--commit-waiting-max (CREDIT_COMMIT_WAITING_MAX): " in complaint
+    assert "--commit-wait-seconds-max (CREDIT_COMMIT_WAIT_SECONDS_MAX): " in complaint
     assert "Traceback" not in complaint
     assert "pydantic" not in complaint
 
