@@ -2,7 +2,6 @@
 
 import gc
 import json
-import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import structlog
 from credit_server import app, doctor, main
 from credit_server.access import FileUnusable
 from credit_server.backup import command
@@ -29,17 +27,6 @@ Patch = pytest.MonkeyPatch
 def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """No name of the help is broken over two lines."""
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Undoes what `serve` sets up for its whole process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
