@@ -116,6 +116,7 @@ async def _serving(
     monkeypatch.setattr(app, "HealthWatch", watch)
     async with AsyncExitStack() as stack:
         task = asyncio.create_task(app.serve(settings or _settings()))
+        stack.push_async_callback(asyncio.wait, {task})
         stack.callback(task.cancel)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
