@@ -1,7 +1,9 @@
 """Provide fixtures for all tests: a real mongod, new databases in it, real servers, and a seed."""
 
 import gc
+import logging
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
@@ -9,6 +11,8 @@ from pathlib import Path
 from random import SystemRandom
 
 import pytest
+import structlog
+from credit_server.log import LIBRARIES
 from credit_testing.commands import build_once
 from credit_testing.databases import MigratedDatabases
 from credit_testing.mongod import running_mongod
@@ -16,6 +20,7 @@ from credit_testing.order import longest_first
 from credit_testing.ports import lasting_port
 from credit_testing.server import ServerProcess, running_server
 from pymongo import AsyncMongoClient
+from structlog._config import BoundLoggerLazyProxy
 
 StartServer = Callable[..., Awaitable[ServerProcess]]
 SEED_VARIABLE = "TEST_SEED"
@@ -106,6 +111,30 @@ async def migrated_database(migrated_databases: MigratedDatabases) -> AsyncItera
     """Return the name of a migrated database without documents."""
     async with migrated_databases.lend() as name:
         yield name
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """Undo what a server or a command has configured in this process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    if structlog.is_configured():
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        for library in LIBRARIES:
+            logging.getLogger(library).setLevel(logging.NOTSET)
+        structlog.reset_defaults()
+        _forget_loggers()
+
+
+def _forget_loggers() -> None:
+    """Forget the loggers that structlog has cached: they write to the streams of this test."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("credit_server."):
+            for value in vars(module).values():
+                if isinstance(value, BoundLoggerLazyProxy):
+                    vars(value).pop("bind", None)
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 import signal
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from credit_client import ClientSettings, CreditClient
 from credit_server.store.mongo import MongoStore
 from credit_testing.ports import lasting_port
-from credit_testing.server import LogLine, migrated
+from credit_testing.server import LogLine, migrated, running_server
 from pymongo import AsyncMongoClient
 
 from tests.conftest import StartServer
@@ -52,11 +53,14 @@ async def test_a_list_survives_the_death_of_its_server(
 
 
 async def test_a_list_may_take_longer_than_the_servers_deadline(
-    history_options: list[str], credit_server_process: StartServer
+    history_options: list[str], tmp_path: Path
 ) -> None:
-    server = await credit_server_process(*history_options, "--stream-deadline-seconds", "5")
     sequences: list[int] = []
-    async with CreditClient(server.address, settings=PATIENT) as client:
+    short = {"call": {"stream_deadline_seconds": 5.0}}
+    async with (
+        running_server(tmp_path, *history_options, constants=short) as server,
+        CreditClient(server.address, settings=PATIENT) as client,
+    ):
         async for row in client.transactions(user_id=USER):
             sequences.append(row.sequence)
             if len(sequences) == 1:

@@ -100,11 +100,11 @@ async def test_a_server_that_starts_with_a_wrong_clock_serves_only_reads(
 async def test_doctor_reports_the_wrong_clock_and_the_entries_it_has_dated(
     tmp_path: Path, clock: MovedClock, store_options: list[str]
 ) -> None:
-    lenient = (*JSON, "--clock-skew-seconds-max", "7200")
+    lenient = {**QUICK, "clock": {"skew_seconds_max": 2 * HOUR}}
     clock.move(HOUR)
     async with (
         running_server(
-            tmp_path, *store_options, *lenient, environment=clock.environment, constants=QUICK
+            tmp_path, *store_options, *JSON, environment=clock.environment, constants=lenient
         ) as server,
         Connection.connect(server.port) as wire,
     ):

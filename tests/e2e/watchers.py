@@ -8,6 +8,8 @@ from random import Random
 
 from credit_client import ClientSettings, CreditClient, CreditTransaction, WatchEvent
 from credit_models import Receipt
+from credit_testing.accounts.replay import History
+from credit_testing.accounts.watches import watch_findings
 
 PATIENT = ClientSettings(timeout_seconds=300, retry_attempts_max=100, retry_budget_tokens=1000)
 
@@ -102,8 +104,7 @@ class Watched:
             for task in tasks:
                 task.cancel()
             for user in self.receipts:
-                balance = await clients[0].balance(app_id=_APP, user_id=user)
-                self._check(user, balance)
+                await self._check(user, clients[0])
             self._check_order()
 
     async def caught_up(self, *, writes: int = 0) -> None:
@@ -148,15 +149,23 @@ class Watched:
         receipt = await client.add(user_id=user, app_id=_APP, credits=number, created_by=1)
         self.receipts[user].append(receipt)
 
-    def _check(self, user: int, balance: int) -> None:
+    async def _check(self, user: int, client: CreditClient) -> None:
         """Check that all watchers have received the acknowledged writes of a user, once each."""
+        shown = [entry async for entry in client.transactions(user_id=user)]
         written = sorted((each.sequence, each.transaction_id) for each in self.receipts[user])
-        assert [sequence for sequence, _ in written] == list(range(1, len(written) + 1))
-        for watcher in self.watchers:
-            if watcher.user in (None, user):
-                entries = watcher.of(user)
-                assert [(entry.sequence, entry.id) for entry in entries] == written
-                assert sum(entry.effect for entry in entries) == balance
+        assert [(place, entry.id) for place, entry in enumerate(shown, start=1)] == written
+        balance = await client.balance(app_id=_APP, user_id=user)
+        assert sum(entry.effect for entry in shown) == balance
+        history = History(shown=shown, purchases=[], states=[], asked=[])
+        findings = [
+            finding
+            for number, watcher in enumerate(self.watchers)
+            if watcher.user in (None, user)
+            for finding in watch_findings(
+                f"watcher {number}", watcher.of(user), history, app_id=_APP, revision=0
+            )
+        ]
+        assert findings == []
 
     def _check_order(self) -> None:
         """Check that all watchers of the app have received the same order."""

@@ -47,8 +47,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
 from tests.fuzz.account_callers import Callers, Way
-from tests.fuzz.callers import take_turns
-from tests.fuzz.ledger_machine import FRESH_NUMBERS
+from tests.fuzz.callers import FRESH_NUMBERS, take_turns
 from tests.fuzz.playing import play
 from tests.fuzz.scripts import CONFIG, IMAGE
 

@@ -22,7 +22,7 @@ from credit_testing.accounts.rules.requests import Write
 from credit_testing.http2_client import Connection
 
 from tests.fuzz.account_callers import Callers, Way
-from tests.fuzz.ledger_machine import FRESH_NUMBERS
+from tests.fuzz.callers import FRESH_NUMBERS
 
 CALLERS, USERS, APPS = 24, 12, 2
 _ATTEMPTS_MAX = 500

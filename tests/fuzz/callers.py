@@ -1,7 +1,9 @@
 """Make calls through several SDK clients at the same time, and record the answers."""
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from credit_client import (
     AppTotalOverflow,
@@ -11,13 +13,36 @@ from credit_client import (
     DeadlineExceeded,
     IdempotencyKeyReused,
     InsufficientCredits,
-    Receipt,
     TooManyApps,
 )
-from credit_testing.accounts.journal import Unforeseen, Unknown
+from credit_models import Balance, CreditRequest, PurchaseRequest, Receipt
+from credit_testing.accounts.asking import plain
+from credit_testing.accounts.auditor import audit
+from credit_testing.accounts.journal import (
+    Answer,
+    Call,
+    Journal,
+    Kind,
+    Read,
+    Shown,
+    Unforeseen,
+    Unknown,
+    Written,
+)
+from credit_testing.accounts.model import UINT32_MAX
+from credit_testing.accounts.rules.decision import Refused
 
-from tests.fuzz.journal import Acknowledged, Answer, Call, Journal, Kind, Read, Shown
-from tests.fuzz.ledger_model import Done, Refused, Write
+Question = CreditRequest | PurchaseRequest | Read
+FRESH_NUMBERS: Iterator[int] = itertools.count(UINT32_MAX, -1)
+"""Unused users and apps, from the greatest id downwards."""
+_FIGURES: dict[type[CreditError], tuple[str, ...]] = {
+    IdempotencyKeyReused: ("fields",),
+    InsufficientCredits: ("available", "required", "shortfall"),
+    BalanceOverflow: ("balance", "credits"),
+    TooManyApps: ("limit",),
+    AppTotalOverflow: ("total",),
+}
+"""The rejections of the calls, and their metadata."""
 
 
 class Callers:
@@ -30,10 +55,12 @@ class Callers:
     def __init__(self, clients: Sequence[CreditClient]) -> None:
         self._clients = clients
         self._running: set[asyncio.Task[None]] = set()
+        # The entry of this user shows the server's time, in an app without other users.
+        self._clock_user, self._clock_app = next(FRESH_NUMBERS), next(FRESH_NUMBERS)
         self.journal = Journal()
 
     def start(
-        self, client: int, question: Write | Read, *, timeout_seconds: float | None = None
+        self, client: int, question: Question, *, timeout_seconds: float | None = None
     ) -> asyncio.Task[None]:
         """Begin a call; it continues when the event loop runs.
 
@@ -42,21 +69,21 @@ class Callers:
             question: The request.
             timeout_seconds: The time for the call; None for the client's.
         """
-        client %= len(self._clients)
-        call = self.journal.begin(client, question)
-        task = asyncio.create_task(self._make(call, timeout_seconds))
+        asked = question if isinstance(question, Read) else Written(request=question)
+        call = self.journal.begin(client % len(self._clients), asked)
+        task = asyncio.create_task(self._make(call, question, timeout_seconds))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
-    async def ask(self, client: int, question: Write | Read) -> Answer:
+    async def ask(self, client: int, question: Question) -> Answer:
         """Make a call and wait for its answer."""
         task = self.start(client, question)
         call = self.journal.calls[-1]
         await task
         return call.answer
 
-    async def give_up(self, client: int, question: Write | Read, *, turns: int) -> None:
+    async def give_up(self, client: int, question: Question, *, turns: int) -> None:
         """Begin a call and cancel it after a number of turns of the event loop."""
         task = self.start(client, question)
         await take_turns(turns)
@@ -68,27 +95,42 @@ class Callers:
         while self._running:
             await asyncio.wait(self._running)
 
+    async def audit(self, users: Sequence[int], apps: Sequence[int]) -> list[str]:
+        """Settle every uncertain write, read everything, and return what nothing explains."""
+        await self.finish(users, apps)
+        return audit(self.journal, [*users, self._clock_user], rules={})
+
     async def finish(self, users: Sequence[int], apps: Sequence[int]) -> None:
         """Wait for all calls, settle every uncertain write, and read everything."""
         await self.wait()
-        for client, write in self.journal.unsettled():
-            await self.ask(client, write)
+        for client, question in self.journal.unsettled():
+            assert isinstance(question, Written)
+            assert isinstance(question.request, CreditRequest | PurchaseRequest)
+            await self.ask(client, question.request)
+        # Without a later entry, the auditor must try all times for the decisions of the calls.
+        latest = CreditRequest(
+            user_id=self._clock_user,
+            app_id=self._clock_app,
+            credits=1,
+            created_by=1,
+            idempotency_key="clock",
+        )
+        await self.ask(0, latest)
         # The history comes first: everything read later must agree with the whole of it.
         for kind in (Kind.TRANSACTIONS, Kind.PURCHASES, Kind.USER_CREDITS):
-            for user_id in users:
+            for user_id in (*users, self._clock_user):
                 await self.ask(0, Read(kind=kind, user_id=user_id, app_id=apps[0]))
         for app_id in apps:
             await self.ask(0, Read(kind=Kind.APP_TOTAL, user_id=users[0], app_id=app_id))
 
-    async def _make(self, call: Call, timeout_seconds: float | None) -> None:
+    async def _make(self, call: Call, question: Question, timeout_seconds: float | None) -> None:
         client = self._clients[call.client]
         answer: Answer = Unknown()
         try:
-            if isinstance(call.question, Write):
-                receipt = await _write(client, call.question, timeout_seconds)
-                answer = _acknowledged(receipt)
+            if isinstance(question, Read):
+                answer = await _read(client, question, timeout_seconds)
             else:
-                answer = await _read(client, call.question, timeout_seconds)
+                answer = plain(await _write(client, question, timeout_seconds), question)
         except DeadlineExceeded:
             pass
         except CreditError as error:
@@ -104,72 +146,51 @@ async def take_turns(count: int) -> None:
         await asyncio.sleep(0)
 
 
-async def _write(client: CreditClient, write: Write, timeout_seconds: float | None) -> Receipt:
-    if write.report is None:
-        return await client.add(
-            user_id=write.user_id,
-            app_id=write.app_id,
-            credits=write.credits,
-            created_by=write.created_by,
-            idempotency_key=write.key,
-            timeout_seconds=timeout_seconds,
-        )
-    report_id, report_name = write.report
-    return await client.use(
-        user_id=write.user_id,
-        app_id=write.app_id,
-        report_id=report_id,
-        report_name=report_name,
-        credits=write.credits,
-        created_by=write.created_by,
-        idempotency_key=write.key,
-        timeout_seconds=timeout_seconds,
-    )
+async def _write(
+    client: CreditClient, request: CreditRequest | PurchaseRequest, timeout_seconds: float | None
+) -> Receipt:
+    # Any: the arguments have several types.
+    common: dict[str, Any] = {
+        "user_id": request.user_id,
+        "app_id": request.app_id,
+        "credits": request.credits,
+        "created_by": request.created_by,
+        "idempotency_key": request.idempotency_key,
+        "timeout_seconds": timeout_seconds,
+    }
+    if isinstance(request, CreditRequest):
+        return await client.add(**common)
+    return await client.use(report_id=request.report_id, report_name=request.report_name, **common)
 
 
 async def _read(client: CreditClient, read: Read, timeout_seconds: float | None) -> Shown:
-    limit = timeout_seconds
+    user_id, app_id = read.user_id, read.app_id
     match read.kind:
         case Kind.USER_CREDITS:
-            return await client.user_credits(user_id=read.user_id, timeout_seconds=limit)
+            return [await client.user_credits(user_id=user_id, timeout_seconds=timeout_seconds)]
         case Kind.BALANCE:
-            return await client.balance(
-                app_id=read.app_id, user_id=read.user_id, timeout_seconds=limit
-            )
-        case Kind.APP_TOTAL:
-            return await client.balance(app_id=read.app_id, timeout_seconds=limit)
-        case Kind.TRANSACTIONS:
-            entries = client.transactions(user_id=read.user_id, timeout_seconds=limit)
-            return [entry async for entry in entries]
-        case Kind.PURCHASES:
             return [
-                entry
-                async for entry in client.purchases(user_id=read.user_id, timeout_seconds=limit)
+                await client.balance_details(
+                    app_id=app_id, user_id=user_id, timeout_seconds=timeout_seconds
+                )
             ]
-
-
-def _acknowledged(receipt: Receipt) -> Acknowledged:
-    return Acknowledged(
-        done=Done(sequence=receipt.sequence, balance=receipt.balance, replayed=receipt.replayed),
-        transaction_id=receipt.transaction_id,
-        purchase_id=receipt.purchase_id,
-    )
+        case Kind.APP_TOTAL:
+            total = await client.balance(app_id=app_id, timeout_seconds=timeout_seconds)
+            return [Balance(app_id=app_id, balance=total)]
+        case Kind.TRANSACTIONS:
+            entries = client.transactions(user_id=user_id, timeout_seconds=timeout_seconds)
+            return [entry async for entry in entries]
+        case _:
+            purchases = client.purchases(user_id=user_id, timeout_seconds=timeout_seconds)
+            return [entry async for entry in purchases]
 
 
 def _refused(error: CreditError) -> Refused | Unforeseen:
-    metadata: tuple[int | str, ...]
-    match error:
-        case IdempotencyKeyReused():
-            metadata = (",".join(error.fields),)
-        case InsufficientCredits():
-            metadata = (error.available, error.required, error.shortfall)
-        case BalanceOverflow():
-            metadata = (error.balance, error.credits)
-        case TooManyApps():
-            metadata = (error.limit,)
-        case AppTotalOverflow():
-            metadata = (error.total,)
-        case _:
-            return Unforeseen(error=repr(error))
-    assert error.reason is not None
-    return Refused(reason=error.reason.name, metadata=metadata)
+    if type(error) not in _FIGURES or error.reason is None:
+        return Unforeseen(error=repr(error))
+    figures = {name: getattr(error, name) for name in _FIGURES[type(error)]}
+    texts = {
+        name: ",".join(figure) if name == "fields" else str(figure)
+        for name, figure in figures.items()
+    }
+    return Refused(error.reason.name, tuple(sorted(texts.items())))

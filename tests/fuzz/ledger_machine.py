@@ -6,28 +6,28 @@ What is sent depends on hypothesis' seed alone; how calls overtake each other is
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 
 from credit_client import CreditClient
-from credit_testing.accounts.journal import Unknown
+from credit_models import CreditRequest, PurchaseRequest, Receipt
+from credit_testing.accounts.journal import Answer, Kind, Read, Unknown
+from credit_testing.accounts.model import UINT32_MAX
+from credit_testing.accounts.rules.decision import Refused
 from grpc_fuzz.constraint import Constraint
 from grpc_fuzz.strategies.scalars import texts
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule
 
-from tests.fuzz.auditor import audit
-from tests.fuzz.callers import Callers, take_turns
-from tests.fuzz.journal import Acknowledged, Answer, Kind, Read
-from tests.fuzz.ledger_model import UINT32_MAX, Refused, Write
+from tests.fuzz.callers import FRESH_NUMBERS, Callers, Question, take_turns
 from tests.fuzz.playing import play
 
 _ValueT = TypeVar("_ValueT")
-_QuestionT = TypeVar("_QuestionT", Write, Read)
+_QuestionT = TypeVar("_QuestionT", bound=Question)
 
-FRESH_NUMBERS: Iterator[int] = itertools.count(UINT32_MAX, -1)
-"""Unused users and apps, from the greatest id downwards."""
+Write = CreditRequest | PurchaseRequest
+READS = (Kind.USER_CREDITS, Kind.BALANCE, Kind.APP_TOTAL, Kind.TRANSACTIONS, Kind.PURCHASES)
 KEY_LENGTH_MAX = 128
 STEPS = 40
 _TURNS_MAX = 60
@@ -121,13 +121,23 @@ class LedgerMachine(RuleBasedStateMachine):
         client: int,
         write: Write,
         turns: int,
-        change: dict[str, Any],  # fields of `Write`
+        change: dict[str, Any],  # of several fields
         app: int,
     ) -> Write:
-        other = replace(write, **{"app_id": self.apps[app], **change})
+        report = change.get("report")
+        if isinstance(write, PurchaseRequest) and report is None:
+            report = write.report_id, write.report_name
+        other = _request(
+            report,
+            user_id=write.user_id,
+            app_id=self.apps[app],
+            credits=change.get("credits", write.credits),
+            created_by=change.get("created_by", write.created_by),
+            idempotency_key=write.idempotency_key,
+        )
         return self._begin(client, turns, other)
 
-    @rule(client=clients, kind=st.sampled_from(Kind), user=whose, app=whose, turns=turns)
+    @rule(client=clients, kind=st.sampled_from(READS), user=whose, app=whose, turns=turns)
     def read(self, client: int, kind: Kind, user: int, app: int, turns: int) -> None:
         question = Read(kind=kind, user_id=self.users[user], app_id=self.apps[app])
         self._begin(client, turns, question)
@@ -148,8 +158,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.loop.run(self.callers.wait())
 
     def teardown(self) -> None:
-        self.loop.run(self.callers.finish(self.users, self.apps))
-        findings = audit(self.callers.journal, self.users)
+        findings = self.loop.run(self.callers.audit(self.users, self.apps))
         assert not findings, "\n".join(findings)
         self.met.update(_name(call.answer) for call in self.callers.journal.calls)
 
@@ -163,18 +172,18 @@ class LedgerMachine(RuleBasedStateMachine):
         credits: int,  # noqa: A002 - the contract's word
         created_by: int,
     ) -> Write:
-        return Write(
+        return _request(
+            report,
             user_id=self.users[user],
             app_id=self.apps[app],
             credits=credits,
             created_by=created_by,
-            key=self._key(ending),
-            report=report,
+            idempotency_key=self._key(ending),
         )
 
     def _renamed(self, write: Write) -> Write:
         """Send the same write as a new one."""
-        return replace(write, key=self._key(""))
+        return replace(write, idempotency_key=self._key(""))
 
     def _key(self, ending: str) -> str:
         key = f"{next(self._key_numbers)}{ending}"
@@ -187,6 +196,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
         self.loop.run(begin())
         return question
+
+
+# Any: the fields have several types.
+def _request(report: tuple[str, str] | None, **fields: Any) -> Write:
+    """Return the request that adds credits or, with a report, spends them."""
+    if report is None:
+        return CreditRequest(**fields)
+    report_id, report_name = report
+    return PurchaseRequest(report_id=report_id, report_name=report_name, **fields)
 
 
 def explore(loop: Loop, *, seed: int, examples: int, shrink: bool = True) -> Counter[str]:
@@ -216,8 +234,8 @@ def explore(loop: Loop, *, seed: int, examples: int, shrink: bool = True) -> Cou
 
 def _name(answer: Answer) -> str:
     match answer:
-        case Acknowledged(done=done):
-            return "replayed" if done.replayed else "new"
+        case Receipt(replayed=replayed):
+            return "replayed" if replayed else "new"
         case Refused(reason=reason):
             return reason
         case Unknown():

@@ -8,7 +8,21 @@ from dataclasses import dataclass, field, replace
 
 from credit_models import AppPolicy, SetAppPolicyRequest, SetSpendingCapRequest, SpendingCaps
 
-from tests.fuzz.ledger_model import Write
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Write:
+    """A request that changes a balance.
+
+    Attributes:
+        report: Id and name of the report that is bought; None where credits are added.
+    """
+
+    user_id: int
+    app_id: int
+    credits: int
+    created_by: int
+    key: str
+    report: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,8 @@ from grpc_fuzz.replies import error_info
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, rule
 
-from tests.fuzz.ledger_model import Write
 from tests.fuzz.tenant_calls import octets_of
-from tests.fuzz.tenant_model import Accepted, Entry, Ledger, Refused, Tenant
+from tests.fuzz.tenant_model import Accepted, Entry, Ledger, Refused, Tenant, Write
 from tests.fuzz.two_tenants import STEPS, TwoTenants, apps, whose
 
 _STATUSES = {

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 
 import pytest
 from credit_client import ClientSettings, CreditClient
-from credit_testing.accounts.journal import Unknown
+from credit_models import CreditRequest, PurchaseRequest, Receipt
+from credit_testing.accounts.journal import Answer, Kind, Read, Unknown
+from credit_testing.accounts.model import UINT32_MAX
+from credit_testing.accounts.rules.decision import APPS_MAX, Refused
 from credit_testing.server import ServerProcess
 
-from tests.fuzz.auditor import audit
-from tests.fuzz.callers import Callers
-from tests.fuzz.journal import Acknowledged, Answer, Kind, Read
-from tests.fuzz.ledger_machine import FRESH_NUMBERS, Loop, explore
-from tests.fuzz.ledger_model import APPS_MAX, UINT32_MAX, Refused, Write
+from tests.fuzz.callers import FRESH_NUMBERS, Callers
+from tests.fuzz.ledger_machine import Loop, Write, explore
 
 CLIENTS = 4
 CALLERS = 48
@@ -78,12 +78,20 @@ def app() -> int:
 
 
 def _add(user: int, app: int, credits: int, key: str) -> Write:  # noqa: A002 - the contract's word
-    return Write(user_id=user, app_id=app, credits=credits, created_by=1, key=key)
+    return CreditRequest(
+        user_id=user, app_id=app, credits=credits, created_by=1, idempotency_key=key
+    )
 
 
 def _use(user: int, app: int, credits: int, key: str) -> Write:  # noqa: A002 - the contract's word
-    return Write(
-        user_id=user, app_id=app, credits=credits, created_by=1, key=key, report=("r", "Report")
+    return PurchaseRequest(
+        user_id=user,
+        app_id=app,
+        credits=credits,
+        created_by=1,
+        idempotency_key=key,
+        report_id="r",
+        report_name="Report",
     )
 
 
@@ -104,8 +112,13 @@ def _tally(answers: list[Answer]) -> Counter[str]:
 
 
 async def _assert_sound(callers: Callers, users: list[int], apps: list[int]) -> None:
-    await callers.finish(users, apps)
-    assert audit(callers.journal, users) == []
+    assert await callers.audit(users, apps) == []
+
+
+async def _assert_balance(callers: Callers, user: int, app: int, balance: int) -> None:
+    shown = await callers.ask(0, Read(kind=Kind.BALANCE, user_id=user, app_id=app))
+    assert isinstance(shown, list)
+    assert [each.balance for each in shown] == [balance]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +132,7 @@ async def test_callers_that_spend_the_same_credits_succeed_until_the_credits_are
     spending = [_use(user, app, price, f"use-{number}") for number in range(CALLERS)]
     answers = await _all_at_once(callers, spending)
     payable = min(balance // price, CALLERS)
-    assert _tally(answers) == +Counter(Acknowledged=payable, INSUFFICIENT_CREDITS=CALLERS - payable)
+    assert _tally(answers) == +Counter(Receipt=payable, INSUFFICIENT_CREDITS=CALLERS - payable)
     await _assert_sound(callers, [user], [app])
 
 
@@ -135,7 +148,7 @@ async def test_callers_that_fill_the_same_balance_succeed_until_the_balance_is_f
     adding = [_add(user, app, credits, f"add-{number}") for number in range(CALLERS)]
     answers = await _all_at_once(callers, adding)
     fitting = (UINT32_MAX - balance) // credits
-    assert _tally(answers) == +Counter(Acknowledged=fitting, BALANCE_OVERFLOW=CALLERS - fitting)
+    assert _tally(answers) == +Counter(Receipt=fitting, BALANCE_OVERFLOW=CALLERS - fitting)
     await _assert_sound(callers, [user], [app])
 
 
@@ -145,12 +158,12 @@ async def test_one_of_the_callers_that_claim_the_last_app_of_a_user_succeeds(
     apps = [next(FRESH_NUMBERS) for _ in range(APPS_MAX - 1 + CALLERS)]
     known, new = apps[: APPS_MAX - 1], apps[APPS_MAX - 1 :]
     filling = [_add(user, app, 1, f"fill-{app}") for app in known]
-    assert _tally(await _all_at_once(callers, filling)) == {"Acknowledged": APPS_MAX - 1}
+    assert _tally(await _all_at_once(callers, filling)) == {"Receipt": APPS_MAX - 1}
     claiming = [_add(user, app, 1, f"claim-{app}") for app in new]
     answers = await _all_at_once(callers, claiming)
-    assert _tally(answers) == {"Acknowledged": 1, "TOO_MANY_APPS": CALLERS - 1}
+    assert _tally(answers) == {"Receipt": 1, "TOO_MANY_APPS": CALLERS - 1}
     in_a_known_one = await _all_at_once(callers, [_add(user, known[0], 1, "known")])
-    assert _tally(in_a_known_one) == {"Acknowledged": 1}
+    assert _tally(in_a_known_one) == {"Receipt": 1}
     await _assert_sound(callers, [user], new)
 
 
@@ -158,8 +171,8 @@ async def test_callers_with_one_key_and_one_request_get_the_same_answer_and_one_
     callers: Callers, user: int, app: int
 ) -> None:
     answers = await _all_at_once(callers, [_add(user, app, UINT32_MAX, "key")] * CALLERS)
-    assert _tally(answers) == {"Acknowledged": CALLERS}
-    assert len({one.transaction_id for one in answers if isinstance(one, Acknowledged)}) == 1
+    assert _tally(answers) == {"Receipt": CALLERS}
+    assert len({one.transaction_id for one in answers if isinstance(one, Receipt)}) == 1
     await _assert_sound(callers, [user], [app])
 
 
@@ -168,7 +181,7 @@ async def test_one_of_the_callers_with_one_key_and_different_requests_succeeds(
 ) -> None:
     writes = [_add(user, app, number, "key") for number in range(1, CALLERS + 1)]
     answers = await _all_at_once(callers, writes)
-    assert _tally(answers) == {"Acknowledged": 1, "IDEMPOTENCY_KEY_REUSED": CALLERS - 1}
+    assert _tally(answers) == {"Receipt": 1, "IDEMPOTENCY_KEY_REUSED": CALLERS - 1}
     await _assert_sound(callers, [user], [app])
 
 
@@ -181,9 +194,7 @@ async def test_a_cancelled_write_has_its_whole_effect_or_none_and_its_key_settle
         await callers.ask(turns + 1, Read(kind=Kind.PURCHASES, user_id=user, app_id=app))
     assert any(isinstance(call.answer, Unknown) for call in callers.journal.calls)
     await _assert_sound(callers, [user], [app])
-    assert await callers.ask(0, Read(kind=Kind.BALANCE, user_id=user, app_id=app)) == (
-        1000 - CALLERS
-    )
+    await _assert_balance(callers, user, app, 1000 - CALLERS)
 
 
 async def test_a_write_past_its_deadline_has_its_whole_effect_or_none_and_its_key_settles_it(
@@ -196,6 +207,4 @@ async def test_a_write_past_its_deadline_has_its_whole_effect_or_none_and_its_ke
     await callers.wait()
     assert any(isinstance(call.answer, Unknown) for call in callers.journal.calls)
     await _assert_sound(callers, [user], [app])
-    assert await callers.ask(0, Read(kind=Kind.BALANCE, user_id=user, app_id=app)) == (
-        1000 - CALLERS
-    )
+    await _assert_balance(callers, user, app, 1000 - CALLERS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from credit_models import CreditRequest
+from credit_models import CreditRequest, UserId, WatchRequest
 from credit_server import app
 from credit_server.access import FileUnusable
 from credit_server.banner import banner
@@ -20,11 +20,13 @@ from credit_server.development.certificate import key_of, make_certificates
 from credit_server.embedded import EmbeddedError
 from credit_server.embedded.restarting import RESTARTS_MAX
 from credit_server.errors import StartError
+from credit_server.grpc.handler import CallLimits
 from credit_server.http2.unix_socket import SocketFile
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import ClockReading, StoreUnavailable
 from credit_server.telemetry import HealthWatch
+from credit_testing.calls import call_headers, framed, message_bytes
 from credit_testing.http2_client import Connection
 from grpclib.const import Status
 from grpclib.health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -114,6 +116,7 @@ async def _serving(
     monkeypatch.setattr(app, "HealthWatch", watch)
     async with AsyncExitStack() as stack:
         task = asyncio.create_task(app.serve(settings or _settings()))
+        stack.push_async_callback(asyncio.wait, {task})
         stack.callback(task.cancel)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -249,7 +252,7 @@ async def test_the_port_is_free_again_afterwards(monkeypatch: pytest.MonkeyPatch
 async def test_the_limit_on_messages_is_that_of_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = _settings(message_bytes_max=1024)
+    settings = _settings(call=CallLimits(message_bytes_max=1024))
     request = CreditRequest(user_id=7, app_id=1, credits=5, created_by=9)
     serving = _serving(monkeypatch, SchemaStore(), settings=settings)
     async with serving as (port, _), Connection.connect(port) as wire:
@@ -257,6 +260,17 @@ async def test_the_limit_on_messages_is_that_of_the_settings(
         assert (await wire.call("AddCredits", request)).status is Status.INVALID_ARGUMENT
         request.idempotency_key += "k" * 24
         assert (await wire.call("AddCredits", request)).status is Status.RESOURCE_EXHAUSTED
+
+
+async def test_as_many_streams_of_watch_may_run_as_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(call=CallLimits(calls_max=1, loop_lag_seconds_max=3600.0))
+    serving = _serving(monkeypatch, SchemaStore(), settings=settings)
+    path, request = "/credit.v1.HistoryService/Watch", WatchRequest(user_id=7)
+    async with serving as (port, _), Connection.connect(port) as wire:
+        _, first = wire.begin(call_headers(path), framed(message_bytes(request)))
+        await first.begun()
+        assert (await wire.call(path, request)).status is Status.UNAVAILABLE
+        assert (await wire.call("GetUserCredits", UserId(user_id=7))).status is Status.OK
 
 
 async def test_writes_are_in_the_audit_log_that_is_named(

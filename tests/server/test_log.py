@@ -5,14 +5,13 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from contextvars import copy_context
 from datetime import datetime
 from typing import Any, Literal
 
 import pytest
 import structlog
-from credit_server import log
+from credit_server import log, supervision
 
 Format = Literal["auto", "console", "json"]
 
@@ -20,16 +19,6 @@ Format = Literal["auto", "console", "json"]
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def _configured(
@@ -227,3 +216,14 @@ def test_a_full_disk_does_not_end_the_caller(
     _configured(monkeypatch, log_format, stream=Full())
     structlog.get_logger("x").warning("hello")
     logging.getLogger("x").warning("hello")
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_the_loggers_of_modules_write_to_the_stream_of_this_test(
+    time: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """structlog caches them; `tests/conftest.py` forgets those of the test before."""
+    stream = _configured(monkeypatch, "json")
+    supervision.log.info(time)
+    (line,) = _lines(stream)
+    assert line["event"] == time

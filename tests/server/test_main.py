@@ -2,7 +2,6 @@
 
 import gc
 import json
-import logging
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import structlog
 from credit_server import app, doctor, main
 from credit_server.access import FileUnusable
 from credit_server.backup import command
@@ -29,17 +27,6 @@ Patch = pytest.MonkeyPatch
 def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """No name of the help is broken over two lines."""
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """Undoes what `serve` sets up for its whole process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)
@@ -154,11 +141,11 @@ def test_an_option_that_was_removed_is_named_as_such(
 def test_every_bad_value_is_named_by_option_and_variable(
     capsys: Captured, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setenv("CREDIT_COMMIT_WAITING_MAX", "0")
+    monkeypatch.setenv("CREDIT_COMMIT_WAIT_SECONDS_MAX", "0")
     assert main.run(["serve", "--port", "http"]) == 2
     complaint = capsys.readouterr().err
     assert "--port (CREDIT_PORT): " in complaint
-    assert "--commit-waiting-max (CREDIT_COMMIT_WAITING_MAX): " in complaint
+    assert "--commit-wait-seconds-max (CREDIT_COMMIT_WAIT_SECONDS_MAX): " in complaint
     assert "Traceback" not in complaint
     assert "pydantic" not in complaint
 

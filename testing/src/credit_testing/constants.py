@@ -12,6 +12,7 @@ from functools import partial
 from unittest.mock import patch
 
 from credit_server import app, main
+from credit_server.commit import Clock
 from credit_server.settings import ServerSettings
 from credit_server.telemetry import HealthWatch
 from credit_server.workers.worker import Assignment
@@ -19,8 +20,8 @@ from credit_server.workers.worker import Assignment
 from credit_testing.child import module
 
 Constants = Mapping[str, Mapping[str, float]]
-"""Values by name, for each of `health` (arguments of `HealthWatch`) and the value objects of
-`ServerSettings`, such as `connection`."""
+"""Values by name, for each of `health` (arguments of `HealthWatch`), `clock` (of `Clock`) and the
+value objects of `ServerSettings`, such as `connection`."""
 
 
 def command(constants: Constants) -> list[str]:
@@ -34,6 +35,7 @@ def _run() -> None:
     """Run the command line with the constants of the first argument."""
     changes = dict(json.loads(sys.argv.pop(1)))
     serve, watch = app.serve, partial(HealthWatch, **changes.pop("health", {}))
+    clock = partial(Clock, **changes.pop("clock", {}))
 
     async def serve_with_constants(
         settings: ServerSettings, assignment: Assignment | None = None
@@ -41,7 +43,7 @@ def _run() -> None:
         limits = {name: replace(getattr(settings, name), **changes[name]) for name in changes}
         await serve(settings.model_copy(update=limits), assignment)
 
-    with patch.multiple(app, serve=serve_with_constants, HealthWatch=watch):
+    with patch.multiple(app, serve=serve_with_constants, HealthWatch=watch, Clock=clock):
         main.main()
 
 

@@ -20,7 +20,7 @@ from credit_testing.constants import Constants, command
 from credit_testing.template import Forked, template
 
 # Options of a server that answers late, on a busy machine, rather than rejects a call as overload.
-PATIENT = ("--commit-wait-seconds-max", "60", "--loop-lag-seconds-max", "60")
+PATIENT = ("--commit-wait-seconds-max", "60")
 
 # Ends a process that hangs, so that it does not outlive the tests; no test waits that long.
 _PATIENCE_SECONDS = 60.0

@@ -52,12 +52,9 @@ WELL = StoreReport(
 )
 
 
-def _check(
-    report: StoreReport, *, embedded: bool = False, skew_seconds_max: float = 2.0
-) -> list[Finding]:
+def _check(report: StoreReport, *, embedded: bool = False) -> list[Finding]:
     """The findings of all checks of a store."""
-    settings = {"mongodb_database": "credit", "clock_skew_seconds_max": skew_seconds_max}
-    subject = stored(report, embedded=embedded, settings=settings)
+    subject = stored(report, embedded=embedded, settings={"mongodb_database": "credit"})
     checks = [check for check in CHECKS if check.__module__ == store.__name__]
     return [finding for check in checks for finding in check(subject)]
 
@@ -216,19 +213,6 @@ def test_an_abandoned_transaction_does_not_block_for_long(seconds: int, verdict:
 def test_clocks_agree(ahead: float, uncertainty: float, verdict: Verdict) -> None:
     clock = ClockOffset(least_seconds=ahead - uncertainty, most_seconds=ahead + uncertainty)
     assert _found(replace(WELL, clock=clock), "clock").verdict is verdict
-
-
-def test_the_clocks_are_compared_with_the_limit_of_the_settings() -> None:
-    report = replace(WELL, clock=ClockOffset(least_seconds=3, most_seconds=3))
-    verdicts = [
-        next(
-            finding.verdict
-            for finding in _check(report, skew_seconds_max=limit)
-            if finding.check == "clock"
-        )
-        for limit in (2.0, 4.0, 10.0)
-    ]
-    assert verdicts == [FAILS, WARNING, OK]
 
 
 @pytest.mark.parametrize(

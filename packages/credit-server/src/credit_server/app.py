@@ -114,7 +114,6 @@ async def _connected(settings: StoreSettings, uri: str) -> AsyncIterator[MongoSt
         uri,
         database=settings.mongodb_database,
         timeout_seconds=settings.store_timeout_seconds,
-        driver=settings.mongodb_driver,
     )
     try:
         try:
@@ -201,7 +200,6 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
     ):
         await opened.store.verify_schema()
         clock = Clock(
-            skew_seconds_max=settings.clock_skew_seconds_max,
             store_seconds_max=2 * settings.store_timeout_seconds,
         )
         watch = HealthWatch(opened.store, status, observed.telemetry.store, clock)
@@ -224,7 +222,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
             list_slots = ListSlots()
             hub = WatchHub(
                 opened.store,
-                watchers_max=settings.call.watchers_max,
+                watchers_max=settings.call.calls_max,
                 observer=observed.telemetry.watchers,
             )
             contract = (

@@ -14,6 +14,9 @@ import structlog
 # Made once: `json.dumps` makes an encoder for each line.
 _JSON = json.JSONEncoder(default=repr)
 
+# h2 and hpack log each frame at debug; motor's driver logs each command.
+LIBRARIES = ("h2", "hpack", "pymongo", "grpclib", "asyncio")
+
 # The fields of each line that the current task logs, in one variable. structlog's own context has
 # a variable for each field, which takes 10 µs more per call.
 _task_fields: ContextVar[Mapping[str, object]] = ContextVar(
@@ -74,8 +77,7 @@ def configure(
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.INFO), force=True)
-    # h2 and hpack log each frame at debug; motor's driver logs each command.
-    for library in ("h2", "hpack", "pymongo", "grpclib", "asyncio"):
+    for library in LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 

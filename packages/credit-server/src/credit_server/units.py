@@ -6,5 +6,4 @@ from annotated_types import Ge, Gt, Le
 
 Seconds = Annotated[float, Gt(0), Le(3600)]
 Count = Annotated[int, Ge(1), Le(1_000_000)]
-Bytes = Annotated[int, Ge(1024), Le(2**31 - 1)]
 Rate = Annotated[float, Ge(0), Le(1_000_000)]

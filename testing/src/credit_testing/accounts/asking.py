@@ -44,7 +44,7 @@ class Single:
         try:
             if isinstance(request, CreditRequest | PurchaseRequest) and _has_conditions(request):
                 receipt = await write_alone(caller, PendingWrite(request), timeout_seconds=None)
-                return [_plain(receipt, request)]
+                return [plain(receipt, request)]
             answer, request_id = await caller.unary(_METHODS[type(request)], _values(request))
             return [receipt_of(answer, request_id)]
         except CreditError as error:
@@ -107,7 +107,7 @@ class Reading:
 
 def _of_operation(write: PendingWrite) -> Answer:
     if write.receipt is not None:
-        return _plain(write.receipt, write.request)
+        return plain(write.receipt, write.request)
     if write.error is None:
         return Unforeseen(error=f"an operation has no outcome: {write.request}")
     if BatchOperation(write).outcome is not write.error.outcome:
@@ -128,7 +128,7 @@ def _outcome(error: CreditError, failure: AttemptFailed | None) -> Answer:
             return NoEffect() if isinstance(outcome, Unknown) else outcome
 
 
-def _plain(receipt: Receipt, request: Write) -> Receipt:
+def plain(receipt: Receipt, request: Write) -> Receipt:
     """Return a receipt as the server sends it, without the fields that the SDK adds."""
     if not isinstance(request, CreditRequest | PurchaseRequest):
         return receipt

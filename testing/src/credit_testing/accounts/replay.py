@@ -1,5 +1,6 @@
 """Replay the histories of all users, to get the model's state after each entry."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,6 +91,10 @@ class Replay:
         stuck = [user for user in users if self._rest(user)]
         if stuck:
             raise Inexplicable("\n".join(self._obstacles[user] for user in stuck))
+        for user, history in self.histories.items():
+            for before, after in itertools.pairwise(history.entries):
+                if after.at < before.at:
+                    raise Inexplicable(f"user {user}: {after} is older than the entry before it")
 
     def name(self, user: int, sequence: int) -> str:
         """Return the id of an entry."""

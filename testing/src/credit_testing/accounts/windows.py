@@ -10,6 +10,7 @@ from credit_models import (
     CreditTransaction,
     ExtendHoldRequest,
     GrantCreditsRequest,
+    Purchase,
     Receipt,
     ReverseTransactionRequest,
     UserCredits,
@@ -186,5 +187,5 @@ def _shown(call: Call, histories: Mapping[int, History]) -> Iterator[tuple[int, 
     match call.answer:
         case [UserCredits(revision=revision)]:
             yield question.user_id, revision
-        case [*_, CreditTransaction(sequence=sequence)]:
+        case [*_, CreditTransaction(sequence=sequence) | Purchase(sequence=sequence)]:
             yield question.user_id, sequence

@@ -48,14 +48,18 @@ class ServerLimits:
         """Return the limits that are settings, as the server's environment variables."""
         return {
             "CREDIT_CONNECTION_IDLE_SECONDS": str(self.idle_seconds),
-            "CREDIT_CONNECTION_STALLED_SECONDS": str(self.stall_seconds),
             "CREDIT_CONNECTIONS_MAX": str(self.connections_max),
             "CREDIT_CONNECTIONS_PER_PEER_MAX": str(self.connections_per_peer_max),
         }
 
     def constants(self) -> Constants:
         """Return the limits that no setting changes."""
-        return {"connection": {"handshake_seconds": self.handshake_seconds}}
+        return {
+            "connection": {
+                "handshake_seconds": self.handshake_seconds,
+                "stalled_seconds": self.stall_seconds,
+            }
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,7 @@ from credit_client.errors import CreditError
 from credit_models import CreditTransaction
 from credit_testing.accounts.journal import Journal
 from credit_testing.accounts.replay import History
+from credit_testing.accounts.watches import watch_findings
 
 from credit_simulate.trace import Trace
 
@@ -73,23 +74,5 @@ class Watcher:
     def _gaps(self, watch: str, user: int, history: History, begun: int) -> Iterator[str]:
         app_id = self._scope.get("app_id")
         came = [entry for entry in self._came if entry.user_id == user]
-        wanted = [entry for entry in history.shown if app_id in (None, entry.app_id)]
-        if app_id is None:
-            expected = wanted[self._revision :]
-        else:
-            # It is not known which entries were committed before the first event.
-            expected = wanted[len(wanted) - len(came) :]
-            asked = {
-                entry.sequence
-                for entry, asked in zip(history.shown, history.asked, strict=True)
-                if asked > begun
-            }
-            missed = asked - {entry.sequence for entry in came}
-            if missed & {entry.sequence for entry in wanted}:
-                yield f"{watch} has missed {sorted(missed)} of user {user}"
-        if came != expected:
-            yield f"{watch} has {_places(came)} of user {user}, not {_places(expected)}"
-
-
-def _places(entries: list[CreditTransaction]) -> list[int]:
-    return [entry.sequence for entry in entries]
+        revision = self._revision if app_id is None else None
+        return watch_findings(watch, came, history, app_id=app_id, revision=revision, began=begun)

@@ -31,7 +31,7 @@ from credit_server.admission.rate_limit import RateLimit, RunningLimit
 from credit_server.grpc import ports
 from credit_server.grpc.call import Call
 from credit_server.http2.peer import network_of
-from credit_server.units import Count, Rate
+from credit_server.units import Rate
 
 _ADMIN = "credits:admin"
 
@@ -71,9 +71,10 @@ class AccessLimits:
     calls_burst: int | None = None
     """Calls that an identity may make at once, at least 1; None: those of two seconds."""
 
-    calls_running_max: Count = 512
-    """Calls of one identity, and health watches of one address, that may run at once. Keep it well
-    below calls_max, so that an identity with slow calls leaves room for others."""
+    # A quarter of `CallLimits.calls_max`; the settings keep it so.
+    calls_running_max: int = 512
+    """Calls of one identity, and health watches of one address, that may run at once; at least 1.
+    An identity with slow calls must leave room for others."""
 
     failures_per_second: Rate = 10.0
     """Failed authentications that an address may have per second, on average. Ten times as many

@@ -8,6 +8,9 @@ from weakref import WeakValueDictionary
 
 from credit_server.admission.decision import Decision, NotAdmitted
 
+LIST_WAIT_SECONDS_MAX = 5.0
+"""How long a list waits for a slot."""
+
 _RETRY_SECONDS = 1.0
 
 _Lists = OrderedDict["asyncio.Future[None]", None]
@@ -25,7 +28,9 @@ class ListSlots:
     caller with hundreds of lists waits for its own lists, and another caller's list is next.
     """
 
-    def __init__(self, *, at_once: int = 4, wait_seconds_max: float = 5.0) -> None:
+    def __init__(
+        self, *, at_once: int = 4, wait_seconds_max: float = LIST_WAIT_SECONDS_MAX
+    ) -> None:
         """Start with all slots free.
 
         Args:

@@ -23,7 +23,7 @@ from credit_server.commit.policies import PolicyCache
 from credit_server.commit.retry import RetryLimits
 from credit_server.commit.shard import Shard, ShardLimits, Turn
 from credit_server.store.port import Store
-from credit_server.units import Count, Seconds
+from credit_server.units import Seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,14 +36,17 @@ class CommitLimits:
     """Batches that may be in flight at once, at least 1. Fewer shards make larger batches;
     with more, a slow batch delays fewer users."""
 
-    waiting_max: Count = 4096
-    """Writes that may wait for their answer at once. Each shard has an equal part, so that a slow
-    shard does not cause writes of other shards to be rejected. More writes are rejected as
-    OVERLOADED. An atomic batch needs room for all its operations."""
+    # Calls reach `wait_seconds_max` first, unless the server commits 8,192 writes a second. This is
+    # the limit of messages with up to 1,000 operations, of which each shard has room for two.
+    waiting_max: int = 4096
+    """Writes that may wait for their answer at once, at least 1. Each shard has an equal part, so
+    that a slow shard does not cause writes of other shards to be rejected. More writes are rejected
+    as OVERLOADED. An atomic batch needs room for all its operations."""
 
     wait_seconds_max: Seconds = 0.5
     """Longest wait that may be expected of a write that does not fit in the next batch. A write
-    that would wait longer is rejected as OVERLOADED. Operations of one message do not wait for
+    that would wait longer is rejected as OVERLOADED, and so are all calls while the event loop is
+    late by twice this time, but by at least 1 s. Operations of one message do not wait for
     each other in this sense: they are admitted by the queue that the first one finds."""
 
     # Larger batches do not pay: with BatchWrite of 1,000 operations an operation took 194 to 201 µs

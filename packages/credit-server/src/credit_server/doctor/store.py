@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
+from credit_server.commit.clock import SKEW_SECONDS_MAX
 from credit_server.doctor.credentials import readable_by_others
 from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import Privilege, Subject, Topology
@@ -270,19 +271,15 @@ def check_clock(subject: Subject) -> Iterator[Finding]:
     check, report = "clock", subject.store.report
     if report is None:
         return
-    skew, skew_max = report.clock.certain_seconds, subject.settings.clock_skew_seconds_max
+    skew = report.clock.certain_seconds
     side = "ahead of" if skew > 0 else "behind"
     found = f"this machine's clock is at least {abs(skew):.1f} s {side} MongoDB's"
     remedy = "synchronize both machines with NTP"
-    if abs(skew) > skew_max:
-        yield fails(
-            check,
-            f"{found}; CREDIT_CLOCK_SKEW_SECONDS_MAX is {skew_max:g}, so a server here rejects"
-            " writes",
-            remedy,
-        )
-    elif abs(skew) > skew_max * _CLOCK_WARNING_SHARE:
-        yield warning(check, f"{found}; from {skew_max:g} s on a server rejects writes", remedy)
+    if abs(skew) > SKEW_SECONDS_MAX:
+        yield fails(check, f"{found}: a server here rejects writes", remedy)
+    elif abs(skew) > SKEW_SECONDS_MAX * _CLOCK_WARNING_SHARE:
+        found += f"; above {SKEW_SECONDS_MAX:g} s, a server rejects writes"
+        yield warning(check, found, remedy)
     else:
         yield ok(check, "MongoDB's clock agrees with this machine's")
 

@@ -22,6 +22,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1.health_grpc import HealthStub
 from grpclib.health.v1.health_pb2 import HealthCheckRequest
 
+from credit_server.commit.clock import SKEW_SECONDS_MAX
 from credit_server.cpus import usable_cpus
 from credit_server.embedded import (
     DataDirectoryInUse,
@@ -278,7 +279,7 @@ async def _read_report(uri: str, settings: ServerSettings, *, embedded: bool) ->
                 future = await future_entries(
                     client,
                     database=database,
-                    tolerance_seconds=settings.clock_skew_seconds_max,
+                    tolerance_seconds=SKEW_SECONDS_MAX,
                     search_seconds=seconds * _SCAN_SHARE,
                 )
                 ledger = LedgerReading(sample=sample, future=future)

@@ -28,7 +28,7 @@ from credit_server.grpc.request import Headers, NotGrpc, RequestHead
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.stream import ServerConnection, ServerStream, StreamHandler
 from credit_server.log import add_task_fields
-from credit_server.units import Bytes, Count, Seconds
+from credit_server.units import Count
 
 log = structlog.get_logger("credit_server.calls")
 
@@ -51,32 +51,34 @@ class CallLimits:
     # 1,000 operations with the longest fields have 2,087,002 bytes. A purchase has 2,081 bytes: 4
     # integers of 6 bytes, and 128, 256 and 128 characters of 4 bytes, with 3 bytes each for tag and
     # length. Tag and length of the purchase and of the operation take 6 bytes more, `atomic` 2.
-    message_bytes_max: Bytes = 2_097_152
-    """Longest request that is accepted; of a compressed one the size after decompression. A batch
-    of 1,000 operations has at most 2,087,002 bytes."""
+    message_bytes_max: int = 2_097_152
+    """Longest request that is accepted, above 0; of a compressed one the size after decompression.
+    The contract allows no longer message: a batch of 1,000 operations has at most 2,087,002
+    bytes."""
 
     calls_max: Count = 2048
-    """Calls that may run at once, over all connections. More are rejected as OVERLOADED."""
+    """Calls that may run at once, over all connections. More are rejected as OVERLOADED. One
+    identity may have a quarter of them. As many streams of Watch may run besides, and one identity
+    may have half of those."""
 
     call_deadline_seconds: float = 30.0
     """Deadline of a call with one answer, if its client sets none, and of each operation of a
     stream; above 0. Without one, a call that waits for the store would occupy one of `calls_max`
     for as long as it waits."""
 
-    stream_deadline_seconds: Seconds = 600.0
-    """Deadline of a list or a stream of operations, if its client sets none. It then ends with
-    DEADLINE_EXCEEDED, and a client continues a list with after_sequence, as the SDK does."""
+    # Proxies need a longer time limit than this: see `deploy/proxy`.
+    stream_deadline_seconds: float = 600.0
+    """Deadline of a list or a stream of operations, if its client sets none; above 0. It then ends
+    with DEADLINE_EXCEEDED, and a client continues a list with after_sequence, as the SDK does."""
 
     deadline_seconds_max: float = 3600.0
     """Longest deadline, above 0. A client's longer deadline is shortened to it, so that every call
-    ends. It is also the longest `stream_deadline_seconds` that can be set."""
+    ends."""
 
-    watchers_max: Count = 2048
-    """Streams of Watch that may run at once, over all connections; one identity may have half of
-    them. They do not count as calls."""
-
-    loop_lag_seconds_max: Seconds = 1.0
-    """Delay of the server's event loop beyond which new calls are rejected as OVERLOADED."""
+    # A batch of 1,000 operations takes 0.2 s of the CPU: see `CommitLimits.batch_max`.
+    loop_lag_seconds_max: float = 1.0
+    """Delay of the server's event loop, above 0, beyond which new calls are rejected as
+    OVERLOADED."""
 
     overload_streams_max: int = 768
     """Calls that all clients together may have open while calls are rejected, at least 1. Clients

@@ -47,17 +47,18 @@ class ConnectionLimits:
     """Time, above 0, that a client may leave the PING unanswered. Then the connection is closed,
     and its calls no longer occupy the server."""
 
-    stalled_seconds: Seconds = 30.0
+    stalled_seconds: float = 30.0
     """Time that a client may read nothing of what the server sends. Then its call is ended, or the
-    connection if the socket accepts no more data. Set it above the time that a list may wait for
-    its turn (5 s) and for the store together."""
+    connection if the socket accepts no more data. It must be above the time that a list may wait
+    for its turn and for the store together."""
 
     closing_seconds: float = 1.0
     """Time, at least 0, that a client has to read why its connection is closed: a socket that is
     closed with unread data may discard the final GOAWAY."""
 
-    streams_max: Count = 256
-    """Calls that may be open at once on a connection."""
+    # Also in the configurations of `deploy/proxy`. Under overload, the server allows fewer.
+    streams_max: int = 256
+    """Calls that may be open at once on a connection, at least 1."""
 
     lists_max: int = 16
     """Lists of one caller that run at once on a connection, at least 1. Its other lists wait until

@@ -12,6 +12,7 @@ from credit_models.ledger import UINT32_MAX
 from pydantic import BeforeValidator, field_validator, model_validator
 
 from credit_server.access.authorize import AccessLimits
+from credit_server.admission.list_slots import LIST_WAIT_SECONDS_MAX
 from credit_server.commit import CommitLimits
 from credit_server.cpus import usable_cpus
 from credit_server.grpc.handler import CallLimits
@@ -27,25 +28,19 @@ from credit_server.units import Seconds
 _CALLS = Group(
     title="Limits on calls",
     names={
-        "message_bytes_max": "message_bytes_max",
         "calls_max": "calls_max",
-        "watchers_max": "watchers_max",
-        "stream_deadline_seconds": "stream_deadline_seconds",
-        "loop_lag_seconds_max": "loop_lag_seconds_max",
     },
 )
 _ACCESS = Group(
     title="Limits on callers",
     names={
         "rate_per_second": "calls_per_second",
-        "calls_per_identity_max": "calls_running_max",
         "failures_per_second": "failures_per_second",
     },
 )
 _COMMIT = Group(
     title="Limits on writes",
     names={
-        "commit_waiting_max": "waiting_max",
         "commit_wait_seconds_max": "wait_seconds_max",
     },
 )
@@ -56,8 +51,6 @@ _CONNECTION = Group(
         "connections_per_peer_max": "connections_per_peer_max",
         "connection_idle_seconds": "idle_seconds",
         "connection_age_seconds": "age_seconds",
-        "connection_stalled_seconds": "stalled_seconds",
-        "connection_streams_max": "streams_max",
     },
 )
 
@@ -75,10 +68,6 @@ class WriteSettings(Settings):
     credits_max: Annotated[int, Ge(1), Le(UINT32_MAX)] = 2**31 - 1
     """The most credits that one call may add. A token or the identities file may set a lower
     limit. More are rejected as CREDITS_LIMIT_EXCEEDED."""
-
-    clock_skew_seconds_max: Annotated[float, Ge(0.1), Le(86_400)] = 2.0
-    """Difference that is allowed between the clocks of this machine and the store. Beyond it,
-    writes are rejected as CLOCK_SKEWED, and health is NOT_SERVING until the clocks agree again."""
 
     settle_per_second: Annotated[float, Ge(1), Le(100_000)] = 200.0
     """How many apps of users per second the server settles: it writes entries that are due by time,
@@ -184,11 +173,18 @@ class ServerSettings(
         )
 
     @model_validator(mode="after")
-    def _connection_holds_two_messages(self) -> Self:
-        # Twice the longest message, as by default: one arrives while another is read.
-        needed = 2 * self.call.message_bytes_max
-        if self.connection.request_bytes_max < needed:
-            self.connection = replace(self.connection, request_bytes_max=needed)
+    def _limits_follow_others(self) -> Self:
+        """Set the limits that depend on settings. The defaults lead to the owners' defaults."""
+        # An identity with slow calls leaves three quarters of the calls to others.
+        running_max = max(1, self.call.calls_max // 4)
+        self.access = replace(self.access, calls_running_max=running_max)
+        # Where writes may wait for longer, the machine or its store is slow.
+        lag = max(self.call.loop_lag_seconds_max, 2 * self.commit.wait_seconds_max)
+        self.call = replace(self.call, loop_lag_seconds_max=lag)
+        # The wait of a list for its turn, and for two answers of the store.
+        stalled = LIST_WAIT_SECONDS_MAX + 2 * self.store_timeout_seconds
+        stalled = max(self.connection.stalled_seconds, stalled)
+        self.connection = replace(self.connection, stalled_seconds=stalled)
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,6 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from pydantic import SecretStr, model_validator
 
 from credit_server.settings.fields import Settings
-from credit_server.store.driver import Driver
 
 
 class StoreSettings(Settings):
@@ -26,10 +25,6 @@ class StoreSettings(Settings):
 
     mongodb_database: Annotated[str, MinLen(1), MaxLen(63)] = "credit"
     """Name of the database."""
-
-    mongodb_driver: Driver = Driver.MOTOR
-    """Driver with which the server reads: motor, or PyMongo's own asyncio client, which replaces
-    motor. Writes use PyMongo's blocking client with both."""
 
     data_dir: Path = Path(".credit-data")
     """Folder where the embedded mongod keeps its data."""

@@ -35,43 +35,60 @@ _OF_THE_SDK = frozenset(
     }
 )
 
-# Each setting that was removed, and what applies instead.
+# Each setting that was removed, by the last release that had it, and what applies instead.
 _REMOVED = {
-    "CREDIT_CALL_DEADLINE_SECONDS": "the deadline is 30 s if the client sets none",
-    "CREDIT_COMMIT_BATCH_MAX": "the value is always 256",
-    "CREDIT_COMMIT_CACHE_MAX": "the value is always 100000",
-    "CREDIT_COMMIT_LANES": "the value is always 2",
-    "CREDIT_COMMIT_RETRY_SECONDS": "the value is always 10",
-    "CREDIT_CONNECTION_AGE_GRACE_SECONDS": "the value is always 60",
-    "CREDIT_CONNECTION_CLOSING_SECONDS": "the value is always 1",
-    "CREDIT_CONNECTION_CONTROL_FRAMES_BURST": "the value is always 2000",
-    "CREDIT_CONNECTION_CONTROL_FRAMES_PER_SECOND": "the value is always 500",
-    "CREDIT_CONNECTION_HANDSHAKE_SECONDS": "the value is always 10",
-    "CREDIT_CONNECTION_HEADER_BYTES_MAX": "the value is always 16384",
-    "CREDIT_CONNECTION_KEEPALIVE_SECONDS": "the value is always 60",
-    "CREDIT_CONNECTION_KEEPALIVE_TIMEOUT_SECONDS": "the value is always 20",
-    "CREDIT_CONNECTION_LISTS_MAX": "the value is always 16",
-    "CREDIT_CONNECTION_REQUEST_BYTES_MAX": "it follows CREDIT_MESSAGE_BYTES_MAX",
-    "CREDIT_CONNECTION_RESETS_BURST": "the value is always 1000",
-    "CREDIT_CONNECTION_RESETS_PER_SECOND": "the value is always 200",
-    "CREDIT_CONNECTION_STREAM_WINDOW_BYTES": "the value is always 65535",
-    "CREDIT_CONNECTION_WINDOW_BYTES": "the value is always 1048576",
-    "CREDIT_CONNECTION_WRITE_BUFFER_BYTES": "the value is always 65536",
-    "CREDIT_DEADLINE_SECONDS_MAX": "the value is always 3600",
-    "CREDIT_FAILURES_BURST": "it follows CREDIT_FAILURES_PER_SECOND",
-    "CREDIT_HEALTH_INTERVAL_SECONDS": "the value is always 2",
-    "CREDIT_HEALTH_TIMEOUT_SECONDS": "the value is always 3",
-    "CREDIT_LIST_PAGES_AT_ONCE": "the value is always 4",
-    "CREDIT_LIST_PAGE_SIZE": "the value is always 250",
-    "CREDIT_LIST_WAIT_SECONDS_MAX": "the value is always 5",
-    "CREDIT_OVERLOAD_STREAMS_MAX": "the value is always 768",
-    "CREDIT_RATE_BURST": "it follows CREDIT_RATE_PER_SECOND",
-    "CREDIT_RATE_NAMES_MAX": "the value is always 10000",
-    "CREDIT_TOKEN_CACHE_MAX": "the value is always 10000",
-    "CREDIT_TOKEN_LEEWAY_SECONDS": "the value is always 30",
-    "CREDIT_TOKEN_LENGTH_MAX": "the value is always 8192",
+    "0.2.0": {
+        "CREDIT_CALL_DEADLINE_SECONDS": "the deadline is 30 s if the client sets none",
+        "CREDIT_COMMIT_BATCH_MAX": "the value is always 256",
+        "CREDIT_COMMIT_CACHE_MAX": "the value is always 100000",
+        "CREDIT_COMMIT_LANES": "the value is always 2",
+        "CREDIT_COMMIT_RETRY_SECONDS": "the value is always 10",
+        "CREDIT_CONNECTION_AGE_GRACE_SECONDS": "the value is always 60",
+        "CREDIT_CONNECTION_CLOSING_SECONDS": "the value is always 1",
+        "CREDIT_CONNECTION_CONTROL_FRAMES_BURST": "the value is always 2000",
+        "CREDIT_CONNECTION_CONTROL_FRAMES_PER_SECOND": "the value is always 500",
+        "CREDIT_CONNECTION_HANDSHAKE_SECONDS": "the value is always 10",
+        "CREDIT_CONNECTION_HEADER_BYTES_MAX": "the value is always 16384",
+        "CREDIT_CONNECTION_KEEPALIVE_SECONDS": "the value is always 60",
+        "CREDIT_CONNECTION_KEEPALIVE_TIMEOUT_SECONDS": "the value is always 20",
+        "CREDIT_CONNECTION_LISTS_MAX": "the value is always 16",
+        "CREDIT_CONNECTION_REQUEST_BYTES_MAX": "the value is always 4194304",
+        "CREDIT_CONNECTION_RESETS_BURST": "the value is always 1000",
+        "CREDIT_CONNECTION_RESETS_PER_SECOND": "the value is always 200",
+        "CREDIT_CONNECTION_STREAM_WINDOW_BYTES": "the value is always 65535",
+        "CREDIT_CONNECTION_WINDOW_BYTES": "the value is always 1048576",
+        "CREDIT_CONNECTION_WRITE_BUFFER_BYTES": "the value is always 65536",
+        "CREDIT_DEADLINE_SECONDS_MAX": "the value is always 3600",
+        "CREDIT_FAILURES_BURST": "it follows CREDIT_FAILURES_PER_SECOND",
+        "CREDIT_HEALTH_INTERVAL_SECONDS": "the value is always 2",
+        "CREDIT_HEALTH_TIMEOUT_SECONDS": "the value is always 3",
+        "CREDIT_LIST_PAGES_AT_ONCE": "the value is always 4",
+        "CREDIT_LIST_PAGE_SIZE": "the value is always 250",
+        "CREDIT_LIST_WAIT_SECONDS_MAX": "the value is always 5",
+        "CREDIT_OVERLOAD_STREAMS_MAX": "the value is always 768",
+        "CREDIT_RATE_BURST": "it follows CREDIT_RATE_PER_SECOND",
+        "CREDIT_RATE_NAMES_MAX": "the value is always 10000",
+        "CREDIT_TOKEN_CACHE_MAX": "the value is always 10000",
+        "CREDIT_TOKEN_LEEWAY_SECONDS": "the value is always 30",
+        "CREDIT_TOKEN_LENGTH_MAX": "the value is always 8192",
+    },
+    "0.3.0": {
+        "CREDIT_CALLS_PER_IDENTITY_MAX": "it is a quarter of CREDIT_CALLS_MAX",
+        "CREDIT_CLOCK_SKEW_SECONDS_MAX": "the value is always 2",
+        "CREDIT_COMMIT_WAITING_MAX": "the value is always 4096",
+        "CREDIT_CONNECTION_STALLED_SECONDS": "it follows CREDIT_STORE_TIMEOUT_SECONDS",
+        "CREDIT_CONNECTION_STREAMS_MAX": "the value is always 256",
+        "CREDIT_LOOP_LAG_SECONDS_MAX": "it follows CREDIT_COMMIT_WAIT_SECONDS_MAX",
+        "CREDIT_MESSAGE_BYTES_MAX": "the value is always 2097152",
+        "CREDIT_MONGODB_DRIVER": "the driver is always motor",
+        "CREDIT_STREAM_DEADLINE_SECONDS": "the deadline is 600 s if the client sets none",
+    },
 }
-_REMOVED_AFTER = "0.2.0"
+_REMOVALS = {
+    name: f"removed after {release}: {instead}"
+    for release, settings in _REMOVED.items()
+    for name, instead in settings.items()
+}
 
 # What Kubernetes sets in every container for a Service whose name begins with "credit":
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -107,14 +124,14 @@ def removed_options(arguments: Sequence[str]) -> list[str]:
     names = [argument.partition("=")[0] for argument in arguments]
     variables = {name: PREFIX + name[2:].upper().replace("-", "_") for name in names}
     return [
-        f"{name} was removed after {_REMOVED_AFTER}: {_REMOVED[variables[name]]}."
+        f"{name} was {_REMOVALS[variables[name]]}."
         for name in names
-        if name.startswith("--") and variables[name] in _REMOVED
+        if name.startswith("--") and variables[name] in _REMOVALS
     ]
 
 
 def _phrase(name: str, known: Collection[str]) -> str:
-    if instead := _REMOVED.get(name.upper()):
-        return f"{name} (removed after {_REMOVED_AFTER}: {instead})"
+    if removal := _REMOVALS.get(name.upper()):
+        return f"{name} ({removal})"
     close = get_close_matches(name.upper(), sorted(known), n=1)
     return f"{name} ({close[0]}?)" if close else name
