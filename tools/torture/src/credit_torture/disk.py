@@ -10,24 +10,32 @@ _MEGABYTES = 1024
 _BLOCK_BYTES = 4096
 
 
-class Disk:
-    """A file system in memory, mounted on the data folder of a mongod. Only root can mount it.
+class NotMounted(Exception):
+    """The file system cannot be mounted; the message is the reason."""
 
-    Attributes:
-        mounted: Whether the file system is mounted. Otherwise it cannot be filled.
-    """
+
+class Disk:
+    """A file system in memory, mounted on the data folder of a mongod. Only root can mount it."""
 
     def __init__(self, folder: Path) -> None:
         """Mount the file system.
 
         Args:
             folder: The data folder, which need not exist.
+
+        Raises:
+            NotMounted: It cannot be mounted.
         """
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         options = f"size={_MEGABYTES}m"
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        self.mounted = _succeeds(command)
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        except OSError as error:
+            raise NotMounted(str(error)) from error
+        if ended.returncode != 0:
+            raise NotMounted(ended.stderr.strip())
 
     def fill(self) -> None:
         """Take all space that is left."""
@@ -49,22 +57,18 @@ class Disk:
 
     def unmount(self) -> None:
         """Unmount the file system, which removes its data."""
-        if self.mounted:
-            subprocess.run(["umount", "--lazy", str(self._folder)], check=False)  # noqa: S603, S607
-            self.mounted = False
+        subprocess.run(["umount", "--lazy", str(self._folder)], check=False)  # noqa: S603, S607
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Disk]:
-    """Provide a disk for the duration of the context."""
+    """Provide a disk for the duration of the context.
+
+    Raises:
+        NotMounted: The machine does not allow it.
+    """
     disk = Disk(folder)
     try:
         yield disk
     finally:
         disk.unmount()
-
-
-def _succeeds(command: list[str]) -> bool:
-    with suppress(OSError):
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
-    return False

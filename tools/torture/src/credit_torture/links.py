@@ -37,8 +37,16 @@ class _Connection:
     owner: str = ""
 
 
-class Unowned(Exception):
-    """It is unknown which process has opened a connection, so a cut may not affect it."""
+@dataclass(eq=False, slots=True)
+class _Cut:
+    """Links that are cut together; `held` is whether anything was sent over them meanwhile."""
+
+    links: Collection[Link]
+    held: bool = False
+
+
+class NotCut(Exception):
+    """A cut had no effect, or may have had none; the message is the reason."""
 
 
 class Links:
@@ -53,7 +61,7 @@ class Links:
         """
         self._processes = processes
         self._targets: dict[int, int] = {}
-        self._cuts: list[Link] = []
+        self._cuts: list[_Cut] = []
         self._open: set[_Connection] = set()
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,16 +91,18 @@ class Links:
         """Cut links for the duration of the context.
 
         Raises:
-            Unowned: A connection has no known process, so the cut may not affect it.
+            NotCut: At the beginning: a connection has no known process, so the cut may not affect
+                it. At the end: nothing was sent over the links.
         """
         await self._resolve()
-        cuts = list(links)
-        self._cuts += cuts
+        cut = _Cut(list(links))
+        self._cuts.append(cut)
         try:
             yield
         finally:
-            for link in cuts:
-                self._cuts.remove(link)
+            self._cuts.remove(cut)
+        if not cut.held:
+            raise NotCut("nothing was sent over the links that were cut")
 
     async def _resolve(self) -> None:
         """Find the processes of the connections that were opened before they were known."""
@@ -103,7 +113,7 @@ class Links:
             for connection in unowned:
                 await self._find_owner(connection)
             await asyncio.sleep(_POLL_SECONDS)  # a process that has just ended may be listed
-        raise Unowned(f"no known process has opened {unowned}")
+        raise NotCut("no known process had opened a connection")
 
     async def _find_owner(self, connection: _Connection) -> None:
         # In a thread: the loop carries the bytes of all links.
@@ -153,7 +163,10 @@ class Links:
         await self._restored(connection)  # a cut link passes no end of a connection
 
     async def _restored(self, connection: _Connection) -> None:
-        while (connection.owner, connection.target) in self._cuts:  # noqa: ASYNC110 - a poll
+        link = connection.owner, connection.target
+        while cuts := [cut for cut in self._cuts if link in cut.links]:
+            for cut in cuts:
+                cut.held = True
             await asyncio.sleep(_POLL_SECONDS)
 
 

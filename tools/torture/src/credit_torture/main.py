@@ -140,6 +140,7 @@ async def _show_progress(run: Run) -> None:
     while True:
         line = (
             f"{run.phase}: {run.count()} faults, {run.acknowledged.total():,} acknowledged writes"
+            + "".join(f"; without {fault}: {reason}" for fault, reason in run.left_out.items())
         )
         before, after = ("\r\x1b[K", "") if shown else ("", "\n")
         print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
@@ -149,6 +150,9 @@ async def _show_progress(run: Run) -> None:
 def show(report: Report, console: Console) -> None:
     """Print a report."""
     console.print(_table(("fault", "times"), [(name, str(n)) for name, n in report.faults.items()]))
+    if report.did_not_happen:
+        header = ("fault that did not happen at once", "reason", "times")
+        console.print(_table(header, list(report.delays())))
     rows: list[Sequence[str]] = [
         (kind, *(str(outcomes.get(outcome, "")) for outcome in OUTCOMES))
         for kind, outcomes in report.calls.items()
