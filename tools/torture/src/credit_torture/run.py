@@ -121,10 +121,10 @@ class Run:
         calls: dict[str, dict[str, int]] = {}
         for (kind, outcome), count in sorted(checked.calls.items()):
             calls.setdefault(kind, {})[outcome] = count
-        did_not_happen: dict[str, Counter[str]] = {}
-        for attempt in attempts:
-            reasons = did_not_happen.setdefault(attempt["fault"], Counter())
-            reasons[attempt["did_not_happen"]] += 1
+        did_not_happen: dict[str, dict[str, int]] = {}
+        reasons = Counter((each["fault"], each["did_not_happen"]) for each in attempts)
+        for (fault, reason), count in sorted(reasons.items()):
+            did_not_happen.setdefault(fault, {})[reason] = count
         report = Report(
             seed=self._plan.seed,
             seconds=(span[1] - span[0]) / 1e9,
