@@ -40,7 +40,8 @@ def _found(folder: Path, lines: list[str], *faults: dict[str, str]) -> list[str]
         (_line(12, **REPLACED), KILLED),
         (_line(12, **RESTART), STEPPED_DOWN),
         (_line(12, "a worker did not start", reason="W: exit status 1."), STEPPED_DOWN),
-        ("credit-server: MongoDB has no primary that can be reached", STEPPED_DOWN),
+        ("credit-server: MongoDB has no primary that can be reached: see", STEPPED_DOWN),
+        ("credit-server: MongoDB at 127.0.0.1:1 cannot be reached. 127.0.0.1:1:", STEPPED_DOWN),
     ],
 )
 def test_an_error_is_explained_by_its_fault_alone(

@@ -99,6 +99,11 @@ class MongodProcess:
         async with _direct(self) as client:
             await client.admin.command("replSetStepDown", _STEP_DOWN_SECONDS)
 
+    async def write_checkpoint(self) -> None:
+        """Make the mongod write all data to its disk."""
+        async with _direct(self) as client:
+            await client.admin.command("fsync")
+
     def remove_data(self) -> None:
         """Remove its data, which take 300 MB, after its end; the log stays."""
         shutil.rmtree(self.database, ignore_errors=True)

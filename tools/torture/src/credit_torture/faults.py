@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from credit_testing.mongod import MongodProcess
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, PyMongoError
 
 from credit_torture.world import Impossible, World
 
@@ -22,7 +22,7 @@ _ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
 """How far clocks are moved: within the limit of 2 s, and beyond it."""
 _POLL_SECONDS = 0.05
 _EXIT_SECONDS = 60.0
-"""How long a mongod with a full disk may run until its next write."""
+"""How long a mongod may run after it could not write to its full disk."""
 
 
 @asynccontextmanager
@@ -237,18 +237,20 @@ async def cut_server_from_primary(world: World) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def fill_disk(world: World) -> AsyncIterator[str]:
-    """Fill the disk of a mongod. It exits at the next write, and is started with free space."""
+    """Fill the disk of a mongod, and let it write. It exits, and is started with free space."""
     node, disk = world.nodes.nodes[-1], world.disk
     assert disk is not None
     with world.claim(world.name(node)):
-        disk.fill()
-        yield world.name(node)
         try:
+            disk.fill()
             async with asyncio.timeout(_EXIT_SECONDS):
+                with suppress(PyMongoError):
+                    await node.write_checkpoint()
                 while node.pid is not None:  # noqa: ASYNC110 - a poll
                     await asyncio.sleep(_POLL_SECONDS)
+            yield world.name(node)
         except TimeoutError as error:
-            raise Impossible("the mongod did not exit while its disk was full") from error
+            raise Impossible("the mongod did not exit although its disk was full") from error
         finally:
             disk.free()
         await node.end(signal.SIGKILL)

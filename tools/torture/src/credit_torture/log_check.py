@@ -1,6 +1,7 @@
 """Check that faults explain each error in the logs of the servers."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -37,8 +38,10 @@ _EXPLAINED: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
 )
 """All errors that a server may log: the beginning of the event, parts of its other fields, and the
 faults that explain it: those of the server itself, or those of the store."""
-_PROGRAM = "credit-server: "
-_UNAVAILABLE = ("MongoDB has no primary", "MongoDB could not serve")
+_UNAVAILABLE = re.compile(
+    "credit-server: MongoDB"
+    r" (at \S+ cannot be reached\.|has no primary that can be reached|could not serve the request)"
+)
 """What a server that ends at its start prints if the store is unavailable."""
 
 
@@ -61,9 +64,8 @@ def log_findings(folder: Path, faults: Sequence[Line]) -> Iterator[str]:
 
 
 def _is_explained(line: str, faults: Sequence[Line]) -> bool:
-    if line.startswith(_PROGRAM):
-        told = line.removeprefix(_PROGRAM)
-        return told.startswith(_UNAVAILABLE) and any(fault["fault"] in _STORE for fault in faults)
+    if _UNAVAILABLE.match(line):
+        return any(fault["fault"] in _STORE for fault in faults)
     try:
         fields: Line = json.loads(line)
     except ValueError:
