@@ -22,7 +22,7 @@ _ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
 """How far clocks are moved: within the limit of 2 s, and beyond it."""
 _POLL_SECONDS = 0.05
 _EXIT_SECONDS = 60.0
-"""How long a mongod may run after it could not write to its full disk."""
+"""How long a mongod may run although its disk is full, until it has something to write."""
 
 
 @asynccontextmanager
@@ -242,17 +242,17 @@ async def fill_disk(world: World) -> AsyncIterator[str]:
     assert disk is not None
     with world.claim(world.name(node)):
         try:
-            disk.fill()
+            await asyncio.to_thread(disk.fill)
             async with asyncio.timeout(_EXIT_SECONDS):
-                with suppress(PyMongoError):
-                    await node.write_checkpoint()
-                while node.pid is not None:  # noqa: ASYNC110 - a poll
+                while node.pid is not None:
+                    with suppress(PyMongoError):
+                        await node.write_checkpoint()
                     await asyncio.sleep(_POLL_SECONDS)
             yield world.name(node)
         except TimeoutError as error:
             raise Impossible("the mongod did not exit although its disk was full") from error
         finally:
-            disk.free()
+            await asyncio.to_thread(disk.free)
         await node.end(signal.SIGKILL)
         node.launch()
 
