@@ -21,6 +21,7 @@ or the end of the context raises `Impossible` or `NotCut`."""
 _ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
 """How far clocks are moved: within the limit of 2 s, and beyond it."""
 _POLL_SECONDS = 0.05
+_CHECKPOINT_SECONDS = 1.0
 _EXIT_SECONDS = 60.0
 """How long a mongod may run although its disk is full, until it has something to write."""
 
@@ -247,7 +248,7 @@ async def fill_disk(world: World) -> AsyncIterator[str]:
                 while node.pid is not None:
                     with suppress(PyMongoError):
                         await node.write_checkpoint()
-                    await asyncio.sleep(_POLL_SECONDS)
+                    await asyncio.sleep(_CHECKPOINT_SECONDS)
             yield world.name(node)
         except TimeoutError as error:
             raise Impossible("the mongod did not exit although its disk was full") from error
