@@ -87,12 +87,13 @@ class MongodProcess:
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it with a signal and wait for its end; do nothing if it does not run."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)  # a stopped process would not end
         await asyncio.to_thread(process.wait)
+        self._process = None
 
     async def step_down(self) -> None:
         """Make the mongod step down, if it is the primary of a replica set."""
