@@ -73,6 +73,22 @@ async def test_a_process_that_was_unknown_when_it_connected_is_cut_off(echo_port
         writer.close()
 
 
+async def test_connections_that_open_at_once_are_all_cut_off(echo_port: int) -> None:
+    links = Links(lambda: {"own": [os.getpid()]})
+    port = links.advertise(echo_port)
+    async with links:
+        opened = await asyncio.gather(*(asyncio.open_connection(HOST, port) for _ in range(20)))
+        async with links.cut([("own", "node 0")]):
+            for _, writer in opened:
+                writer.write(b"1")
+            arriving = [asyncio.ensure_future(reader.readexactly(1)) for reader, _ in opened]
+            await asyncio.sleep(0.2)
+            assert not any(each.done() for each in arriving)
+        assert await asyncio.gather(*arriving) == [b"1"] * 20
+        for _, writer in opened:
+            writer.close()
+
+
 async def test_the_end_of_a_connection_passes(echo_port: int) -> None:
     links = Links(dict)
     port = links.advertise(echo_port)

@@ -64,6 +64,8 @@ def test_an_error_is_explained_by_its_fault_alone(
         (_line(12, "slow", "warning", exception="Traceback (most recent call last)"), MOVED),
         (_line(12, "call", status="UNKNOWN"), STEPPED_DOWN),
         ("Traceback (most recent call last):", STEPPED_DOWN),
+        ("1", STEPPED_DOWN),
+        ('{"event": "a batch failed"}', STEPPED_DOWN),
         ("credit-server: the background task 'sweeper' failed", STEPPED_DOWN),
     ],
 )

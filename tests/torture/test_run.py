@@ -19,7 +19,8 @@ KINDS = (
     "primary cut off from all",
     "clock moved within the limit",
 )
-_PACE = Pace(hold_seconds=(0.2, 2.0), pause_seconds=0.2, writes=10, concurrent_max=2)
+# So many writes that they are of each kind.
+_PACE = Pace(hold_seconds=(0.2, 2.0), pause_seconds=0.2, writes=25, concurrent_max=2)
 
 
 @pytest.mark.timeout(1500)  # three mongods and two servers start, and some of them again

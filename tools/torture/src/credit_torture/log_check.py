@@ -68,11 +68,12 @@ def _is_explained(line: str, faults: Sequence[Line]) -> bool:
         return any(fault["fault"] in _STORE for fault in faults)
     try:
         fields: Line = json.loads(line)
-    except ValueError:
-        return False
-    if fields["level"] in ("debug", "info", "warning") and "exception" not in fields:
+        level, time = fields["level"], datetime.fromisoformat(fields["timestamp"])
+    except (ValueError, TypeError, KeyError):
+        return False  # it is not a line of the log
+    if level in ("debug", "info", "warning") and "exception" not in fields:
         return True
-    at = datetime.fromisoformat(fields["timestamp"]).timestamp() * 1e9
+    at = time.timestamp() * 1e9
     return "exception" not in fields and any(
         fields["event"].startswith(event)
         and all(part in str(fields.get(name)) for name, part in more.items())
