@@ -14,7 +14,7 @@ MOVED = {"fault": "clock moved by an hour", "target": "a by 3600.0 s"}
 KILLED = {"fault": "kill -9 of a worker", "target": "a"}
 STEPPED_DOWN = {"fault": "step-down of the primary", "target": "node 1"}
 REPLACED = {"event": "a worker is replaced", "reason": "SIGKILL"}
-RESTART = {"event": "the restart was cancelled; the workers that serve continue", "reason": "r"}
+RESTART = "the restart was cancelled; the workers that serve continue"
 
 
 # Any: a line of JSON.
@@ -38,7 +38,8 @@ def _found(folder: Path, lines: list[str], *faults: dict[str, str]) -> list[str]
         (_line(12, SKEW, skew_seconds=3600.0), MOVED),
         (_line(25, SKEW, skew_seconds=3600.0), MOVED),
         (_line(12, **REPLACED), KILLED),
-        (_line(12, **RESTART), STEPPED_DOWN),
+        (_line(12, RESTART, reason="W: exit status 1."), STEPPED_DOWN),
+        (_line(12, RESTART, reason="W: SIGKILL."), KILLED),
         (_line(12, "a worker did not start", reason="W: exit status 1."), STEPPED_DOWN),
         ("credit-server: MongoDB has no primary that can be reached: see", STEPPED_DOWN),
         ("credit-server: MongoDB at 127.0.0.1:1 cannot be reached. 127.0.0.1:1:", STEPPED_DOWN),

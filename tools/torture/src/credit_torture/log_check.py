@@ -34,7 +34,8 @@ _EXPLAINED: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
     ("a worker is replaced", {"reason": "SIGKILL"}, ("kill -9 of a worker",)),
     ("a worker did not start", {"reason": "exit status 1"}, _STORE),
     ("a worker did not start", {"reason": "SIGKILL"}, ("kill -9 of a worker",)),
-    ("the restart was cancelled", {}, _STORE),
+    ("the restart was cancelled", {"reason": "exit status 1"}, _STORE),
+    ("the restart was cancelled", {"reason": "SIGKILL"}, ("kill -9 of a worker",)),
 )
 """All errors that a server may log: the beginning of the event, parts of its other fields, and the
 faults that explain it: those of the server itself, or those of the store."""
