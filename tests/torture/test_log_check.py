@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from credit_torture import log_check
+from credit_torture.faults import FAULTS
 from credit_torture.log_check import log_findings
 
 SECOND = 10**9
@@ -30,6 +32,11 @@ def _found(folder: Path, lines: list[str], *faults: dict[str, str]) -> list[str]
     log.write_text("".join(f"{line}\n" for line in lines))
     times = {"began": 0, "ended": 10 * SECOND, "wall": 1010 * SECOND}
     return list(log_findings(folder, [{**fault, **times} for fault in faults]))
+
+
+def test_all_faults_that_explain_an_error_exist() -> None:
+    explaining = {kind for _, _, kinds in log_check._EXPLAINED for kind in kinds}
+    assert explaining <= FAULTS.keys()
 
 
 @pytest.mark.parametrize(
