@@ -79,6 +79,7 @@ class Server:
         except BaseException:
             self._launched = None  # its id may be that of another process soon
             raise
+        assert self.clock.is_read
 
     def _launch(self, process: ServerProcess) -> None:
         self._launched = process
