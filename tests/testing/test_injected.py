@@ -11,12 +11,18 @@ from credit_testing.injected import MovedClock
 _HOUR = 3600
 
 
-async def test_a_process_in_another_folder_reads_a_clock_with_a_relative_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder, relative to the working directory."""
     monkeypatch.chdir(tmp_path)
     folder = Path("server")
     folder.mkdir()
+    return folder
+
+
+async def test_a_process_in_another_folder_reads_a_clock_with_a_relative_path(
+    folder: Path,
+) -> None:
     clock = MovedClock(folder)
     clock.move(_HOUR)
     assert not clock.is_read
