@@ -186,7 +186,13 @@ def _change(line: Line, **changes: Any) -> None:
 
 
 def lose_an_acknowledged_entry(recorded: Recorded) -> None:
-    del recorded.read("ListUserTransactions")[-1]
+    """Remove the end of a history, from its last entry of a request on.
+
+    Later entries are due to time. Nobody has acknowledged these.
+    """
+    rows = recorded.read("ListUserTransactions")
+    requested = [index for index, row in enumerate(rows) if message_of(row).idempotency_key]
+    del rows[requested[-1] :]
 
 
 def lose_an_entry_in_the_middle(recorded: Recorded) -> None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 from credit_testing.ports import HOST, lasting_port
-from credit_torture.links import Links, Unowned
+from credit_torture.links import Links, NotCut
 
 
 @pytest.fixture
@@ -32,9 +32,8 @@ async def test_a_cut_link_delays_bytes_and_another_one_does_not(echo_port: int) 
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(b"1")
         assert await reader.readexactly(1) == b"1"
-        async with links.cut([("another", "node 0"), ("own", "node 1")]):
-            writer.write(b"2")
-            assert await reader.readexactly(1) == b"2"
+        with pytest.raises(NotCut, match="nothing was sent"):
+            await _send_and_receive(links, reader, writer)
         async with links.cut([("own", "node 0")]):
             writer.write(b"3")
             arriving = asyncio.ensure_future(reader.readexactly(1))
@@ -42,6 +41,15 @@ async def test_a_cut_link_delays_bytes_and_another_one_does_not(echo_port: int) 
             assert not arriving.done()
         assert await arriving == b"3"
         writer.close()
+
+
+async def _send_and_receive(
+    links: Links, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Send and receive a byte while other links are cut."""
+    async with links.cut([("another", "node 0"), ("own", "node 1")]):
+        writer.write(b"2")
+        assert await reader.readexactly(1) == b"2"
 
 
 async def test_a_process_that_was_unknown_when_it_connected_is_cut_off(echo_port: int) -> None:
@@ -52,7 +60,7 @@ async def test_a_process_that_was_unknown_when_it_connected_is_cut_off(echo_port
         reader, writer = await asyncio.open_connection(HOST, port)
         writer.write(b"1")
         assert await reader.readexactly(1) == b"1"
-        with pytest.raises(Unowned):
+        with pytest.raises(NotCut, match="no known process"):
             async with links.cut([("own", "node 0")]):
                 pass
         known["own"] = [os.getpid()]
@@ -63,6 +71,22 @@ async def test_a_process_that_was_unknown_when_it_connected_is_cut_off(echo_port
             assert not arriving.done()
         assert await arriving == b"2"
         writer.close()
+
+
+async def test_connections_that_open_at_once_are_all_cut_off(echo_port: int) -> None:
+    links = Links(lambda: {"own": [os.getpid()]})
+    port = links.advertise(echo_port)
+    async with links:
+        opened = await asyncio.gather(*(asyncio.open_connection(HOST, port) for _ in range(20)))
+        async with links.cut([("own", "node 0")]):
+            for _, writer in opened:
+                writer.write(b"1")
+            arriving = [asyncio.ensure_future(reader.readexactly(1)) for reader, _ in opened]
+            await asyncio.sleep(0.2)
+            assert not any(each.done() for each in arriving)
+        assert await asyncio.gather(*arriving) == [b"1"] * 20
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_the_end_of_a_connection_passes(echo_port: int) -> None:

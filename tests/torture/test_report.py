@@ -19,7 +19,7 @@ REPORT = Report(
     reads=4,
     watched=9,
     unchecked=0,
-    not_done=["full disk of a mongod"],
+    did_not_happen={"full disk of a mongod": {"only root may mount": 1}},
     findings=["acknowledged and lost"],
 )
 
@@ -38,6 +38,7 @@ def test_the_command_prints_the_tables_of_a_report(
     assert ended.value.code == 0
     shown = capsys.readouterr().out.splitlines()
     assert "| kill -9 of a server | 3 |" in shown
+    assert "| full disk of a mongod | only root may mount | 1 |" in shown
     assert "| **all**, of which 2 began during another one | 4 |" in shown
     assert "| Credit | 5 |  |  |  |  | 1 |  |  |" in shown
     assert "| longest time without an acknowledged write | 4.2 s |" in shown

@@ -10,6 +10,7 @@ def moved(real=time.time, file=Path({file!r})):
     return real() + float(file.read_text())
 
 time.time = moved
+Path({file!r}).with_suffix(".injected").touch()
 """
 
 _BUG = """
@@ -23,13 +24,23 @@ import {module}
 
 
 class MovedClock:
-    """A wall clock that is off by the seconds in a file; monotonic clocks are right."""
+    """A wall clock that is off by the seconds in a file; monotonic clocks are right.
+
+    Attributes:
+        environment: The variables of a process that reads this clock.
+    """
 
     def __init__(self, folder: Path) -> None:
+        folder = folder.resolve()  # the process may have another working directory
         self._file = folder / "clock-seconds"
         self.move(0)
         _inject(folder, _CLOCK.format(file=str(self._file)))
         self.environment = {"PYTHONPATH": str(folder)}
+
+    @property
+    def is_read(self) -> bool:
+        """Return whether a process has started with this clock."""
+        return self._file.with_suffix(".injected").exists()
 
     def move(self, seconds: float) -> None:
         """Set by how many seconds the clock is ahead; below 0, it is behind."""

@@ -87,17 +87,23 @@ class MongodProcess:
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it with a signal and wait for its end; do nothing if it does not run."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
         process.send_signal(number)
         process.send_signal(signal.SIGCONT)  # a stopped process would not end
         await asyncio.to_thread(process.wait)
+        self._process = None
 
     async def step_down(self) -> None:
         """Make the mongod step down, if it is the primary of a replica set."""
         async with _direct(self) as client:
             await client.admin.command("replSetStepDown", _STEP_DOWN_SECONDS)
+
+    async def write_checkpoint(self) -> None:
+        """Make the mongod write all data to its disk."""
+        async with _direct(self) as client:
+            await client.admin.command("fsync")
 
     def remove_data(self) -> None:
         """Remove its data, which take 300 MB, after its end; the log stays."""

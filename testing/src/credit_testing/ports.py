@@ -10,10 +10,21 @@ _LASTING_PORTS = range(20_000, 32_000)
 
 
 def lasting_port() -> int:
-    """Return a free loopback port that stays free while its owner restarts."""
+    """Return a free loopback port that stays free while its owner restarts.
+
+    It is reserved until this process ends, by a UDP socket with the same number: no other call
+    returns it, in this process or in another one.
+    """
     random = SystemRandom()
     while True:
         port = random.choice(_LASTING_PORTS)
-        with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) != 0:
-                return port
+        reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            reservation.bind((HOST, port))
+            with socket.socket() as probe:
+                probe.bind((HOST, port))
+        except OSError:
+            reservation.close()
+            continue
+        reservation.detach()  # it stays open until this process ends
+        return port

@@ -12,10 +12,12 @@ from credit_torture.record import Line, lines
 FAULTS_FILE = "faults.ndjson"
 
 
-def recorded_faults(folder: Path) -> list[Line]:
-    """Return the faults of a run."""
+def recorded_faults(folder: Path) -> tuple[list[Line], list[Line]]:
+    """Return the faults of a run that happened, and the attempts that did not."""
     path = folder / FAULTS_FILE
-    return list(lines(path)) if path.exists() else []
+    recorded = list(lines(path)) if path.exists() else []
+    attempts = [line for line in recorded if "did_not_happen" in line]
+    return [line for line in recorded if "did_not_happen" not in line], attempts
 
 
 def check_calls(folder: Path, *, jobs: int) -> Checked:
@@ -25,7 +27,8 @@ def check_calls(folder: Path, *, jobs: int) -> Checked:
         folder: The folder with the files of the run.
         jobs: How many processes check.
     """
-    faults = [(fault["began"], fault["ended"]) for fault in recorded_faults(folder)]
+    happened, _ = recorded_faults(folder)
+    faults = [(fault["began"], fault["ended"]) for fault in happened]
     numbers = sorted(int(path.stem.rpartition("-")[2]) for path in folder.glob("cohort-*.ndjson"))
     total = Checked()
     if not numbers:

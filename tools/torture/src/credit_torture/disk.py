@@ -3,68 +3,73 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-_MEGABYTES = 1024
-_BLOCK_BYTES = 4096
+_BYTES = 2**30
+_ATTEMPTS_MAX = 100
+
+
+class NotMounted(Exception):
+    """The file system cannot be mounted; the message is the reason."""
 
 
 class Disk:
-    """A file system in memory, mounted on the data folder of a mongod. Only root can mount it.
-
-    Attributes:
-        mounted: Whether the file system is mounted. Otherwise it cannot be filled.
-    """
+    """A file system in memory, mounted on the data folder of a mongod. Only root can mount it."""
 
     def __init__(self, folder: Path) -> None:
         """Mount the file system.
 
         Args:
             folder: The data folder, which need not exist.
+
+        Raises:
+            NotMounted: It cannot be mounted.
         """
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        options = f"size={_MEGABYTES}m"
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        self.mounted = _succeeds(command)
+        self._mount(f"size={_BYTES}")
 
     def fill(self) -> None:
-        """Take all space that is left."""
-        with self._filler.open("ab", buffering=0) as file:
-            free = os.statvfs(self._folder).f_bavail * os.statvfs(self._folder).f_frsize
-            with suppress(OSError):
-                os.posix_fallocate(file.fileno(), 0, free)
-            with suppress(OSError):
-                while True:
-                    file.write(bytes(_BLOCK_BYTES))
+        """Make the file system as small as its data. This takes no memory, as a file would."""
+        for attempt in range(_ATTEMPTS_MAX):
+            usage = os.statvfs(self._folder)
+            used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize
+            try:
+                self._mount(f"remount,size={used}")
+            except NotMounted:  # the data have grown since
+                if attempt == _ATTEMPTS_MAX - 1:
+                    raise
+            else:
+                return
 
     def free(self) -> None:
-        """Free the space."""
-        self._filler.unlink(missing_ok=True)
-
-    @property
-    def _filler(self) -> Path:
-        return self._folder / "filler"
+        """Give the file system its space again."""
+        self._mount(f"remount,size={_BYTES}")
 
     def unmount(self) -> None:
         """Unmount the file system, which removes its data."""
-        if self.mounted:
-            subprocess.run(["umount", "--lazy", str(self._folder)], check=False)  # noqa: S603, S607
-            self.mounted = False
+        subprocess.run(["umount", "--lazy", str(self._folder)], check=False)  # noqa: S603, S607
+
+    def _mount(self, options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._folder)]
+        try:
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        except OSError as error:
+            raise NotMounted(str(error)) from error
+        if ended.returncode != 0:
+            raise NotMounted(ended.stderr.strip())
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Disk]:
-    """Provide a disk for the duration of the context."""
+    """Provide a disk for the duration of the context.
+
+    Raises:
+        NotMounted: The machine does not allow it.
+    """
     disk = Disk(folder)
     try:
         yield disk
     finally:
         disk.unmount()
-
-
-def _succeeds(command: list[str]) -> bool:
-    with suppress(OSError):
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603
-    return False

@@ -7,15 +7,23 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from credit_testing.mongod import MongodProcess
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from credit_torture.world import Impossible, World
 
+FULL_DISK = "full disk of a mongod"
+"""The name of the only fault that needs a disk of limited size."""
+
 Fault = Callable[[World], AbstractAsyncContextManager[str]]
-"""Begins a fault. Its context yields the affected part. Raises `Impossible`."""
+"""Begins a fault. Its context yields the affected part. If the fault has no effect, the beginning
+or the end of the context raises `Impossible` or `NotCut`."""
 
 _ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
 """How far clocks are moved: within the limit of 2 s, and beyond it."""
+_POLL_SECONDS = 0.05
+_CHECKPOINT_SECONDS = 1.0
+_EXIT_SECONDS = 60.0
+"""How long a mongod may run although its disk is full, until it has something to write."""
 
 
 @asynccontextmanager
@@ -45,8 +53,11 @@ async def restart_workers(world: World) -> AsyncIterator[str]:
     server = world.server(workers=2)
     with world.claim(server.name):
         assert server.process is not None
+        before = set(server.pids())
         server.process.send(signal.SIGHUP)
         yield server.name
+        while set(server.pids()) <= before:  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 @asynccontextmanager
@@ -66,7 +77,8 @@ async def stop_worker(world: World) -> AsyncIterator[str]:
         worker = _worker(world, server.pids())
         _send(worker, signal.SIGSTOP)
         yield server.name
-        _send(worker, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -151,8 +163,11 @@ async def step_down(world: World) -> AsyncIterator[str]:
     """Make the primary step down."""
     node = await world.primary()
     with world.claim(world.name(node)):
-        with suppress(PyMongoError):
+        try:
             await node.step_down()
+        except OperationFailure as error:
+            reason = (error.details or {}).get("codeName", error.code)
+            raise Impossible(f"the primary rejected it: {reason}") from error
         yield world.name(node)
 
 
@@ -203,7 +218,7 @@ async def cut_one_link(world: World) -> AsyncIterator[str]:
     """Cut the link between the primary and one other mongod, in one direction or both."""
     primary, other = await world.primary(), await world.secondary()
     if primary is other:
-        raise Impossible
+        raise Impossible("the primary changed at that moment")
     there = world.name(primary), world.name(other)
     back = there[1], there[0]
     links = world.random.choice(([there], [back], [there, back]))
@@ -223,28 +238,37 @@ async def cut_server_from_primary(world: World) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def fill_disk(world: World) -> AsyncIterator[str]:
-    """Fill the disk of a mongod. It exits at the next write, and is started with free space."""
-    if not world.disk.mounted:
-        raise Impossible
-    node = world.nodes.nodes[-1]
+    """Fill the disk of a mongod, and let it write. It exits, and is started with free space."""
+    node, disk = world.nodes.nodes[-1], world.disk
+    assert disk is not None
     with world.claim(world.name(node)):
-        world.disk.fill()
-        yield world.name(node)
-        world.disk.free()
+        try:
+            await asyncio.to_thread(disk.fill)
+            async with asyncio.timeout(_EXIT_SECONDS):
+                while node.pid is not None:
+                    with suppress(PyMongoError):
+                        await node.write_checkpoint()
+                    await asyncio.sleep(_CHECKPOINT_SECONDS)
+            yield world.name(node)
+        except TimeoutError as error:
+            raise Impossible("the mongod did not exit although its disk was full") from error
+        finally:
+            await asyncio.to_thread(disk.free)
         await node.end(signal.SIGKILL)
         node.launch()
 
 
-def _send(pid: int, number: signal.Signals) -> None:
-    """Send a signal, unless the process has ended."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
+def _send(worker: int, number: signal.Signals) -> None:
+    try:
+        os.kill(worker, number)
+    except ProcessLookupError as error:
+        raise Impossible("the worker had ended") from error
 
 
 def _worker(world: World, pids: list[int]) -> int:
     """Choose a worker among a supervisor and its workers."""
     if len(pids) < 2:
-        raise Impossible
+        raise Impossible("no worker ran")
     return world.random.choice(pids[1:])
 
 
@@ -268,6 +292,6 @@ FAULTS: Mapping[str, Fault] = {
     "secondary cut off": cut_secondary,
     "link of two mongods cut": cut_one_link,
     "server cut off from the primary": cut_server_from_primary,
-    "full disk of a mongod": fill_disk,
+    FULL_DISK: fill_disk,
 }
 """All faults, by their names in the report."""

@@ -7,7 +7,16 @@ answer. When the link is restored, the bytes that were sent during the cut arriv
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+import os
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +46,16 @@ class _Connection:
     owner: str = ""
 
 
-class Unowned(Exception):
-    """It is unknown which process has opened a connection, so a cut may not affect it."""
+@dataclass(eq=False, slots=True)
+class _Cut:
+    """Links that are cut together; `held` is whether anything was sent over them meanwhile."""
+
+    links: Collection[Link]
+    held: bool = False
+
+
+class NotCut(Exception):
+    """A cut had no effect, or may have had none; the message is the reason."""
 
 
 class Links:
@@ -53,8 +70,10 @@ class Links:
         """
         self._processes = processes
         self._targets: dict[int, int] = {}
-        self._cuts: list[Link] = []
+        self._cuts: list[_Cut] = []
         self._open: set[_Connection] = set()
+        self._sought: list[_Connection] = []
+        self._searching = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,16 +102,18 @@ class Links:
         """Cut links for the duration of the context.
 
         Raises:
-            Unowned: A connection has no known process, so the cut may not affect it.
+            NotCut: At the beginning: a connection has no known process, so the cut may not affect
+                it. At the end: nothing was sent over the links.
         """
         await self._resolve()
-        cuts = list(links)
-        self._cuts += cuts
+        cut = _Cut(list(links))
+        self._cuts.append(cut)
         try:
             yield
         finally:
-            for link in cuts:
-                self._cuts.remove(link)
+            self._cuts.remove(cut)
+        if not cut.held:
+            raise NotCut("nothing was sent over the links that were cut")
 
     async def _resolve(self) -> None:
         """Find the processes of the connections that were opened before they were known."""
@@ -100,14 +121,22 @@ class Links:
             unowned = [each for each in self._open if not each.owner]
             if not unowned:
                 return
-            for connection in unowned:
-                await self._find_owner(connection)
+            await asyncio.gather(*map(self._find_owner, unowned))
             await asyncio.sleep(_POLL_SECONDS)  # a process that has just ended may be listed
-        raise Unowned(f"no known process has opened {unowned}")
+        raise NotCut("no known process had opened a connection")
 
     async def _find_owner(self, connection: _Connection) -> None:
-        # In a thread: the loop carries the bytes of all links.
-        connection.owner = await asyncio.to_thread(_owner, connection, self._processes())
+        """Find the process of a connection. Connections that open during a search share the next.
+
+        A search reads all descriptors of all processes. One for each connection took all CPU time
+        when mongods and servers connected again and again.
+        """
+        self._sought.append(connection)
+        async with self._searching:
+            if connection in self._sought:
+                sought, self._sought = self._sought, []
+                # In a thread: the loop carries the bytes of all links.
+                await asyncio.to_thread(_find_owners, sought, self._processes)
 
     def _handler(self, name: str, target: int) -> _Handler:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -153,41 +182,42 @@ class Links:
         await self._restored(connection)  # a cut link passes no end of a connection
 
     async def _restored(self, connection: _Connection) -> None:
-        while (connection.owner, connection.target) in self._cuts:  # noqa: ASYNC110 - a poll
+        link = connection.owner, connection.target
+        while cuts := [cut for cut in self._cuts if link in cut.links]:
+            for cut in cuts:
+                cut.held = True
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _owner(connection: _Connection, processes: Mapping[str, Collection[int]]) -> str:
-    """Return the name of the process that has opened a connection.
+def _find_owners(connections: Collection[_Connection], processes: Processes) -> None:
+    """Set the owner of each connection.
 
-    It is "" if it is unknown, and `_ENDED` if no process has the socket any more.
+    It stays "" if it is unknown, and is `_ENDED` if no process has the socket any more.
     """
-    inode = _inode(connection.port, connection.proxy)
-    if inode in ("", "0"):
-        return _ENDED
-    for name, pids in processes.items():
-        if any(_has_socket(pid, inode) for pid in pids):
-            return name
-    return ""
+    ends = {(f"{each.port:04X}", f"{each.proxy:04X}"): each for each in connections}
+    wanted: dict[str, _Connection] = {}
+    for line in Path("/proc/net/tcp").read_text().splitlines():
+        _, local, remote, more = line.split(maxsplit=3)
+        # Two sockets may have the same local port and different destinations.
+        if found := ends.get((local[-4:], remote[-4:])):
+            wanted[f"socket:[{more.split()[6]}]"] = found
+    wanted.pop("socket:[0]", None)
+    for connection in connections:
+        if connection not in wanted.values():
+            connection.owner = _ENDED
+    for name, pids in processes().items():
+        for pid in pids:
+            if not wanted:
+                return
+            for descriptor in _descriptors(pid):
+                if found := wanted.pop(descriptor, None):
+                    found.owner = name
 
 
-def _inode(port: int, proxy: int) -> str:
-    """Return the number of the socket that is connected from a local port to that of a proxy.
-
-    Another socket may have the same local port and another destination.
-    """
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, local, remote, *more = line.split()
-        if [int(end.rpartition(":")[2], 16) for end in (local, remote)] == [port, proxy]:
-            return more[6]
-    return ""
-
-
-def _has_socket(pid: int, inode: str) -> bool:
-    wanted = f"socket:[{inode}]"
+def _descriptors(pid: int) -> Iterator[str]:
+    """Yield what each descriptor of a process refers to. Strings: paths take five times as long."""
+    folder = f"/proc/{pid}/fd"
     with suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
+        for number in os.listdir(folder):  # noqa: PTH208
             with suppress(OSError):
-                if str(entry.readlink()) == wanted:
-                    return True
-    return False
+                yield os.readlink(f"{folder}/{number}")  # noqa: PTH115

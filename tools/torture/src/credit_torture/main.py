@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from credit_torture.check import check_calls
+from credit_torture.check import check_calls, recorded_faults
 from credit_torture.faults import FAULTS
+from credit_torture.log_check import log_findings
 from credit_torture.nemesis import Pace
 from credit_torture.report import OUTCOMES, Report, load
-from credit_torture.run import JOURNAL, Plan, Run
+from credit_torture.run import JOURNAL, SERVERS, Plan, Run
 
 # ruff: noqa: T201 - a command prints
 
@@ -65,7 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--json", action="store_true", help="print the report as JSON")
     check = commands.add_parser(
-        "check", help="check the recorded calls and watches of a run again, whether it ended or not"
+        "check",
+        help="check the recorded calls, watches and logs of a run again, whether it ended or not",
     )
     check.add_argument("folder", type=Path, help="the folder of its evidence")
     table = commands.add_parser("table", help="print a report as Markdown")
@@ -78,7 +80,7 @@ def _main(options: argparse.Namespace) -> int:
         print(load(options.report).markdown())
         return 0
     if options.command == "check":
-        return _check(options.folder / JOURNAL)
+        return _check(options.folder)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     folder = options.folder or _FOLDER / str(seed)
     if folder.exists():
@@ -99,7 +101,7 @@ def _main(options: argparse.Namespace) -> int:
         return _INTERRUPTED
     except ChildFailed as error:
         print(f"wrong: the run ended early: {error}", file=sys.stderr)
-        _check(folder / JOURNAL)
+        _check(folder)
         return 1
     print(report.json()) if options.json else show(
         report, Console(emoji=False, width=max(_WIDTH_MIN, shutil.get_terminal_size().columns))
@@ -107,19 +109,22 @@ def _main(options: argparse.Namespace) -> int:
     return 1 if report.findings else 0
 
 
-def _check(journal: Path) -> int:
+def _check(folder: Path) -> int:
+    journal = folder / JOURNAL
     if not journal.is_dir():
         print(f"{journal} is not a folder: name the folder of a run's evidence", file=sys.stderr)
         return 2
     checked = check_calls(journal, jobs=os.cpu_count() or 1)
-    for finding in checked.findings:
+    happened, _ = recorded_faults(journal)
+    findings = [*log_findings(folder / SERVERS, happened), *checked.findings]
+    for finding in findings:
         print(f"wrong: {finding}")
     print(
         f"{checked.calls.total():,} calls, {checked.entries:,} entries, {checked.reads:,} reads"
         f" and {checked.watched:,} events of watches checked; {checked.unchecked:,} rejections"
-        f" not checked; {len(checked.findings):,} findings"
+        f" not checked; {len(findings):,} findings"
     )
-    return 1 if checked.findings else 0
+    return 1 if findings else 0
 
 
 async def _until_terminated(run: Run) -> Report:
@@ -140,6 +145,7 @@ async def _show_progress(run: Run) -> None:
     while True:
         line = (
             f"{run.phase}: {run.count()} faults, {run.acknowledged.total():,} acknowledged writes"
+            + "".join(f"; without {fault}: {reason}" for fault, reason in run.left_out.items())
         )
         before, after = ("\r\x1b[K", "") if shown else ("", "\n")
         print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
@@ -149,6 +155,9 @@ async def _show_progress(run: Run) -> None:
 def show(report: Report, console: Console) -> None:
     """Print a report."""
     console.print(_table(("fault", "times"), [(name, str(n)) for name, n in report.faults.items()]))
+    if report.did_not_happen:
+        header = ("fault that did not happen at once", "reason", "times")
+        console.print(_table(header, list(report.delays())))
     rows: list[Sequence[str]] = [
         (kind, *(str(outcomes.get(outcome, "")) for outcome in OUTCOMES))
         for kind, outcomes in report.calls.items()

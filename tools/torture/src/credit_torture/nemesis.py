@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from credit_testing.child import ChildFailed
 
 from credit_torture.faults import FAULTS
-from credit_torture.links import Unowned
+from credit_torture.links import NotCut
 from credit_torture.record import Recorder
 from credit_torture.world import Impossible, World
 
@@ -48,7 +48,11 @@ async def _patience(finding: str) -> AsyncIterator[None]:
 
 
 class Nemesis:
-    """Causes faults in a world."""
+    """Causes faults in a world.
+
+    Attributes:
+        count: How many faults have happened.
+    """
 
     def __init__(
         self, world: World, pace: Pace, recorder: Recorder, acknowledged: Callable[[], int]
@@ -67,49 +71,67 @@ class Nemesis:
         self._recorder = recorder
         self._acknowledged = acknowledged
 
-    async def run(self, kinds: Sequence[str], goes_on: Callable[[], bool]) -> None:
+    async def run(
+        self, kinds: Sequence[str], goes_on: Callable[[], bool], *, faults: int | None = None
+    ) -> None:
         """Cause faults of all kinds repeatedly, in a random order, and end each of them.
 
-        A service that does not recover within `PATIENCE_SECONDS` raises `ChildFailed`.
+        A fault that does not happen is caused again until it happens. A fault that does not happen,
+        or a service that does not recover, within `PATIENCE_SECONDS` raises `ChildFailed`.
 
         Args:
             kinds: The names of the faults.
             goes_on: Returns whether another fault is to follow.
+            faults: The number of faults; None: there is no limit.
         """
         shuffled = (
             kind for _ in itertools.count() for kind in self._world.random.sample(kinds, len(kinds))
         )
+        wanted = itertools.islice(shuffled, faults)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._pace.concurrent_max):
-                tasks.create_task(self._cause(shuffled, goes_on))
+                tasks.create_task(self._cause(wanted, goes_on))
 
     async def _cause(self, kinds: Iterator[str], goes_on: Callable[[], bool]) -> None:
         random, pace = self._world.random, self._pace
         for kind in kinds:
             if not goes_on():
                 return
+            async with _patience(f"the fault did not happen, or its part did not recover: {kind}"):
+                happened = await self._strike_until_it_happens(kind, goes_on)
+            if not happened:
+                return
             self.count += 1
-            async with _patience(f"the part that the fault affected did not recover: {kind}"):
-                possible = await self._strike(kind, random.uniform(*pace.hold_seconds))
-            if not possible:
-                self.count -= 1
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
             wanted = self._acknowledged() + pace.writes
             async with _patience(f"the writes were not acknowledged after the fault: {kind}"):
                 while self._acknowledged() < wanted:  # noqa: ASYNC110 - a poll
                     await asyncio.sleep(_POLL_SECONDS)
             await asyncio.sleep(random.expovariate(1 / pace.pause_seconds))
 
-    async def _strike(self, kind: str, seconds: float) -> bool:
-        """Cause a fault, and return whether it was possible."""
-        began = time.monotonic_ns()
+    async def _strike_until_it_happens(self, kind: str, goes_on: Callable[[], bool]) -> bool:
+        """Cause a fault, and record each reason why it did not happen; return whether it did."""
+        reasons: set[str] = set()
+        while True:
+            reason = await self._strike(kind, self._world.random.uniform(*self._pace.hold_seconds))
+            if reason is None:
+                return True
+            if reason not in reasons:
+                self._recorder.write({"fault": kind, "did_not_happen": reason})
+            reasons.add(reason)
+            if not goes_on():
+                return False
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _strike(self, kind: str, seconds: float) -> str | None:
+        """Cause a fault; return the reason why it did not happen, or None if it did."""
+        began, wall = time.monotonic_ns(), time.time_ns()
         try:
             async with AsyncExitStack() as stack:
                 target = await stack.enter_async_context(FAULTS[kind](self._world))
                 await asyncio.sleep(seconds)
-        except (Impossible, Unowned):  # a cut that may not affect a connection is no fault
-            return False
+        except (Impossible, NotCut) as error:
+            return str(error)
         ended = time.monotonic_ns()
-        self._recorder.write({"fault": kind, "target": target, "began": began, "ended": ended})
-        return True
+        times = {"began": began, "ended": ended, "wall": wall}
+        self._recorder.write({"fault": kind, "target": target, **times})
+        return None

@@ -34,7 +34,7 @@ class Report:
         reads: The reads that were compared with the histories.
         watched: The events of watches.
         unchecked: The rejections that were not checked, because too many states were possible.
-        not_done: The faults that the machine does not allow.
+        did_not_happen: How often a fault did not happen at once or at all, by fault and reason.
         findings: The violations.
     """
 
@@ -48,7 +48,7 @@ class Report:
     reads: int
     watched: int
     unchecked: int
-    not_done: list[str]
+    did_not_happen: Mapping[str, Mapping[str, int]]
     findings: list[str]
 
     def write(self, folder: Path) -> Path:
@@ -71,6 +71,13 @@ class Report:
         yield from (f"| {fault} | {count} |" for fault, count in self.faults.items())
         overlaps = f"of which {self.overlaps} began during another one"
         yield f"| **all**, {overlaps} | {self.total_faults} |"
+        if self.did_not_happen:
+            yield from (
+                "",
+                "| fault that did not happen at once | reason | times |",
+                "|---|---|---|",
+            )
+            yield from (f"| {' | '.join(row)} |" for row in self.delays())
         yield from ("", f"| call | {' | '.join(OUTCOMES)} |", "|---" * (len(OUTCOMES) + 1) + "|")
         for kind, outcomes in self.calls.items():
             counts = " | ".join(str(outcomes.get(outcome, "")) for outcome in OUTCOMES)
@@ -96,8 +103,12 @@ class Report:
             "rejections that were not checked: too many states were possible",
             f"{self.unchecked:,}",
         )
-        yield "faults that this machine does not allow", ", ".join(self.not_done) or "none"
         yield "**findings**", f"**{len(self.findings)}**"
+
+    def delays(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the rows of the faults that did not happen at once."""
+        for fault, reasons in self.did_not_happen.items():
+            yield from ((fault, reason, str(times)) for reason, times in reasons.items())
 
     @property
     def total_faults(self) -> int:

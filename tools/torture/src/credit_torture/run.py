@@ -27,9 +27,10 @@ from credit_torture.check import (
     recorded_faults,
 )
 from credit_torture.cohort_check import Interval
-from credit_torture.disk import small_disk
-from credit_torture.faults import FAULTS
+from credit_torture.disk import Disk, NotMounted, small_disk
+from credit_torture.faults import FAULTS, FULL_DISK
 from credit_torture.links import Links
+from credit_torture.log_check import log_findings
 from credit_torture.nemesis import Nemesis, Pace
 from credit_torture.record import Line, Recorder
 from credit_torture.report import Report
@@ -38,12 +39,11 @@ from credit_torture.workload import Configuration
 from credit_torture.world import World, processes
 
 DATABASE = "credit"
-JOURNAL = "journal"
-"""The folder of the recorded calls, watches and faults, in that of the evidence."""
+JOURNAL, SERVERS = "journal", "servers"
+"""The folders of the recorded calls, watches and faults, and of the servers' logs, in that of the
+evidence."""
 _FORGETS = ("--setParameter", "transactionLifetimeLimitSeconds=10")
 """This is the value in docs/deployment.md: transactions of a killed server end soon."""
-_DISK_FAULT = "full disk of a mongod"
-
 
 SETTLING = "settling"
 _SETTLE_SECONDS = 3600.0
@@ -86,6 +86,7 @@ class Run:
         acknowledged: The writes that were acknowledged so far, by process of callers.
         count: Returns the number of faults so far.
         phase: The current phase.
+        left_out: The reason for each fault that the machine does not allow.
     """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
@@ -102,6 +103,7 @@ class Run:
         self.acknowledged: Counter[int] = Counter()
         self.count: Callable[[], int] = lambda: 0
         self.phase = "starting"
+        self.left_out: dict[str, str] = {}
 
     async def run(self) -> Report:
         """Run, check and report."""
@@ -110,17 +112,19 @@ class Run:
             span = await self._torture(world)
             self.phase = "checking"
             for server in world.servers:
-                status = await server.end(signal.SIGTERM)
-                if status != 0:
-                    found.append(f"server {server.name} ended with status {status}")
+                await server.end(signal.SIGTERM)
+                found += server.findings
             found += await self._check_database(world, store)
-            possible = [kind for kind in self._plan.kinds if kind != _DISK_FAULT]
-            not_done = [] if world.disk.mounted else sorted(set(self._plan.kinds) - set(possible))
         checked = await asyncio.to_thread(check_calls, self._journal, jobs=os.cpu_count() or 1)
-        faults = recorded_faults(self._journal)
+        faults, attempts = recorded_faults(self._journal)
+        found += log_findings(self._folder / SERVERS, faults)
         calls: dict[str, dict[str, int]] = {}
         for (kind, outcome), count in sorted(checked.calls.items()):
             calls.setdefault(kind, {})[outcome] = count
+        did_not_happen: dict[str, dict[str, int]] = {}
+        reasons = Counter((each["fault"], each["did_not_happen"]) for each in attempts)
+        for (fault, reason), count in sorted(reasons.items()):
+            did_not_happen.setdefault(fault, {})[reason] = count
         report = Report(
             seed=self._plan.seed,
             seconds=(span[1] - span[0]) / 1e9,
@@ -132,7 +136,7 @@ class Run:
             reads=checked.reads,
             watched=checked.watched,
             unchecked=checked.unchecked,
-            not_done=not_done,
+            did_not_happen=did_not_happen,
             findings=[*found, *checked.findings],
         )
         report.write(self._folder)
@@ -145,13 +149,13 @@ class Run:
         links = Links(lambda: processes(nodes.nodes, connecting))
         nodes = ReplicaSet(self._folder / "nodes", *_FORGETS, advertise=links.advertise)
         async with AsyncExitStack() as stack:
-            disk = stack.enter_context(small_disk(nodes.nodes[-1].database))
+            disk = self._disk(stack, nodes.nodes[-1].database)
             await stack.enter_async_context(links)
             stack.push_async_callback(nodes.end)
             await nodes.start()
             store = await migrated(nodes.uri, DATABASE)
             options = [*store, *PATIENT, "--log-level", "warning"]
-            servers = Servers(self._folder / "servers", options, self._plan.workers)
+            servers = Servers(self._folder / SERVERS, options, self._plan.workers)
             connecting += servers.all
             await stack.enter_async_context(servers)
             world = World(
@@ -162,6 +166,22 @@ class Run:
                 random=Random(f"faults-{self._plan.seed}"),
             )
             yield world, store
+
+    def _disk(self, stack: AsyncExitStack, folder: Path) -> Disk | None:
+        """Mount the disk of limited size if a fault needs it.
+
+        Raises:
+            ChildFailed: It cannot be mounted, and no other fault is chosen.
+        """
+        if FULL_DISK not in self._plan.kinds:
+            return None
+        try:
+            return stack.enter_context(small_disk(folder))
+        except NotMounted as error:
+            self.left_out[FULL_DISK] = f"its file system cannot be mounted: {error}"
+            if {*self._plan.kinds} == {FULL_DISK}:
+                raise ChildFailed(f"no fault is possible: {error}") from error
+            return None
 
     async def _torture(self, world: World) -> Interval:
         """Cause faults while callers call; return the time span of the faults.
@@ -214,17 +234,12 @@ class Run:
 
         def goes_on() -> bool:
             seconds = (time.monotonic_ns() - began) / 1e9
-            plan = self._plan
-            return (plan.seconds is None or seconds < plan.seconds) and (
-                plan.faults is None or nemesis.count < plan.faults
-            )
+            return self._plan.seconds is None or seconds < self._plan.seconds
 
-        kinds = [
-            kind
-            for kind in FAULTS
-            if kind in self._plan.kinds and (world.disk.mounted or kind != _DISK_FAULT)
-        ]
-        await nemesis.run(kinds, goes_on)
+        for fault, reason in self.left_out.items():
+            recorder.write({"fault": fault, "did_not_happen": reason})
+        kinds = [kind for kind in FAULTS if kind in {*self._plan.kinds} - {*self.left_out}]
+        await nemesis.run(kinds, goes_on, faults=self._plan.faults)
         ended = time.monotonic_ns()
         recorder.close()
         return began, ended

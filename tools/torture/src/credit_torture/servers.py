@@ -23,6 +23,7 @@ class Server:
         name: Its name in the report.
         clock: Moves its wall clock.
         process: The running process; None while it does not run.
+        findings: Its wrong exit statuses.
     """
 
     def __init__(self, name: str, folder: Path, options: Sequence[str], *, workers: int) -> None:
@@ -39,6 +40,7 @@ class Server:
         self.clock = MovedClock(folder)
         self.workers = workers
         self.process: ServerProcess | None = None
+        self.findings: list[str] = []
         self._launched: ServerProcess | None = None
         self._folder = folder
         self._port = lasting_port()
@@ -77,6 +79,7 @@ class Server:
         except BaseException:
             self._launched = None  # its id may be that of another process soon
             raise
+        assert self.clock.is_read
 
     def _launch(self, process: ServerProcess) -> None:
         self._launched = process
@@ -89,14 +92,18 @@ class Server:
             except ServerNotStarted:
                 await asyncio.sleep(_RESTART_SECONDS)
 
-    async def end(self, number: signal.Signals) -> int:
-        """End it with a signal, wait for its end, and return its exit status."""
+    async def end(self, number: signal.Signals) -> None:
+        """End it with a signal, wait for its end, and check its exit status."""
         process, self.process = self.process, None
         assert process is not None
         status = await process.stop(number)
         self._launched = None
         await self._stack.aclose()
-        return status
+        expected = 0 if number == signal.SIGTERM else -number
+        if status != expected:
+            self.findings.append(
+                f"server {self.name} ended with status {status} at {number.name}, not {expected}"
+            )
 
     async def close(self) -> None:
         """Kill it if it runs."""

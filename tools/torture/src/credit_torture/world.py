@@ -20,7 +20,7 @@ _ASK_MILLISECONDS = 1000
 
 
 class Impossible(Exception):
-    """A fault is not possible now: its part is affected by another fault, or does not exist."""
+    """A fault has not happened; the message is the reason."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,14 +31,14 @@ class World:
         nodes: The mongods.
         links: The proxies in front of them.
         servers: The servers.
-        disk: The disk of the last mongod.
+        disk: The disk of the last mongod; None: its size is not limited.
         random: Chooses the parts that faults affect.
     """
 
     nodes: ReplicaSet
     links: Links
     servers: Servers
-    disk: Disk
+    disk: Disk | None
     random: Random
     _struck: set[str] = field(default_factory=set)
 
@@ -49,8 +49,8 @@ class World:
         Raises:
             Impossible: Another fault affects one of them.
         """
-        if self._struck & set(names):
-            raise Impossible
+        if struck := self._struck & set(names):
+            raise Impossible(f"another fault affected {', '.join(sorted(struck))}")
         self._struck |= set(names)
         try:
             yield
@@ -69,20 +69,20 @@ class World:
         """Choose a server with at least this many processes."""
         fitting = [server for server in self.servers if server.workers >= workers]
         if not fitting:
-            raise Impossible
+            raise Impossible("no server has workers")
         return self.random.choice(fitting)
 
     async def primary(self) -> MongodProcess:
         """Return the primary.
 
         Raises:
-            Impossible: There is none.
+            Impossible: There is none, or another fault affects it.
         """
         for node in self.nodes.nodes:
             free = node.pid is not None and self.name(node) not in self._struck
             if free and await _is_primary(node):
                 return node
-        raise Impossible
+        raise Impossible("there was no primary, or another fault affected it")
 
     async def secondary(self) -> MongodProcess:
         """Choose a mongod that is not the primary."""

@@ -8,14 +8,15 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from aiohappyeyeballs import AddrInfoType, addr_to_addr_infos
-from credit_client import ClientSettings, CreditClient, CreditError
+from credit_client import ClientSettings, CreditClient, CreditError, Outcome
 from credit_client.grpc_transport import GrpcTransport, connect
 from credit_client.target import Target
 
@@ -25,6 +26,9 @@ APP_ID = 1
 _PAUSE_SECONDS = 0.02
 _POLL_SECONDS = 0.05
 _GRANT_LIFE = timedelta(days=1)
+
+_TIMES = {Outcome.APPLIED: (1,), Outcome.NO_CHANGE: (0,), Outcome.UNKNOWN: (0, 1)}
+"""How often a write with an outcome may be in the history."""
 
 _ResultT = TypeVar("_ResultT")
 
@@ -50,13 +54,23 @@ class Experience:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Write:
-    """A write that ended. Times are from `time.monotonic`. Without an error it was acknowledged."""
+    """A write that ended.
+
+    Attributes:
+        user_id: The user.
+        key: Its idempotency key.
+        began: When it began, by `time.monotonic`.
+        ended: When it ended.
+        error: The reason of its failure; None: it was acknowledged.
+        outcome: What it did to the ledger.
+    """
 
     user_id: int
-    change: int
+    key: str
     began: float
     ended: float
     error: str | None
+    outcome: Outcome
 
 
 class Callers:
@@ -95,18 +109,23 @@ class Callers:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def unexplained(self) -> list[str]:
-        """Return each user whose balance is not the sum of the acknowledged writes.
+        """Return each write that is in the history of its user too often, or not often enough.
 
-        A write that failed, and the last one, which was cancelled, may have been applied.
+        A write that was acknowledged must be there once, and one that had no effect must not. One
+        with an unknown outcome, as the last one, which was cancelled, may be there once.
         """
         found: list[str] = []
         for user_id in self._users:
-            own = [write for write in self._writes if write.user_id == user_id]
-            acknowledged = sum(write.change for write in own if write.error is None)
-            uncertain = sum(write.error is not None for write in own) + 1
-            balance = await self._client.balance(app_id=APP_ID, user_id=user_id)
-            if abs(balance - acknowledged) > uncertain:
-                found.append(f"user {user_id}: {acknowledged} acknowledged, balance {balance}")
+            history = self._client.transactions(user_id=user_id)
+            # An entry that time has caused, or that belongs to another entry, has no key.
+            times = Counter([entry.idempotency_key async for entry in history])
+            del times[""]
+            for write in self._writes:
+                if write.user_id == user_id:
+                    count = times.pop(write.key, 0)
+                    if count not in _TIMES[write.outcome]:
+                        found.append(f"{write} is in the history {count} times")
+            found += [f"no caller of user {user_id} has made the write {key}" for key in times]
         return found
 
     async def write(self, user_id: int) -> None:
@@ -114,7 +133,7 @@ class Callers:
         # Any: the arguments of a call have no common type.
         who: dict[str, Any] = {"user_id": user_id, "app_id": APP_ID, "created_by": 1}
         while True:
-            await self._done(user_id, 1, self._client.add(credits=1, **who))
+            await self._done(self._client.add, credits=1, **who)
             await asyncio.sleep(_PAUSE_SECONDS)
             if self._kinds:
                 await self._write_each_kind(who)
@@ -122,29 +141,41 @@ class Callers:
     # Any: see `write`.
     async def _write_each_kind(self, who: dict[str, Any]) -> None:
         """Grant a credit, hold and capture it, and buy a report with another one and return it."""
-        user_id, client = who["user_id"], self._client
-        await self._done(user_id, 1, client.grant(credits=1, expires_after=_GRANT_LIFE, **who))
-        hold = await self._done(user_id, -1, client.place_hold(credits=1, **who))
+        client = self._client
+        await self._done(client.grant, credits=1, expires_after=_GRANT_LIFE, **who)
+        hold = await self._done(client.place_hold, credits=1, **who)
         report: dict[str, Any] = {"report_id": client.new_key(), "report_name": "Report"}
         if hold is not None:
-            captured = client.capture_hold(hold_id=hold.transaction_id, **report, **who)
-            await self._done(user_id, 0, captured)
-        bought = await self._done(user_id, -1, client.use(credits=1, **report, **who))
+            await self._done(client.capture_hold, hold_id=hold.transaction_id, **report, **who)
+        bought = await self._done(client.use, credits=1, **report, **who)
         if bought is not None:
-            await self._done(user_id, 1, client.refund(bought, **who))
+            await self._done(client.refund, bought, **who)
 
-    async def _done(self, user_id: int, change: int, write: Awaitable[_ResultT]) -> _ResultT | None:
-        """Record a write that changes the balance by -1, 0 or 1; return its result, if any."""
-        began, result, error = time.monotonic(), None, None
+    async def _done(
+        self, write: Callable[..., Awaitable[_ResultT]], *of: object, **fields: Any
+    ) -> _ResultT | None:
+        """Make a write, record how it ended, and return its result, if any. Any: see `write`."""
+        key, began = self._client.new_key(), time.monotonic()
+        error: str | None = "cancelled"
+        outcome = Outcome.UNKNOWN
         try:
-            result = await write
+            result = await write(*of, idempotency_key=key, **fields)
+            error, outcome = None, Outcome.APPLIED
+            return result
         except CreditError as failure:
-            error = f"{type(failure).__name__}: {failure}"
-        ended = time.monotonic()
-        self._writes.append(
-            _Write(user_id=user_id, change=change, began=began, ended=ended, error=error)
-        )
-        return result
+            error, outcome = f"{type(failure).__name__}: {failure}", failure.outcome
+            return None
+        finally:
+            self._writes.append(
+                _Write(
+                    user_id=fields["user_id"],
+                    key=key,
+                    began=began,
+                    ended=time.monotonic(),
+                    error=error,
+                    outcome=outcome,
+                )
+            )
 
     def _served_since(self, moment: float) -> set[int]:
         return {
@@ -169,7 +200,7 @@ async def calling(
         kinds: See `Callers`.
 
     Raises:
-        Damaged: At the end a balance is not the sum of the acknowledged writes.
+        Damaged: At the end a history does not have exactly the writes that it must have.
     """
     users = range(first_user_id, first_user_id + CALLERS)
     transport = _transport(settings, hosts) if hosts else None
