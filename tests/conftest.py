@@ -1,5 +1,6 @@
 """Provide fixtures for all tests: a real mongod, new databases in it, real servers, and a seed."""
 
+import asyncio
 import gc
 import logging
 import os
@@ -19,6 +20,7 @@ from credit_testing.mongod import running_mongod
 from credit_testing.order import longest_first
 from credit_testing.ports import lasting_port
 from credit_testing.server import ServerProcess, running_server
+from credit_testing.template import create_subprocess_exec
 from pymongo import AsyncMongoClient
 from structlog._config import BoundLoggerLazyProxy
 
@@ -43,8 +45,12 @@ LONGEST = [
 
 
 def pytest_configure() -> None:
-    """Build the commands of each application once for all tests."""
+    """Build the commands of each application once, and run the garbage collector less often.
+
+    By default it takes 5 to 12 % of the CPU time of tests that run in this process.
+    """
     build_once()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -156,6 +162,14 @@ def http2_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 def unused_tcp_port() -> int:
     """Return a free port that no concurrent test can take."""
     return lasting_port()
+
+
+@pytest.fixture(scope="module")
+def forked_children() -> Iterator[None]:
+    """Let tools start their Python programs as forks, without half a second of imports each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "create_subprocess_exec", create_subprocess_exec)
+        yield
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere. The wheels
 in `dist/` can be installed with `pip install --find-links dist credit-client`. The script also
-installs each package from this repository by its git URL; that includes only committed changes.
+installs the packages from this repository by their git URLs, in one environment; that includes only
+committed changes.
 """
 
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -42,18 +44,12 @@ def main() -> None:
         for package in PACKAGES:
             wheel = next(DIST.glob(f"{package.replace('-', '_')}-*.whl"))
             _check_contents(wheel, package)
-            _install(package, Path(folder) / package, "--find-links", DIST, wheel)
+            _install([package], Path(folder) / package, "--find-links", DIST, wheel)
             print(f"{wheel.name} works in an empty environment")  # noqa: T201
-        for package in PACKAGES:
-            _install(package, Path(folder) / f"{package}-git", *_git_requirements(package))
-            print(f"{package} works when installed by its git URL")  # noqa: T201
-
-
-def _git_requirements(package: str) -> list[str]:
-    """Return pip's requirements for a package and credit-models from git."""
-    url = f"git+{ROOT.resolve().as_uri()}"
-    names = dict.fromkeys(("credit-models", package))
-    return [f"{name} @ {url}#subdirectory=packages/{name}" for name in names]
+        url = f"git+{ROOT.resolve().as_uri()}"
+        from_git = [f"{package} @ {url}#subdirectory=packages/{package}" for package in PACKAGES]
+        _install(PACKAGES, Path(folder) / "git", *from_git)
+        print("all packages work when installed by their git URLs")  # noqa: T201
 
 
 def _check_contents(wheel: Path, package: str) -> None:
@@ -75,7 +71,7 @@ def _check_contents(wheel: Path, package: str) -> None:
         sys.exit(f"{wheel.name} lacks: {', '.join(missing)}")
 
 
-def _install(package: str, environment: Path, *requirements: str | Path) -> None:
+def _install(packages: Sequence[str], environment: Path, *requirements: str | Path) -> None:
     _run(UV, "venv", "--quiet", "--python", sys.executable, environment)
     python = environment / "bin" / "python"
     # The locked versions, which are the versions that the tests use.
@@ -94,7 +90,8 @@ def _install(package: str, environment: Path, *requirements: str | Path) -> None
         *("--refresh-package", "credit-models"),
         *("--constraint", constraints, *requirements),
     )
-    _run(python, *PROBES[package], cwd=environment)
+    for package in packages:
+        _run(python, *PROBES[package], cwd=environment)
 
 
 def _run(*command: str | Path, cwd: Path = ROOT) -> None:

@@ -25,6 +25,7 @@ from grpc import aio  # type: ignore[import-untyped]  # grpcio ships no types
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
+pytestmark = pytest.mark.usefixtures("forked_children")
 EMPTY = Sample(
     operations_per_second=0,
     warm_up_operations_per_second=0,
@@ -171,7 +172,9 @@ class Peer:
 
 
 @pytest.fixture(scope="module")
-async def peer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Peer]:
+async def peer(
+    tmp_path_factory: pytest.TempPathFactory, forked_children: None
+) -> AsyncIterator[Peer]:
     folder: Path = tmp_path_factory.mktemp("peer")
     async with (
         replica_set(None, folder) as mongod,

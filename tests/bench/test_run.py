@@ -28,6 +28,7 @@ from credit_bench.workloads import (
 from credit_server.settings import ServerSettings
 
 SECONDS = 0.3
+pytestmark = pytest.mark.usefixtures("forked_children")
 
 
 def test_the_server_accepts_the_opening_credits() -> None:

@@ -196,32 +196,29 @@ def test_a_refused_connection_has_its_exit_code(
     assert re.search(r"\(request [0-9a-f]{32}\)", result.stderr)
 
 
-def _credit_into(target: Path, *arguments: str) -> tuple[int, bytes]:
-    with target.open("wb") as out:
-        done = subprocess.run(
-            [COMMAND, *arguments], check=False, stdout=out, stderr=subprocess.PIPE
-        )
-    return done.returncode, done.stderr
-
-
 @pytest.mark.parametrize(
     "arguments", [["transactions", "--user", "7"], ["balance", "--app", "1"], ["--help"]]
 )
-def test_a_full_disk_is_a_sentence(served: Served, arguments: list[str]) -> None:
+def test_a_full_disk_is_a_sentence(
+    served: Served, forked_credit: str, arguments: list[str]
+) -> None:
     _history(served, 300)
-    code, complaint = _credit_into(Path("/dev/full"), *arguments)
-    assert code == 1
-    assert complaint == b"credit: cannot write the output: No space left on device\n"
+    with Path("/dev/full").open("wb") as out:
+        done = subprocess.run(
+            [forked_credit, *arguments], check=False, stdout=out, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"credit: cannot write the output: No space left on device\n"
 
 
 def test_a_list_goes_into_a_file_while_a_terminal_shows_its_progress(
-    served: Served, tmp_path: Path
+    served: Served, forked_credit: str, tmp_path: Path
 ) -> None:
     _history(served, 3)
     ours, theirs = pty.openpty()
     with (tmp_path / "history.json").open("wb") as out:
         done = subprocess.run(
-            [COMMAND, "transactions", "--user", "7"], check=False, stdout=out, stderr=theirs
+            [forked_credit, "transactions", "--user", "7"], check=False, stdout=out, stderr=theirs
         )
     os.close(theirs)
     shown = os.read(ours, 10_000).decode()

@@ -22,7 +22,7 @@ EVERY_MESSAGE = [
     for param in EVERY_RELEASE
     for name in message_names(param.values[0])  # type: ignore[arg-type]  # pytest's params are objects
 ]
-EXAMPLES = settings(max_examples=25, deadline=None)
+EXAMPLES = settings(max_examples=10, deadline=None)
 
 
 # Any: a value has the type of its field.

@@ -52,6 +52,7 @@ async def server(
     database = "test_foreign_clients"
     options = await migrated(mongod_uri, database)
     async with running_server(tmp_path_factory.mktemp("foreign"), *options) as process:
+        assert f"\n  http2  {http2_engine}\n" in process.banner
         yield process
     client: AsyncMongoClient[dict[str, object]]
     async with AsyncMongoClient(mongod_uri) as client:

@@ -13,7 +13,7 @@ from tests.conftest import StartServer
 from tests.e2e.audit import audit, read_ledger
 from tests.e2e.workload import APPS, USERS, Sending, Workload, operations
 
-OPERATIONS = 3_000
+OPERATIONS = 1_500
 # The ledger refuses up to a third of them, which are never acknowledged.
 OPERATIONS_WITH_KILLS = 1_000
 QUIET = ("--log-level", "warning")  # one line per call would be megabytes

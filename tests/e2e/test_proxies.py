@@ -30,10 +30,10 @@ AGE_SECONDS = 0.5
 AGED_CONNECTIONS = 12
 BURST = 1000
 """Calls at once; Envoy's own limit for a connection is 1,024 where none is set."""
-# Without pauses the callers take all CPU time, and the restarts take longer. With pauses of a fifth
-# of a second, each of the 32 connections makes a dozen calls while a server drains.
-PAUSE_SECONDS = 0.2
-CALLS_BETWEEN = 300
+# Without pauses the callers take all CPU time, and the restarts take longer. With pauses of half a
+# second, each of the 32 connections makes eight calls while a server drains.
+PAUSE_SECONDS = 0.5
+CALLS_BETWEEN = 150
 """Calls that are made before the first restart, between two of them, and after the last."""
 DRAIN_SECONDS = 2
 """The server's default: each proxy asks for the health more often."""

@@ -28,13 +28,13 @@ CALLS = [
 ]
 # The wire cases of all calls take 35 s of CPU time. All calls use the same transport, so each run
 # sends only the cases of some calls, which the seed chooses. `make fuzz` sends the cases of all
-# calls.
-CALLS_ON_NGHTTP2, CALLS_ON_H2 = 10, 4
-EXAMPLES, WORKERS = 6, 4
+# calls, and examples for minutes.
+CALLS_ON_NGHTTP2, CALLS_ON_H2 = 6, 3
+EXAMPLES, WORKERS = 3, 4
 # The seed chooses one value of each field and constraint; `make fuzz` sends all values.
 COVERAGE_VALUES = 1
 # Every accepted call is made again without permission in four ways, and `make fuzz` goes deeper.
-EXAMPLES_WITH_TOKENS = 4
+EXAMPLES_WITH_TOKENS = 2
 
 
 async def _fuzz(

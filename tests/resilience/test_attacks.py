@@ -13,10 +13,13 @@ from credit_resilience.attack import Attack
 from credit_resilience.attacks import ATTACKS, connections, floods, overload, resets, stop
 from credit_resilience.run import TargetServer, run_attack, target_server
 
+from tests.resilience.conftest import PERIOD_SECONDS
+
 # Only a test that fails waits this long for the server.
 SECONDS = 10.0
 # Attacks whose full size takes long to build and tests nothing more.
 SCALES = {"idle": 0.1, "gzip": 0.1}
+pytestmark = pytest.mark.usefixtures("forked_children")
 FRAME_ATTACKS = [*resets.ATTACKS, *floods.ATTACKS]
 
 
@@ -48,16 +51,18 @@ async def other(
     mongod_uri: str, migrated_database: str, tmp_path: Path
 ) -> AsyncIterator[TargetServer]:
     """Run a server with the default limits for one test, on an empty database."""
-    async with target_server(mongod_uri, migrated_database, tmp_path) as target:
+    async with target_server(
+        mongod_uri, migrated_database, tmp_path, period_seconds=PERIOD_SECONDS
+    ) as target:
         yield target
 
 
 async def test_goodput_under_ten_times_the_load_is_reported(other: TargetServer) -> None:
     """Run it with one library for HTTP/2: admission does not depend on it."""
     (attack,) = overload.ATTACKS
-    for share in (0.05, 0.1, 0.3):
+    for share in (0.1, 0.3):
         row = await run_attack(attack, other, seconds=SECONDS, scale=share, rest_seconds=0)
-        # The remaining goodput depends on the machine. A busy one may serve no call in 0.1 s.
+        # The remaining goodput depends on the machine. A busy one may serve no call in 0.2 s.
         if re.search(r"% kept: \d+ of [1-9]\d* op/s", row.outcome.seen):
             return
     pytest.fail(row.outcome.seen)

@@ -261,8 +261,12 @@ def _launch(
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the variables of a server: ours without `CREDIT_…`, and those for tests."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("CREDIT_")}
+    """Return the variables of a server: ours, with `CREDIT_HTTP2` alone of ours, and for tests."""
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "CREDIT_HTTP2" or not name.startswith("CREDIT_")
+    }
     # Several servers run on one machine: those that share the default port for metrics would warn
     # of it. Some tests add all that a balance can hold in one call. Without a load balancer there
     # is no health check to wait for at a stop.

@@ -10,6 +10,7 @@ A caller connects to the template's socket and sends the program with its three 
 template replies with the process id, and with the exit status at the end.
 """
 
+import asyncio
 import atexit
 import gc
 import importlib
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -51,6 +53,7 @@ IMPORTS = (
 )
 _MESSAGE_BYTES_MAX = 2**17
 _NUMBER_BYTES_MAX = 64
+_create_subprocess_exec = asyncio.create_subprocess_exec
 # A command of a shell: it sends its own streams, and ends with the status of the fork.
 _SHELL_COMMAND = """\
 #!{python} -IS
@@ -116,23 +119,23 @@ def _take_streams(streams: Sequence[int]) -> None:
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-class Forked:
-    """A fork of the template that runs a program; the interface is that of `subprocess.Popen`.
+class _Fork:
+    """A fork of the template that runs a program.
 
     Attributes:
         pid: Its process id.
-        stdout: The pipe from its standard output.
-        stderr: The pipe from its standard error.
         returncode: Its exit status, or minus the number of the signal that ended it; None until
             `poll` or `wait` has seen its end.
     """
 
-    def __init__(self, channel: socket.socket, stdout: IO[bytes], stderr: IO[bytes]) -> None:
+    def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self.pid = int(channel.recv(_NUMBER_BYTES_MAX))
-        self.stdout = stdout
-        self.stderr = stderr
         self.returncode: int | None = None
+
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable at its end."""
+        return self._channel.fileno()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal, unless the process has ended."""
@@ -161,6 +164,25 @@ class Forked:
             self.returncode = int(self._channel.recv(_NUMBER_BYTES_MAX, socket.MSG_PEEK))
         return self.returncode
 
+    def close(self) -> None:
+        """Wait for its end, and close the connection to the template."""
+        self.wait()
+        self._channel.close()
+
+
+class Forked(_Fork):
+    """A fork with pipes from its output; the interface is that of `subprocess.Popen`.
+
+    Attributes:
+        stdout: The pipe from its standard output.
+        stderr: The pipe from its standard error.
+    """
+
+    def __init__(self, channel: socket.socket, stdout: IO[bytes], stderr: IO[bytes]) -> None:
+        super().__init__(channel)
+        self.stdout = stdout
+        self.stderr = stderr
+
     def __enter__(self) -> Self:
         return self
 
@@ -174,8 +196,75 @@ class Forked:
             self.send_signal(signal.SIGKILL)
         self.stdout.close()
         self.stderr.close()
-        self.wait()
-        self._channel.close()
+        self.close()
+
+
+class ForkedChild:
+    """A fork whose end an event loop watches; the interface is that of asyncio's `Process`.
+
+    Attributes:
+        pid: Its process id.
+        returncode: As that of `Popen`; None until the loop has seen its end.
+        stdin: A writer of its standard input, if that is a pipe.
+        stdout: A reader of its standard output, if that is a pipe.
+    """
+
+    def __init__(self, fork: _Fork) -> None:
+        self._fork = fork
+        self._ended = asyncio.Event()
+        self.pid = fork.pid
+        self.returncode: int | None = None
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        asyncio.get_running_loop().add_reader(fork.fileno(), self._end)
+
+    async def connect(self, stdin: IO[bytes] | None, stdout: IO[bytes] | None) -> None:
+        """Make streams of this end of its pipes."""
+        loop = asyncio.get_running_loop()
+        if stdin is not None:
+            writing, protocol = await loop.connect_write_pipe(
+                lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), stdin
+            )
+            self.stdin = asyncio.StreamWriter(writing, protocol, None, loop)
+        if stdout is not None:
+            reader = asyncio.StreamReader()
+            await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stdout)
+            self.stdout = reader
+
+    async def wait(self) -> int:
+        """Wait for its end and return the exit status."""
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    async def communicate(self, input: bytes = b"") -> tuple[bytes, None]:  # noqa: A002 - as asyncio
+        """Write its input, read its output to the end, and wait for its end."""
+        if self.stdin is not None:
+            self.stdin.write(input)
+            self.stdin.close()
+        output = b"" if self.stdout is None else await self.stdout.read()
+        await self.wait()
+        return output, None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        self._fork.send_signal(number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._fork.fileno())
+        self.returncode = self._fork.wait()
+        self._fork.close()
+        if self.stdin is not None:
+            self.stdin.close()
+        self._ended.set()
 
 
 class Template:
@@ -203,15 +292,18 @@ class Template:
         The arguments are those of `Program`.
         """
         program = Program(arguments=arguments, folder=str(folder), environment=dict(environment))
-        message = json.dumps(asdict(program)).encode()
         (stdout, its_stdout), (stderr, its_stderr) = os.pipe(), os.pipe()
-        streams = [os.open(os.devnull, os.O_RDONLY), its_stdout, its_stderr]
+        channel = self.send(program, [os.open(os.devnull, os.O_RDONLY), its_stdout, its_stderr])
+        return Forked(channel, os.fdopen(stdout, "rb"), os.fdopen(stderr, "rb"))
+
+    def send(self, program: Program, streams: Sequence[int]) -> socket.socket:
+        """Send a program with its three streams, which are closed here, and return the channel."""
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         channel.connect(self._address)
-        socket.send_fds(channel, [message], streams)
+        socket.send_fds(channel, [json.dumps(asdict(program)).encode()], streams)
         for stream in streams:
             os.close(stream)
-        return Forked(channel, os.fdopen(stdout, "rb"), os.fdopen(stderr, "rb"))
+        return channel
 
     def write_shell_command(self, folder: Path, name: str) -> None:
         """Write an executable file that runs a command of this environment as a fork."""
@@ -233,6 +325,54 @@ def template() -> Template:
     started = Template()
     atexit.register(started.end)
     return started
+
+
+async def create_subprocess_exec(
+    *command: str | Path,
+    stdin: int | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    start_new_session: bool = False,
+) -> ForkedChild | Process:
+    """Start a program as asyncio does, but as a fork if it is one of Python."""
+    if Path(command[0]).name == "credit-server":
+        command = (sys.executable, *command)
+    if command[0] != sys.executable or not start_new_session:
+        return await _create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=cwd,
+            env=env,
+            start_new_session=start_new_session,
+        )
+    pipes: dict[int, IO[bytes]] = {}
+    streams: list[int] = []
+    for number, stream in enumerate((stdin, stdout, stderr)):
+        if stream == PIPE:
+            reading, writing = os.pipe()
+            ours, its = (writing, reading) if number == 0 else (reading, writing)
+            pipes[number] = os.fdopen(ours, "wb" if number == 0 else "rb", buffering=0)
+            streams.append(its)
+        elif stream == DEVNULL:
+            streams.append(os.open(os.devnull, os.O_RDWR))
+        else:
+            streams.append(os.dup(_descriptor(number if stream is None else stream)))
+    program = Program(
+        arguments=[str(part) for part in command],
+        folder=str(cwd or Path.cwd()),
+        environment=dict(os.environ if env is None else env),
+    )
+    child = ForkedChild(_Fork(template().send(program, streams)))
+    await child.connect(pipes.get(0), pipes.get(1))
+    return child
+
+
+def _descriptor(stream: int | IO[bytes]) -> int:
+    return stream if isinstance(stream, int) else stream.fileno()
 
 
 def _main(listener: int) -> None:

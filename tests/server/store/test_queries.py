@@ -16,8 +16,10 @@ from credit_server.store.history import (
     TransactionQuery,
     TransactionRow,
 )
+from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, Store
+from credit_testing.databases import MigratedDatabases
 from pymongo import MongoClient
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -97,10 +99,32 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_queries, "EXAMINED_MAX", EXAMINED)
 
 
+@pytest.fixture(scope="module")
+async def migrated_database(
+    mongod_uri: str, migrated_databases: MigratedDatabases
+) -> AsyncIterator[str]:
+    """Return the name of a database with the history, for all tests."""
+    async with migrated_databases.lend() as name:
+        store = MongoStore(mongod_uri, database=name)
+        await write(store, HISTORY)
+        await store.close()
+        yield name
+
+
 @pytest.fixture
 async def store(store: Store) -> Store:
-    await write(store, HISTORY)
+    if isinstance(store, MemoryStore):
+        await write(store, HISTORY)
     return store
+
+
+@pytest.fixture
+def appended(mongod_uri: str, migrated_database: str) -> Iterator[None]:
+    """Remove what a test writes after the history."""
+    yield
+    with MongoClient[dict[str, Any]](mongod_uri) as client:
+        for name in (schema.CREDIT_TRANSACTIONS, schema.PURCHASES):
+            client[migrated_database][name].delete_many({"sequence": {"$gt": ENTRIES}})
 
 
 # Any: the conditions of a query have many types.
@@ -209,6 +233,7 @@ async def test_a_page_examines_a_bounded_number_of_entries(store: Store) -> None
     assert len(sizes) in (ENTRIES // EXAMINED, ENTRIES // EXAMINED + 1)
 
 
+@pytest.mark.usefixtures("appended")
 @pytest.mark.parametrize("newest_first", [True, False])
 async def test_no_page_skips_or_repeats_while_entries_are_written(
     store: Store, newest_first: bool
@@ -288,6 +313,7 @@ async def test_a_purchase_has_its_refunded_credits(store: Store) -> None:
     assert (row.sequence, row.refunded_credits, row.report_id) == (5, 1, "r-0")
 
 
+@pytest.mark.usefixtures("appended")
 async def test_an_entry_that_is_written_during_the_search_of_a_time_is_not_in_the_page(
     mongo: MongoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +333,6 @@ async def test_an_entry_that_is_written_during_the_search_of_a_time_is_not_in_th
 @pytest.fixture
 async def mongo(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoStore]:
     store = MongoStore(mongod_uri, database=migrated_database)
-    await write(store, HISTORY)
     yield store
     await store.close()
 
@@ -315,20 +340,19 @@ async def mongo(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoS
 @pytest.fixture
 def profile(mongod_uri: str, migrated_database: str) -> Iterator[Any]:
     """Return a function that returns the reads since it was called first."""
-    client: MongoClient[dict[str, Any]] = MongoClient(mongod_uri)
+    with MongoClient[dict[str, Any]](mongod_uri) as client:
+        database = client[migrated_database]
 
-    def reads() -> list[dict[str, Any]]:
-        client[migrated_database].command("profile", 0)
-        found = list(
-            client[migrated_database]["system.profile"].find({"op": {"$in": ["query", "getmore"]}})
-        )
-        client[migrated_database].drop_collection("system.profile")
-        client[migrated_database].command("profile", 2)
-        return found
+        def reads() -> list[dict[str, Any]]:
+            database.command("profile", 0)
+            found = list(database["system.profile"].find({"op": {"$in": ["query", "getmore"]}}))
+            database.drop_collection("system.profile")
+            database.command("profile", 2)
+            return found
 
-    client[migrated_database].command("profile", 0)
-    yield reads
-    client.close()
+        yield reads
+        database.command("profile", 0)
+        database.drop_collection("system.profile")
 
 
 @pytest.mark.parametrize("newest_first", [True, False])

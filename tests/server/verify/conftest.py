@@ -21,7 +21,7 @@ async def ledger(mongod_uri: str, request: pytest.FixtureRequest) -> AsyncIterat
     """Return a sound database with histories of every kind."""
     name = f"verify_{request.module.__name__.rpartition('.')[2]}"
     made = Histories(SEED)
-    made.play(500)
+    made.play(250)
     made.end()
     with MongoClient[dict[str, Any]](mongod_uri, tz_aware=True) as client:
         client.drop_database(name)

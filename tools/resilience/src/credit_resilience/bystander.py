@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from credit_resilience.caller import OK
 
+PERIOD_SECONDS = 0.025
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
@@ -119,10 +121,17 @@ class Bystander:
 
 
 @asynccontextmanager
-async def bystander(target: str) -> AsyncIterator[Bystander]:
-    """Run a bystander until the context exits; one of its calls has succeeded on entry."""
+async def bystander(
+    target: str, period_seconds: float = PERIOD_SECONDS
+) -> AsyncIterator[Bystander]:
+    """Run a bystander until the context exits; one of its calls has succeeded on entry.
+
+    Args:
+        target: The server's host:port.
+        period_seconds: The time between the starts of two calls.
+    """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "credit_resilience.caller", target),
+        *(sys.executable, "-m", "credit_resilience.caller", target, str(period_seconds)),
         stdin=PIPE,
         stdout=PIPE,
         start_new_session=True,

@@ -1,8 +1,8 @@
 """Write and read at a fixed rate, in a process of its own, and print one line for each call.
 
-Run it as `python -m credit_resilience.caller HOST:PORT`; it ends when its standard input ends. Each
-call begins on schedule, whether or not the calls before it were answered. The measurement therefore
-contains the whole wait for a stalled server.
+Run it as `python -m credit_resilience.caller HOST:PORT PERIOD`, with the seconds between two calls;
+it ends when its standard input ends. Each call begins on schedule, whether or not the calls before
+it were answered. The measurement therefore contains the whole wait for a stalled server.
 """
 
 import asyncio
@@ -11,14 +11,13 @@ import time
 
 from credit_client import ClientSettings, CreditClient, CreditError
 
-PERIOD_SECONDS = 0.025
 TIMEOUT_SECONDS = 10.0
 OK = "OK"
 _USER_ID = 4_000_000_002
 _APP_ID = 2
 
 
-async def main(target: str) -> None:
+async def main(target: str, period_seconds: float) -> None:
     """Call until standard input ends."""
     # Retries are off, so that each failure is visible.
     settings = ClientSettings(
@@ -29,7 +28,7 @@ async def main(target: str) -> None:
         due, number = time.monotonic(), 0
         while not end.done():
             calls.create_task(_call(client, number, due))
-            number, due = number + 1, due + PERIOD_SECONDS
+            number, due = number + 1, due + period_seconds
             await asyncio.sleep(due - time.monotonic())
 
 
@@ -46,4 +45,4 @@ async def _call(client: CreditClient, number: int, due: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2])))

@@ -13,7 +13,7 @@ from credit_testing.http2_client import ServerFault
 
 from credit_resilience import usage
 from credit_resilience.attack import Attack, Outcome, Target
-from credit_resilience.bystander import Bystander, bystander
+from credit_resilience.bystander import PERIOD_SECONDS, Bystander, bystander
 from credit_resilience.requests import APP_ID, HISTORY_USER_ID
 from credit_resilience.row import Cost, Row
 from credit_resilience.server import Server, ServerLimits, migrate, serving
@@ -82,13 +82,18 @@ async def run_attacks(
 
 @asynccontextmanager
 async def target_server(
-    uri: str, database: str, folder: Path, *, limits: ServerLimits | None = None
+    uri: str,
+    database: str,
+    folder: Path,
+    *,
+    limits: ServerLimits | None = None,
+    period_seconds: float = PERIOD_SECONDS,
 ) -> AsyncIterator[TargetServer]:
-    """Run a server and a bystander until the context exits."""
+    """Run a server and a bystander, which calls once in a period, until the context exits."""
     limits = limits or ServerLimits()
     async with (
         serving(uri, database, folder, limits=limits) as server,
-        bystander(server.target) as caller,
+        bystander(server.target, period_seconds) as caller,
     ):
         yield TargetServer(server=server, bystander=caller, limits=limits)
 

@@ -179,9 +179,14 @@ def _text(log: Path) -> str:
 
 
 def _environment(limits: ServerLimits) -> dict[str, str]:
-    """Return the variables of this process, with `CREDIT_…` ones replaced by the limits."""
+    """Return the variables of this process, with `CREDIT_…` ones replaced by the limits.
+
+    The choice of the library for HTTP/2 stays.
+    """
     own: Sequence[tuple[str, str]] = [
-        (name, value) for name, value in os.environ.items() if not name.startswith("CREDIT_")
+        (name, value)
+        for name, value in os.environ.items()
+        if name == "CREDIT_HTTP2" or not name.startswith("CREDIT_")
     ]
     return dict(own) | limits.environment()
 

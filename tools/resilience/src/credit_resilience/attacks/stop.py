@@ -55,7 +55,7 @@ async def _sigterm(target: Target) -> Outcome:
         timeout_seconds=_GRACE_SECONDS,
     )
     load = _Load(target.count(_ACKNOWLEDGED))
-    users = range(_FIRST_USER_ID, _FIRST_USER_ID + _CALLERS)
+    users = range(_FIRST_USER_ID, _FIRST_USER_ID + target.count(_CALLERS))
     async with CreditClient(settings=settings) as client:
         callers = [asyncio.create_task(load.write(client, user)) for user in users]
         async with asyncio.timeout(_GRACE_SECONDS):
