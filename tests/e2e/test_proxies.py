@@ -1,6 +1,7 @@
 """Test the configurations of `deploy/proxy` with real proxies and callers that never retry."""
 
 import asyncio
+import itertools
 import signal
 import uuid
 from collections import Counter
@@ -13,7 +14,18 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]  # grpcio ships no types
 import pytest
-from credit_models import AppId, Balance, CreditRequest, Empty, UserCredits, UserId
+from credit_models import (
+    AppId,
+    Balance,
+    CreditRequest,
+    Empty,
+    GrantCreditsRequest,
+    Operation,
+    UserCredits,
+    UserId,
+    WriteRequest,
+    WriteResponse,
+)
 from credit_models.codec import decode, encode
 from credit_server.http2.connections import Closing
 from credit_testing.server import PATIENT, LogLine, ServerProcess, migrated, running_server
@@ -35,6 +47,9 @@ BURST = 1000
 PAUSE_SECONDS = 0.5
 CALLS_BETWEEN = 150
 """Calls that are made before the first restart, between two of them, and after the last."""
+METADATA = {f"key-{number}": "v" * 256 for number in range(7)}
+STREAM_BYTES = 2**21 + 2**18
+"""More than nginx's `client_max_body_size` would have to be for the longest message."""
 DRAIN_SECONDS = 2
 """The server's default: each proxy asks for the health more often."""
 NO_RETRIES = [
@@ -253,6 +268,38 @@ async def test_many_calls_at_once_are_all_served(
     async with running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports):
         await serves(target)
         await _write_all_at_once(target, app_id=1 + PROXIES.index(name))
+
+
+@pytest.mark.parametrize("name", PROXIES)
+async def test_a_stream_of_writes_may_be_longer_than_the_longest_message(
+    name: str, tmp_path: Path, unused_tcp_port: int, patient_servers: list[ServerProcess]
+) -> None:
+    program(name)
+    target = f"127.0.0.1:{unused_tcp_port}"
+    ports = [server.port for server in patient_servers]
+    sent = 0
+    async with (
+        running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports),
+        grpc.aio.insecure_channel(target, options=NO_RETRIES) as channel,
+    ):
+        await serves(target)
+        stream = channel.stream_stream("/credit.v1.LedgerService/Write")()
+        for number in itertools.count(1):
+            grant = GrantCreditsRequest(
+                user_id=1, app_id=9, credits=1, created_by=1, metadata=METADATA, validate_only=True
+            )
+            operation = Operation(grant_credits=grant)
+            message = encode(WriteRequest(correlation_id=number, operation=operation))
+            await stream.write(message)
+            answer = decode(WriteResponse, await stream.read())
+            assert answer.outcome is not None
+            assert answer.outcome.receipt is not None
+            assert answer.outcome.receipt.validated
+            sent += len(message)
+            if sent > STREAM_BYTES:
+                break
+        await stream.done_writing()
+        assert await stream.read() == grpc.aio.EOF
 
 
 async def test_many_calls_before_envoy_has_read_the_settings_are_all_served(
