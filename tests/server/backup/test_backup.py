@@ -21,6 +21,7 @@ from credit_server.backup.restoring import ImportedDiffers, compare_imported, im
 from credit_server.embedded import DataDirectoryInUse
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.settings import StoreSettings
+from credit_server.store import leases
 from credit_server.store.importing import LedgerWriter
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreError, StoreMisconfigured
@@ -405,8 +406,14 @@ def _end_lease(database: Any) -> None:  # Any: a database
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("lease", ["taken", "free"])
 def test_an_import_that_paused_writes_nothing_after_another_one_completed_it(
-    ledger: Ledger, target: Ledger, tmp_path: Path, step: str, lease: str
+    ledger: Ledger,
+    target: Ledger,
+    tmp_path: Path,
+    step: str,
+    lease: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(leases, "_RENEWAL_SECONDS", 3600.0)  # a paused process extends no lease
     backup = exported(ledger, tmp_path)
     with (
         MongoClient[Document](ledger.uri) as client,
