@@ -181,6 +181,11 @@ class Connection:
         """Return the policy of an app: see the port."""
         return await self.read(lambda node: node.policy(app_id))
 
+    async def latest_policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app: see the port."""
+        # A linearizable read is one of the primary that waits for a majority, like a write.
+        return await self.write(lambda node: node.policy(app_id))
+
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app: see the port."""
         await self.write(lambda node: node.set_policy(changed))
