@@ -33,7 +33,7 @@ async def test_two_servers_of_which_one_is_killed_keep_one_ledger(
     await workload.close()
     for server in servers:
         assert await server.stop() == 0
-    found = audit(workload.callers.journal, workload.users, rules={})
+    found = audit(workload.callers.journal, workload.users, policies={})
     assert not found, "\n\n".join(found)
     client: MongoClient[dict[str, Any]]  # documents hold values of many types
     with MongoClient(mongod_that_forgets) as client:

@@ -8,7 +8,7 @@ machine's.
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -35,7 +35,8 @@ from credit_models.codec import decode
 from credit_testing.accounts.auditor import audit
 from credit_testing.accounts.draw import NO_ID
 from credit_testing.accounts.journal import Call, Kind, Read
-from credit_testing.accounts.rules.decision import AppRules, Refused
+from credit_testing.accounts.policies import AppRules, Policies
+from credit_testing.accounts.rules.decision import Refused
 from credit_testing.accounts.rules.requests import Write
 from credit_testing.http2_client import Connection
 from google.protobuf.descriptor import Descriptor
@@ -203,8 +204,8 @@ class AccountsMachine(RuleBasedStateMachine):
         # The last one shows the time alone.
         self.users = [next(FRESH_NUMBERS) for _ in range(3)]
         self.apps = [next(FRESH_NUMBERS) for _ in range(2)]
-        self.policies: Mapping[int, AppRules] = {
-            self.apps[1]: AppRules(caps={"day": _CAP}, allow_negative=True)
+        self.policies: Policies = {
+            self.apps[1]: (AppRules(caps={"day": _CAP}, allow_negative=True),)
         }
         self._key_numbers = itertools.count(1)
         self._calls: list[Call] = []

@@ -57,7 +57,7 @@ async def _round(folder: Path, options: Sequence[str], seed: int) -> list[str]:
         async with running_server(folder, "--port", str(ports[0]), *options):
             await running
             await workload.close()
-    return audit(workload.callers.journal, workload.users, rules={})
+    return audit(workload.callers.journal, workload.users, policies={})
 
 
 @contextlib.asynccontextmanager

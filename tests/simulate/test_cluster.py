@@ -107,6 +107,40 @@ def test_an_unconfirmed_write_is_unknown_and_may_be_lost() -> None:
     _simulate(work())
 
 
+def test_what_an_isolated_primary_writes_is_lost() -> None:
+    async def work() -> None:
+        cluster = _cluster()
+        cluster.isolate()
+        answer = asyncio.get_running_loop().create_future()
+        cluster.commit(_writing(cluster, 1), answer)
+        await asyncio.sleep(10)
+        assert not answer.done()
+        assert await cluster.primary.app_total(1) == 1
+        cluster.fail_over()
+        with pytest.raises(CommitUnknown):
+            await answer
+        await asyncio.sleep(10)
+        assert await cluster.primary.app_total(1) == await cluster.majority.app_total(1) == 0
+
+    _simulate(work())
+
+
+def test_reads_after_a_failover_reach_either_primary() -> None:
+    async def work() -> None:
+        totals = set()
+        for seed in range(20):
+            cluster = _cluster(seed)
+            await _committed(cluster, _writing(cluster, 1))
+            cluster.fail_over()
+            await asyncio.sleep(max(0.0, cluster.stale_until - cluster.time() - 0.001))
+            totals.add(tuple([await cluster.readable().app_total(1) for _ in range(10)]))
+            await asyncio.sleep(1)
+            assert await cluster.readable().app_total(1) == 1
+        assert any(0 in read and 1 in read for read in totals)
+
+    _simulate(work())
+
+
 def test_a_transaction_of_an_earlier_primary_or_session_number_has_ended() -> None:
     async def work() -> None:
         cluster = _cluster()

@@ -259,6 +259,9 @@ class FailingStore(MemoryStore):
     async def policy(self, app_id: int) -> AppPolicy:
         raise self._error
 
+    async def latest_policy(self, app_id: int) -> AppPolicy:
+        raise self._error
+
     async def set_policy(self, changed: AppPolicy) -> None:
         raise self._error
 

@@ -156,6 +156,20 @@ async def test_a_change_is_decided_again_if_another_one_was_faster() -> None:
         assert (await policy(caller)).revision == 0
 
 
+class Behind(MemoryStore):
+    """Its reads reach an old primary, which has no policy."""
+
+    async def policy(self, app_id: int) -> StoredPolicy:
+        return StoredPolicy(app_id=app_id)
+
+
+async def test_a_change_is_compared_with_the_latest_policy() -> None:
+    async with open_wire(Behind()) as caller:
+        assert (await set_policy(caller)).revision == 1
+        changed = await set_policy(caller, allow_negative=False)
+        assert (changed.revision, changed.allow_negative) == (2, False)
+
+
 async def test_the_sum_of_an_app_whose_users_owe_more_than_others_have_is_0(
     caller: WireCaller,
 ) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_models.ledger import Account, Add, Receipt, Transaction
+from credit_models.ledger import Account, Add, Policy, Receipt, Transaction
 from credit_server.commit import CommitLimits, Committer
 from credit_server.store.documents import TransactionDocument
 from credit_server.store.driver import Driver
 from credit_server.store.history import TransactionRow
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import (
+    AppPolicy,
     Changes,
     CommitUnknown,
     Conflict,
@@ -392,6 +393,24 @@ async def test_each_step_over_heads_reads_a_bounded_number_of_accounts_of_any_ap
     assert len(reads) == 4
     assert all("afterClusterTime" in read["readConcern"] for read in reads[1:])
     assert max(read["docsExamined"] for read in reads) <= 10
+
+
+@with_each_driver
+async def test_the_latest_policy_is_a_linearizable_read(
+    store: MongoStore, mongod_uri: str, migrated_database: str
+) -> None:
+    changed = AppPolicy(
+        app_id=1,
+        policy=Policy(allow_negative=True),
+        revision=1,
+        updated_at=datetime(2026, 3, 1, tzinfo=UTC),
+        updated_by=1,
+    )
+    await store.set_policy(changed)
+    with profiled_reads(mongod_uri, migrated_database) as reads:
+        assert await store.latest_policy(1) == changed
+        assert await store.latest_policy(2) == AppPolicy(app_id=2)
+    assert [read["readConcern"]["level"] for read in reads] == 2 * ["linearizable"]
 
 
 @with_each_driver

@@ -6,7 +6,8 @@ writes, and the entries that were written before and after a call limit the time
 possible times.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -42,9 +43,10 @@ from credit_testing.accounts.journal import (
     Written,
 )
 from credit_testing.accounts.model import UINT32_MAX, Account, Entry
+from credit_testing.accounts.policies import AppRules, Policies, applicable
 from credit_testing.accounts.replay import History, Inexplicable, Replay, purchase_findings
 from credit_testing.accounts.rules.decide import decide
-from credit_testing.accounts.rules.decision import AppRules, Decided, Refused, milliseconds
+from credit_testing.accounts.rules.decision import Decided, Refused, milliseconds
 from credit_testing.accounts.rules.requests import (
     Write,
     apps_of,
@@ -63,7 +65,7 @@ _IDS = ("transaction_id", "purchase_id", "related_id")
 def audit(
     journal: Journal,
     users: Sequence[int],
-    rules: Mapping[int, AppRules],
+    policies: Policies,
     *,
     skew: timedelta = timedelta(0),
 ) -> list[str]:
@@ -72,14 +74,14 @@ def audit(
     Args:
         journal: All calls; the last ones read everything (`Callers.finish`).
         users: All users.
-        rules: The policies of apps.
+        policies: The policies of apps.
         skew: How far the clocks of two servers may differ.
 
     Returns:
         One sentence for each finding; an empty list for a correct ledger.
     """
     try:
-        replay = Replay(journal, users, rules, clocks_differ=bool(skew))
+        replay = Replay(journal, users, policies, clocks_differ=bool(skew))
     except Inexplicable as finding:
         return [str(finding)]
     return audit_replayed(journal, replay, skew=skew)
@@ -198,44 +200,83 @@ class _Auditor:
         together: bool = False,
     ) -> Iterator[str]:
         """Yield rejections and dry runs that the model gives in no possible state and time."""
-        users = list(dict.fromkeys(user for request in requests for user in users_of(request)))
-        apps = {app_id for request in requests for app_id in apps_of(request)}
         first, last = self._windows.time_bounds(call)
         shown = [{_comparable(one)} for one in answers]
         for answer, alike in zip(answers, shown, strict=True):
             if isinstance(answer, Refused):
                 alike.add(_comparable(_without_time(answer, first, last)))
-        allowed: dict[tuple[object, ...], list[Outcome]] = {}
-        for accounts in self._windows.accounts(call, users):
-            for now in self._windows.times(call, accounts.values(), apps, requests):
-                outcomes = self._together(accounts, requests, now, together=together)
+        for circumstances in self._circumstances(call, requests):
+            decisions: list[Decided | Refused] = []
+            for decided in self._decisions(requests, *circumstances):
+                place = len(decisions)
+                if not self._can_be(decided, requests[place], answers[place], shown[place]):
+                    break
+                decisions.append(decided)
+            else:
+                outcomes = self._outcomes(decisions, requests, together=together)
                 for possible in (outcomes, _decided_again(outcomes, requests)):
-                    predicted = tuple(map(_comparable, possible))
-                    if all(one in alike for one, alike in zip(predicted, shown, strict=True)):
+                    pairs = zip(possible, shown, strict=True)
+                    if all(_comparable(one) in alike for one, alike in pairs):
                         return
-                    allowed[predicted] = possible
-        yield f"{call} is none of the allowed {'; '.join(map(str, allowed.values()))}"
+        allowed = [
+            str(self._outcomes([*self._decisions(requests, *each)], requests, together=together))
+            for each in self._circumstances(call, requests)
+        ]
+        yield f"{call} is none of the allowed {'; '.join(dict.fromkeys(allowed))}"
 
-    def _together(
+    def _circumstances(
+        self, call: Call, requests: Sequence[Write]
+    ) -> Iterator[tuple[Mapping[int, Account], datetime, Mapping[int, AppRules]]]:
+        """Yield the accounts, the time and the policies with which a call can be decided."""
+        users = list(dict.fromkeys(user for request in requests for user in users_of(request)))
+        apps = {app_id for request in requests for app_id in apps_of(request)}
+        choices = list(applicable(self._replay.policies, apps, call.began, call.ended))
+        for accounts in self._windows.accounts(call, users):
+            moments = self._windows.times(call, accounts.values(), apps, requests)
+            for now, rules in itertools.product(moments, choices):
+                yield accounts, now, rules
+
+    def _decisions(
         self,
-        accounts: Mapping[int, Account],
         requests: Sequence[Write],
+        stored: Mapping[int, Account],
         now: datetime,
-        *,
-        together: bool,
-    ) -> list[Outcome]:
-        """Return the outcomes of requests that are decided one after the other."""
-        stored, accounts, decisions = accounts, dict(accounts), []
+        rules: Mapping[int, AppRules],
+    ) -> Iterator[Decided | Refused]:
+        """Yield the decisions of requests that are decided one after the other.
+
+        If the clock of a server is behind, a request is decided at the time of the latest entry.
+        """
+        accounts = dict(stored)
         for request in requests:
             own = {user: accounts[user] for user in users_of(request)}
-            decided: Decided | Refused = decide(
-                own, request, now, self._replay.rules, self._replay.name
-            )
+            at = max(now, *(account.latest_at for account in own.values()))
+            decided: Decided | Refused = decide(own, request, at, rules, self._replay.name)
             if isinstance(decided, Refused) and _settles_now(request, stored):
-                decided = _without_time(decided, now, now)
-            decisions.append(decided)
+                decided = _without_time(decided, at, at)
             if isinstance(decided, Decided) and not is_dry_run(request):
                 accounts.update(decided.accounts)
+            yield decided
+
+    def _can_be(
+        self,
+        decided: Decided | Refused,
+        request: Write,
+        answer: Outcome,
+        alike: Collection[tuple[object, ...]],
+    ) -> bool:
+        """Return whether an answer can be that of a decision. Few circumstances pass this check."""
+        if isinstance(decided, Refused):
+            return _comparable(self._refused(decided)) in alike
+        if isinstance(answer, Refused):
+            return answer.reason == "BATCH_ABORTED"
+        receipt = self._previewed(decided, request)
+        return _comparable(replace(receipt, replayed=answer.replayed)) in alike
+
+    def _outcomes(
+        self, decisions: Sequence[Decided | Refused], requests: Sequence[Write], *, together: bool
+    ) -> list[Outcome]:
+        """Return the outcomes of requests, with the effect of a rejection on an atomic batch."""
         rejected = [
             index for index, decided in enumerate(decisions) if isinstance(decided, Refused)
         ]

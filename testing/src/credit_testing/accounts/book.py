@@ -68,6 +68,7 @@ class Book:
             **more,
         )
         account.sequence += 1
+        account.latest_at = self.now
         account.facts[entry.id] = Fact(
             type=type_, app_id=app_id, credits=credits, sequence=entry.sequence
         )

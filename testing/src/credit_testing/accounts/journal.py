@@ -8,10 +8,10 @@ from datetime import datetime
 from enum import Enum
 
 import betterproto2
-from credit_models import Receipt
+from credit_models import CreditTransaction, Purchase, Receipt
 
 from credit_testing.accounts.rules.decision import Refused
-from credit_testing.accounts.rules.requests import Write, is_dry_run
+from credit_testing.accounts.rules.requests import Write, is_dry_run, users_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,9 +89,11 @@ class Call:
             of the call's own effect.
         doubled: Whether a copy of the request has reached a server, and may have an effect after
             the answer, whatever that was.
-        loose: Whether the answer to a read may miss entries, or show another time: right after a
-            change of primary, or with a wrong clock. It must still show a state that existed before
-            the call ended. A rejection that is loose is not checked.
+        stale: Whether the answer to a read may miss entries: right after a change of primary. It
+            must still show a state that existed before the call ended.
+        loose: The same, and the answer may show another time, such as with a wrong clock. A
+            rejection that is loose is not checked.
+        min_revision: The revision that a read requires. A stale answer has it too.
     """
 
     client: int
@@ -101,7 +103,9 @@ class Call:
     answer: Answer = field(default_factory=Unknown)
     repeated: bool = False
     doubled: bool = False
+    stale: bool = False
     loose: bool = False
+    min_revision: int = 0
 
     def writes(self) -> Iterator[tuple[Write, Outcome | Unknown | NoEffect | Unforeseen]]:
         """Yield each write with its own answer."""
@@ -115,6 +119,21 @@ class Call:
             else:
                 assert isinstance(answer, tuple)
                 yield from zip(question.requests, answer, strict=True)
+
+
+def shown(call: Call) -> Iterator[tuple[int, int]]:
+    """Yield the latest entries that an answer certainly shows: the user and the sequence."""
+    question = call.question
+    if not isinstance(question, Read):
+        for request, answer in call.writes():
+            if isinstance(answer, Receipt) and not answer.validated:
+                yield users_of(request)[0], answer.sequence
+        return
+    match call.answer:
+        case [*_, CreditTransaction(sequence=sequence) | Purchase(sequence=sequence)]:
+            yield question.user_id, sequence
+        case [message] if revision := getattr(message, "revision", 0):
+            yield question.user_id, revision
 
 
 class Journal:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from credit_models import GrantCategory, TransactionType
+from credit_models import AlertDirection, GrantCategory, TransactionType
 
 UINT32_MAX = 2**32 - 1
 LIVE_MAX = 256
@@ -16,6 +16,7 @@ LIVE_MAX = 256
 BASE = ""
 """The id of the credits that belong to no grant."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 PERIODS = ("hour", "day", "month")
 
 
@@ -34,6 +35,9 @@ class Terms:
         """Return the place in the order in which credits are spent."""
         return self.priority, self.ends_at or _NEVER, self.age
 
+
+Limit = tuple[int, AlertDirection]
+"""The credits and the direction of an alert."""
 
 Piece = tuple[Terms, int]
 """Some credits of one lot."""
@@ -133,6 +137,7 @@ class App:
     """What a user has in one app; `base` is negative for a debt.
 
     `spent` has the start and the credits of each counter, and counts entries from `since` on.
+    `alerts` are those of the user.
     """
 
     base: int = 0
@@ -141,6 +146,7 @@ class App:
     caps: dict[str, int] = field(default_factory=dict)
     spent: dict[str, tuple[datetime, int]] = field(default_factory=dict)
     since: int = 0
+    alerts: frozenset[Limit] = frozenset()
 
     def copy(self) -> "App":
         return App(
@@ -150,6 +156,7 @@ class App:
             caps=dict(self.caps),
             spent=dict(self.spent),
             since=self.since,
+            alerts=self.alerts,
         )
 
     @property
@@ -303,10 +310,11 @@ class App:
 
 @dataclass(kw_only=True, slots=True)
 class Account:
-    """All that one user has, and has had."""
+    """All that one user has, and has had; `latest_at` is the time of the latest entry."""
 
     user_id: int
     sequence: int = 0
+    latest_at: datetime = _BEGINNING
     apps: dict[int, App] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     # By app and key: the request, whose type only the auditor knows, and the entry.
@@ -317,6 +325,7 @@ class Account:
         return Account(
             user_id=self.user_id,
             sequence=self.sequence,
+            latest_at=self.latest_at,
             apps={app_id: app.copy() for app_id, app in self.apps.items()},
             facts=dict(self.facts),
             keys=dict(self.keys),

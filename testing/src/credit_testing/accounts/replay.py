@@ -3,20 +3,47 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
-from credit_models import CreditTransaction, Purchase
+from credit_models import (
+    CreditTransaction,
+    Purchase,
+    RemoveAlertRequest,
+    SetAlertRequest,
+    TransactionType,
+)
 
 from credit_testing.accounts.book import Book
 from credit_testing.accounts.journal import Call, Journal, Kind, Read
-from credit_testing.accounts.model import Account, Entry
+from credit_testing.accounts.model import Account, Entry, Limit
+from credit_testing.accounts.policies import AppRules, Policies, applicable
 from credit_testing.accounts.rules.decide import decide
-from credit_testing.accounts.rules.decision import AppRules, Decided, Refused
-from credit_testing.accounts.rules.requests import Write, differing_fields, users_of
+from credit_testing.accounts.rules.decision import Decided, Refused
+from credit_testing.accounts.rules.requests import Write, apps_of, differing_fields, users_of
 
 
 class Inexplicable(Exception):
     """No order of the requests and of due changes explains the histories."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlertChange:
+    """A request that sets or removes an alert of a user, and when it was first sent."""
+
+    began: int
+    request: SetAlertRequest | RemoveAlertRequest
+
+    @property
+    def limit(self) -> Limit:
+        """The alert."""
+        return self.request.credits, self.request.direction
+
+    def applied(self, alerts: frozenset[Limit]) -> frozenset[Limit]:
+        """Return the alerts after the request."""
+        if isinstance(self.request, SetAlertRequest):
+            return alerts | {self.limit}
+        return alerts - {self.limit}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,23 +84,26 @@ class Replay:
         self,
         journal: Journal,
         users: Sequence[int],
-        rules: Mapping[int, AppRules],
+        policies: Policies,
         *,
         clocks_differ: bool = False,
+        alert_changes: Sequence[AlertChange] = (),
     ) -> None:
         """Replay all histories.
 
         Args:
             journal: All calls; the last ones read everything.
             users: All users.
-            rules: The policies of apps.
+            policies: The policies of apps.
             clocks_differ: Whether entries with the same time may be of different groups. A server
                 whose clock is behind gives its entries the time of the latest entry.
+            alert_changes: The changes to alerts of users. They have no keys. `created_by`
+                identifies each of them.
 
         Raises:
             Inexplicable: The requests and time cannot explain them.
         """
-        self.rules = rules
+        self.policies = policies
         self._clocks_differ = clocks_differ
         self.histories = {
             user: History(
@@ -85,6 +115,7 @@ class Replay:
         }
         self._accounts = {user: Account(user_id=user) for user in users}
         self._sent = journal.sent()
+        self._alert_changes = {change.request.created_by: change for change in alert_changes}
         self._obstacles: dict[int, str] = {}
         while any(self._advance(user) for user in users):
             pass
@@ -111,20 +142,37 @@ class Replay:
             return False
         at = rest[0].created_at
         own = next(
-            (entry for entry in rest if entry.created_at != at or entry.idempotency_key), None
+            (
+                entry
+                for entry in rest
+                if entry.created_at != at
+                or entry.idempotency_key
+                or entry.type is TransactionType.ALERT
+            ),
+            None,
         )
         predictions: list[object] = []
-        if own is not None and own.created_at == at:
+        if own is not None and own.created_at == at and own.type is TransactionType.ALERT:
+            if self._changes_alert(own, predictions):
+                return True
+        elif own is not None and own.created_at == at:
             key = (user, own.app_id, own.idempotency_key)
-            for _, request in self._sent.get(key, []):
-                if self._explains(request, own, predictions):
-                    return True
+            for call, request in self._sent.get(key, []):
+                for rules in applicable(self.policies, (own.app_id,), call.began):
+                    if self._explains(request, rules, own, predictions):
+                        return True
         return self._is_due(user, rest[0], predictions)
 
-    def _explains(self, request: Write, own: CreditTransaction, predictions: list[object]) -> bool:
+    def _explains(
+        self,
+        request: Write,
+        rules: Mapping[int, AppRules],
+        own: CreditTransaction,
+        predictions: list[object],
+    ) -> bool:
         assert own.created_at is not None
         accounts = {user: self._accounts[user] for user in users_of(request)}
-        predicted = decide(accounts, request, own.created_at, self.rules, self.name)
+        predicted = decide(accounts, request, own.created_at, rules, self.name)
         predictions.append(predicted if isinstance(predicted, Refused) else dict(predicted.entries))
         if isinstance(predicted, Refused) or predicted.replayed:
             return False
@@ -132,24 +180,65 @@ class Replay:
             return False
         calls = self._sent[own.user_id, own.app_id, own.idempotency_key]
         asked = min(call.began for call, sent in calls if not differing_fields(sent, request))
-        first = self._accounts[own.user_id].sequence
-        due = self._due_before(request, own) if self._clocks_differ else None
         self._take(predicted, asked)
-        if due is not None:
-            history = self.histories[own.user_id]
-            history.states[due.sequence] = due
-            history.asked[first : due.sequence] = [0] * (due.sequence - first)
+        users, apps = users_of(request), apps_of(request)
+        places = (users[0], apps[0]), (users[-1], apps[-1])
+        self._take_due_before(accounts, places, own.created_at)
         return True
 
-    def _due_before(self, request: Write, own: CreditTransaction) -> Account | None:
-        """Return the state after what was due at the time of a request's entries, if anything was.
+    def _changes_alert(self, own: CreditTransaction, predictions: list[object]) -> bool:
+        """Explain an entry that sets or removes an alert of a user, and what was due before it."""
+        assert own.created_at is not None
+        change = self._alert_changes.get(own.created_by)
+        if change is None or own.app_id != change.request.app_id:
+            return False
+        user, app_id = own.user_id, own.app_id
+        accounts = {user: self._accounts[user]}
+        book = Book(accounts, own.created_at, self.name)
+        book.settle(user, app_id)
+        app = book.app(user, app_id)
+        alerts = change.applied(app.alerts)
+        if alerts == app.alerts:
+            return False
+        app.alerts = alerts
+        main = book.write(
+            *(user, app_id, app, TransactionType.ALERT, change.request.credits, 0),
+            created_by=own.created_by,
+        )
+        predictions.append(book.entries[user])
+        if not self._matches(user, book.entries[user]):
+            return False
+        decided = Decided(main=main, accounts=book.accounts, entries=book.entries)
+        self._take(decided, change.began)
+        self._take_due_before(accounts, ((user, app_id),), own.created_at)
+        return True
+
+    def _take_due_before(
+        self,
+        accounts: Mapping[int, Account],
+        places: Sequence[tuple[int, int]],
+        at: datetime,
+    ) -> None:
+        """Add the states after what was due at the time of a request's entries, if anything was.
 
         A sweeper may have written it before the request was decided.
+
+        Args:
+            accounts: The accounts before the request.
+            places: The users and apps that were settled.
+            at: The time of the entries.
         """
-        assert own.created_at is not None
-        book = Book({own.user_id: self._accounts[own.user_id]}, own.created_at, self.name)
-        book.settle(own.user_id, request.app_id)
-        return book.accounts[own.user_id] if book.entries[own.user_id] else None
+        if not self._clocks_differ:
+            return
+        book = Book(accounts, at, self.name)
+        for user, app_id in dict.fromkeys(places):
+            since = book.accounts[user].sequence
+            book.settle(user, app_id)
+            due = book.accounts[user].copy()
+            if due.sequence > since:
+                history = self.histories[user]
+                history.states[due.sequence] = due
+                history.asked[since : due.sequence] = [0] * (due.sequence - since)
 
     def _is_due(self, user: int, first: CreditTransaction, predictions: list[object]) -> bool:
         """Explain due entries: of a sweeper, or written before a request's own ones."""

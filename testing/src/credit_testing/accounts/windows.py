@@ -6,21 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-from credit_models import (
-    CreditTransaction,
-    ExtendHoldRequest,
-    GrantCreditsRequest,
-    Purchase,
-    Receipt,
-    ReverseTransactionRequest,
-    UserCredits,
-)
+from credit_models import ExtendHoldRequest, GrantCreditsRequest, ReverseTransactionRequest
 
-from credit_testing.accounts.journal import Call, Journal, Read
+from credit_testing.accounts.journal import Call, Journal, Read, shown
 from credit_testing.accounts.model import Account
 from credit_testing.accounts.replay import History
 from credit_testing.accounts.rules.holds import HOLD_MAX
-from credit_testing.accounts.rules.requests import Write, users_of
+from credit_testing.accounts.rules.requests import Write
 
 _MILLISECOND = timedelta(milliseconds=1)
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -76,7 +68,7 @@ class Windows:
         self._times = _Greatest(_BEGINNING)
         ended = ((call.ended, call) for call in journal.calls if call.ended is not None)
         for at, call in sorted(ended, key=lambda pair: pair[0]):
-            for user, sequence in _shown(call, histories):
+            for user, sequence in shown(call):
                 self._shown[user].add(at, sequence)
                 entries = histories[user].entries
                 if 0 < sequence <= len(entries):
@@ -86,8 +78,9 @@ class Windows:
         """Return the numbers of entries that a call must and can have seen."""
         history = self._histories[user]
         least, greatest = self._shown[user].before(call.began), len(history.entries)
-        if _is_loose_read(call):
+        if call.stale or _is_loose_read(call):
             least = 0
+        least = max(least, call.min_revision)
         if call.ended is not None:
             later = (place for place, asked in enumerate(history.asked) if asked > call.ended)
             greatest = next(later, greatest)
@@ -174,18 +167,3 @@ def _instants(request: Write, accounts: Collection[Account]) -> Iterator[datetim
         for account in accounts:
             for hold in account.app(request.app_id).holds.values():
                 yield from (hold.placed_at + latest, hold.placed_at + latest + _MILLISECOND)
-
-
-def _shown(call: Call, histories: Mapping[int, History]) -> Iterator[tuple[int, int]]:
-    """Yield the entries that an answer certainly shows."""
-    question = call.question
-    if not isinstance(question, Read):
-        for request, answer in call.writes():
-            if isinstance(answer, Receipt) and not answer.validated:
-                yield users_of(request)[0], answer.sequence
-        return
-    match call.answer:
-        case [UserCredits(revision=revision)]:
-            yield question.user_id, revision
-        case [*_, CreditTransaction(sequence=sequence) | Purchase(sequence=sequence)]:
-            yield question.user_id, sequence

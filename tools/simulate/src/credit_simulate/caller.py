@@ -1,6 +1,7 @@
 """Make the calls of apps with the SDK, and record them in the journal."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from credit_testing.accounts.journal import (
     Unknown,
     Written,
 )
-from credit_testing.accounts.rules.requests import Write
+from credit_testing.accounts.rules.requests import Write, users_of
 
 from credit_simulate.network import Network
 from credit_simulate.server import Server, World
@@ -53,24 +54,25 @@ class Callers:
         journal: The calls.
         receipts: The writes that took effect, with the ids of their transactions.
         requests: All writes that were sent.
-        behind: Reads whose answers are older than the revision that they require.
+        revisions: The greatest revision of each user that an answer has shown.
     """
 
-    def __init__(self, world: World, servers: Sequence[Server]) -> None:
-        """Prepare to make calls."""
-        self.journal = Journal()
+    def __init__(self, world: World, servers: Sequence[Server], journal: Journal) -> None:
+        """Prepare to make calls, and to record them in a journal."""
+        self.journal = journal
         self.receipts: list[tuple[Write, str]] = []
         self.requests: list[Write] = []
-        self.behind: list[str] = []
+        self.revisions: defaultdict[int, int] = defaultdict(int)
         self._world = world
         self._servers = servers
         self._streams = Streams(world.faults)
 
-    def connect(self) -> tuple[Network, Caller]:
-        """Return a client of the SDK, and its network."""
+    def connect(self, server: Server | None = None) -> tuple[Network, Caller]:
+        """Return a client of the SDK, and its network: to one server, or to any."""
         world, loop = self._world, asyncio.get_running_loop()
         streams = self._streams if world.random.random() < _STREAMED else None
-        network = Network(self._servers, world.random, world.faults, streams)
+        servers = self._servers if server is None else [server]
+        network = Network(servers, world.random, world.faults, streams)
         caller = Caller(
             network,
             world.random.choice(_SETTINGS) if world.faults.active else _SETTINGS[0],
@@ -81,9 +83,10 @@ class Callers:
         )
         return network, caller
 
-    async def write(self, client: int, request: Write) -> Call:
-        """Make a write with the call for its kind."""
-        (call,) = await self._recorded([Written(request=request)], client, Single(request))
+    async def write(self, client: int, request: Write, server: Server | None = None) -> Call:
+        """Make a write with the call for its kind, on one server or on any."""
+        ask = Single(request)
+        (call,) = await self._recorded([Written(request=request)], client, ask, server=server)
         return call
 
     async def batch(self, client: int, requests: Sequence[Write]) -> None:
@@ -96,13 +99,10 @@ class Callers:
         question = Together(requests=tuple(requests))
         await self._recorded([question], client, Several(requests, atomic=True))
 
-    async def read(self, client: int, read: Read, *, min_revision: int | None = None) -> Call:
+    async def read(self, client: int, read: Read, *, min_revision: int = 0) -> Call:
         """Make a read."""
-        (call,) = await self._recorded([read], client, Reading(read, min_revision))
-        if min_revision and isinstance(call.answer, list):
-            found = [getattr(each, "revision", min_revision) for each in call.answer]
-            if any(revision < min_revision for revision in found):
-                self.behind.append(f"{read} requires revision {min_revision}: {call.answer}")
+        ask = Reading(read, min_revision or None)
+        (call,) = await self._recorded([read], client, ask, min_revision)
         return call
 
     async def _recorded(
@@ -110,6 +110,8 @@ class Callers:
         questions: Sequence[Written | Together | Read],
         client: int,
         ask: Callable[[Caller], Any],
+        min_revision: int = 0,
+        server: Server | None = None,
     ) -> list[Call]:
         """Make a call, which answers all questions. Any: asyncio's type of a coroutine."""
         loop, trace = asyncio.get_running_loop(), self._world.trace
@@ -118,7 +120,7 @@ class Callers:
         for call in calls:
             self.requests += [request for request, _ in call.writes()]
             trace(f"caller {client}", f"#{call.began}", call.question)
-        network, caller = self.connect()
+        network, caller = self.connect(server)
         answers: Sequence[Answer] = [Unknown()] * len(calls)
         try:
             answers = await ask(caller)
@@ -127,7 +129,9 @@ class Callers:
             skewed = any(server.skewed_until >= began for server in network.used)
             for call, answer in zip(calls, answers, strict=True):
                 call.repeated, call.doubled = network.sent > 1, network.doubled
-                call.loose = isinstance(call.question, Read) and (stale or skewed)
+                call.min_revision = min_revision
+                if isinstance(call.question, Read):
+                    call.stale, call.loose = stale, skewed
                 self.journal.end(call, answer)
                 trace(f"caller {client}", f"#{call.began} ->", answer)
                 self._remember(call)
@@ -137,3 +141,10 @@ class Callers:
         for request, answer in call.writes():
             if isinstance(answer, Receipt) and not answer.validated:
                 self.receipts.append((request, answer.transaction_id))
+                self._show(users_of(request)[0], answer.sequence)
+        if isinstance(call.question, Read) and isinstance(call.answer, list):
+            for message in call.answer:
+                self._show(call.question.user_id, getattr(message, "revision", 0))
+
+    def _show(self, user: int, revision: int) -> None:
+        self.revisions[user] = max(self.revisions[user], revision)

@@ -2,7 +2,8 @@
 
 Both are in-memory stores. The primary applies an operation at once. After a delay a majority has it
 too, and only then is it confirmed. A failover drops some of the operations that no majority has.
-Reads return the data of a majority, and may return older data right after a failover.
+Reads return the data of a majority. Right after a failover, some of them reach the old primary,
+which has older data.
 """
 
 import asyncio
@@ -35,6 +36,10 @@ _REPLICATION_SECONDS = (0.002, 0.05)
 
 _ELECTION_SECONDS = 2.0
 _STALE_SECONDS = 0.8
+_BEHIND_MAX = 3
+"""The most operations that a majority has and an old primary does not."""
+_OLD_SHARE = 0.5
+"""The share of the reads right after a failover that reach the old primary."""
 _ABANDONED_SECONDS = 3.0
 """How long a mongod keeps a transaction open; `transactionLifetimeLimitSeconds`."""
 
@@ -87,7 +92,7 @@ class Cluster:
 
     Attributes:
         primary: The data of the primary.
-        majority: The data of a majority, which reads return.
+        majority: The data of a majority.
         term: The number of the primary.
         stale_until: The time until which reads may return older data.
     """
@@ -105,13 +110,15 @@ class Cluster:
         self._wall = wall
         self._loop = asyncio.get_running_loop()
         self.primary, self.majority = self._node(), self._node()
+        self._old = self.majority
         self._replication_seconds = random.choice(_REPLICATION_SECONDS)
         self.term = 0
         self.stale_until = 0.0
         self._away_until = 0.0
+        self._isolated = False
         self._applied: list[Operation] = []
         self._log_ends = [0]  # the length of the log, by the number of operations
-        self._replicated = self._shown = self._prepared = 0
+        self._replicated = self._prepared = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._sessions: dict[int, int] = {}
         self._locks: dict[int, tuple[OpenTransaction, float]] = {}
@@ -196,9 +203,15 @@ class Cluster:
         else:
             self._waiting.append((number, answer))
 
+    def isolate(self) -> None:
+        """Cut off the primary from the other nodes, until the next failover."""
+        self._isolated = True
+
     def fail_over(self) -> None:
         """Elect another primary, which has all operations that a majority has."""
-        kept = self._random.randint(self._replicated, len(self._applied))
+        latest = self._replicated if self._isolated else len(self._applied)
+        kept = self._random.randint(self._replicated, latest)
+        self._isolated = False
         self._trace("store", f"failover: {len(self._applied) - kept} operations are lost")
         self.term += 1
         del self._applied[kept:], self._log_ends[kept + 1 :]
@@ -211,10 +224,20 @@ class Cluster:
         now = self._loop.time()
         self._away_until = now + self._random.uniform(0, _ELECTION_SECONDS)
         self.stale_until = self._away_until + self._random.uniform(0, _STALE_SECONDS)
-        behind = self._replicated - self._random.randint(0, 3)
-        self._shown = max(self._prepared, behind)
-        self.majority = self._replayed(self._shown)
-        self._loop.call_at(self.stale_until, self._replicate, kept, self.term)
+        behind = self._replicated - self._random.randint(0, _BEHIND_MAX)
+        self._old = self._replayed(max(self._prepared, behind))
+        self._loop.call_at(self._away_until, self._replicate, kept, self.term)
+
+    def readable(self) -> Node:
+        """Return the data that a read gets: soon after a failover, that of either primary.
+
+        Raises:
+            StoreUnavailable: The read goes to the new primary, which is not elected yet.
+        """
+        if self._loop.time() < self.stale_until and self._random.random() < _OLD_SHARE:
+            return self._old
+        self.check_available()
+        return self.majority
 
     @property
     def log_end(self) -> int:
@@ -248,13 +271,11 @@ class Cluster:
 
     def _replicate(self, number: int, term: int) -> None:
         """Let a majority have the first operations."""
-        if term != self.term:
+        if term != self.term or self._isolated:
             return
+        for operation in self._applied[self._replicated : number]:
+            complete(operation(self.majority))
         self._replicated = max(self._replicated, number)
-        if self._loop.time() >= self.stale_until - 1e-6:
-            for operation in self._applied[self._shown : self._replicated]:
-                complete(operation(self.majority))
-            self._shown = self._replicated
         self._grown.set()
         waiting, self._waiting = self._waiting, []
         for waited, answer in waiting:

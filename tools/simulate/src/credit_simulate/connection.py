@@ -56,6 +56,7 @@ from credit_server.store.webhooks import Webhooks
 
 from credit_simulate.cluster import PAGE_SIZE, Cluster, Node, OpenTransaction, complete, position
 from credit_simulate.faults import Faults
+from credit_simulate.policies import PolicyReads
 from credit_simulate.webhooks import StoredWebhooks
 
 _Value = TypeVar("_Value")
@@ -79,6 +80,7 @@ class Connection:
         self,
         cluster: Cluster,
         faults: Faults,
+        policies: PolicyReads,
         ids: Callable[[], int],
         monotonic: Callable[[], float],
     ) -> None:
@@ -87,6 +89,7 @@ class Connection:
         Args:
             cluster: The replica set.
             faults: Decides which messages are lost or slow.
+            policies: Records the policies that are read.
             ids: Returns numbers that are unique among all servers.
             monotonic: The server's monotonic clock.
         """
@@ -96,6 +99,7 @@ class Connection:
         self.alert_events: AlertEvents = _Events(self)
         self.webhooks: Webhooks = StoredWebhooks(self)
         self.checkpoints: Checkpoints = MemoryCheckpoints()
+        self._policies = policies
         self._ids = ids
         self._monotonic = monotonic
 
@@ -113,10 +117,13 @@ class Connection:
         Raises:
             StoreUnavailable: It does not arrive.
         """
+        await self._arrive()
+        self.cluster.check_available()
+
+    async def _arrive(self) -> None:
         await asyncio.sleep(self.faults.seconds())
         if self.dead or self.faults.strike("store request lost"):
             raise StoreUnavailable("the request was lost")
-        self.cluster.check_available()
 
     async def answer(self) -> None:
         """Receive the answer to a request.
@@ -129,9 +136,9 @@ class Connection:
             raise StoreUnavailable("the answer was lost")
 
     async def read(self, read: Callable[[Node], Coroutine[Any, Any, _Value]]) -> _Value:
-        """Read the data that a majority has."""
-        await self.request()
-        value = complete(read(self.cluster.majority))
+        """Read the data that a majority has, or that the old primary has after a failover."""
+        await self._arrive()
+        value = complete(read(self.cluster.readable()))
         await self.answer()
         return value
 
@@ -179,7 +186,18 @@ class Connection:
 
     async def policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
-        return await self.read(lambda node: node.policy(app_id))
+
+        async def recorded(node: Node) -> AppPolicy:
+            policy = await node.policy(app_id)
+            self._policies.add(policy)
+            return policy
+
+        return await self.read(recorded)
+
+    async def latest_policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app: see the port."""
+        # A linearizable read is one of the primary that waits for a majority, like a write.
+        return await self.write(lambda node: node.policy(app_id))
 
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app: see the port."""

@@ -27,19 +27,16 @@ class Query:
     """The answer to a query of a user's history.
 
     Attributes:
-        call: The user and the time of the query.
+        call: The user, the time and the required revision of the query.
         what: The query, as findings name it.
         answer: What the query returned.
         expected: Returns the answer that is correct for a number of entries.
-        late: Whether the answer may be older than earlier answers, because the primary had just
-            changed.
     """
 
     call: Call
     what: str
     answer: object
     expected: Callable[[History, int], object]
-    late: bool
 
 
 class Queries:
@@ -58,7 +55,22 @@ class Queries:
         self._connect = connect
         self._queries: list[Query] = []
 
-    async def pages(self, user: int, *, oldest_first: bool, page_size: int) -> None:
+    async def rows(self, user: int, required: int | None) -> None:
+        """Read the list of a user's transactions."""
+        caller = self._connect()
+
+        async def read() -> object:
+            rows = caller.stream(methods.TRANSACTIONS, {"user_id": user, "min_revision": required})
+            return [row async for row in rows]
+
+        def expected(history: History, count: int) -> object:
+            return list(history.shown[:count])
+
+        await self.ask(user, "the list", read, expected, required=required)
+
+    async def pages(
+        self, user: int, required: int | None, *, oldest_first: bool, page_size: int
+    ) -> None:
         """Read all pages of a user's transactions."""
         caller = self._connect()
         values = {"user_id": user, "oldest_first": oldest_first, "page_size": page_size}
@@ -68,7 +80,8 @@ class Queries:
             token = ""
             while True:
                 answer, _ = await caller.unary(
-                    methods.QUERY_TRANSACTIONS, {**values, "page_token": token}
+                    methods.QUERY_TRANSACTIONS,
+                    {**values, "min_revision": required, "page_token": token},
                 )
                 found += answer.reply.transactions
                 token = answer.reply.next_page_token
@@ -79,15 +92,15 @@ class Queries:
             entries = list(history.shown[:count])
             return entries if oldest_first else entries[::-1]
 
-        await self._ask(user, f"pages {values}", read, expected)
+        await self.ask(user, f"pages {values}", read, expected, required=required)
 
-    async def sums(self, user: int, *, by_type: bool) -> None:
+    async def sums(self, user: int, required: int | None, *, by_type: bool) -> None:
         """Read the sums of a user's transactions, in all or by type."""
         caller = self._connect()
         group_by = SummaryGroup.TYPE if by_type else SummaryGroup.UNSPECIFIED
 
         async def read() -> object:
-            values = {"user_id": user, "group_by": group_by, **_SPAN}
+            values = {"user_id": user, "group_by": group_by, "min_revision": required, **_SPAN}
             answer, _ = await caller.unary(methods.SUMMARIZE, values)
             return {one.type: _figures(one) for one in answer.reply.summaries}
 
@@ -98,15 +111,22 @@ class Queries:
                 groups.setdefault(type_, []).append(entry)
             return {type_: _sums(entries) for type_, entries in groups.items()}
 
-        await self._ask(user, f"sums by_type={by_type}", read, expected)
+        await self.ask(user, f"sums by_type={by_type}", read, expected, required=required)
 
-    async def balance(self, user: int, app_id: int, sequence: int) -> None:
+    async def balance(self, user: int, required: int | None, *, app_id: int, sequence: int) -> None:
         """Read the balance in an app after an entry of the user."""
         caller = self._connect()
 
         async def read() -> object:
-            values = {"user_id": user, "app_id": app_id, "sequence": sequence}
-            answer, _ = await caller.unary(methods.BALANCE_AT, values)
+            answer, _ = await caller.unary(
+                methods.BALANCE_AT,
+                {
+                    "user_id": user,
+                    "app_id": app_id,
+                    "sequence": sequence,
+                    "min_revision": required,
+                },
+            )
             return answer.reply.balance, answer.reply.owed, answer.reply.sequence
 
         def expected(history: History, count: int) -> object:
@@ -117,40 +137,75 @@ class Queries:
                 return 0, 0, 0
             return entries[-1].balance_after, entries[-1].owed_after, entries[-1].sequence
 
-        await self._ask(user, f"balance in app {app_id} at {sequence}", read, expected)
+        what = f"balance in app {app_id} at {sequence}"
+        await self.ask(user, what, read, expected, required=required)
 
-    async def draw(self, random: Random, user: int, apps: Sequence[int]) -> None:
+    async def draw(
+        self, random: Random, user: int, apps: Sequence[int], *, min_revision: int | None = None
+    ) -> None:
         """Make a random query of a user."""
-        match random.choice(("pages", "sums", "balance")):
+        match random.choice(("rows", "pages", "sums", "balance", "alerts")):
+            case "rows":
+                await self.rows(user, min_revision)
             case "pages":
-                oldest_first = random.random() < 0.5
-                await self.pages(user, oldest_first=oldest_first, page_size=random.randint(1, 6))
+                oldest_first, page_size = random.random() < 0.5, random.randint(1, 6)
+                await self.pages(user, min_revision, oldest_first=oldest_first, page_size=page_size)
             case "sums":
-                await self.sums(user, by_type=random.random() < 0.5)
+                await self.sums(user, min_revision, by_type=random.random() < 0.5)
+            case "alerts":
+                await self.alerts(user, min_revision, app_id=random.choice(apps))
             case _:
-                await self.balance(user, random.choice(apps), random.randint(1, 30))
+                app_id, sequence = random.choice(apps), random.randint(1, 30)
+                await self.balance(user, min_revision, app_id=app_id, sequence=sequence)
 
-    async def _ask(
+    async def alerts(self, user: int, required: int | None, *, app_id: int) -> None:
+        """Read the alerts of a user in an app."""
+        caller = self._connect()
+
+        async def read() -> object:
+            values = {"user_id": user, "app_id": app_id, "min_revision": required}
+            answer, _ = await caller.unary(methods.ALERTS, values)
+            return {(alert.credits, alert.direction) for alert in answer.reply.user_alerts}
+
+        def expected(history: History, count: int) -> object:
+            state = history.states[count]
+            return None if state is None else state.app(app_id).alerts
+
+        await self.ask(user, f"alerts in app {app_id}", read, expected, required=required)
+
+    async def ask(
         self,
         user: int,
         what: str,
         read: Callable[[], Awaitable[object]],
         expected: Callable[[History, int], object],
+        *,
+        required: int | None = None,
+        writes: bool = False,
     ) -> None:
-        """Read, and keep the answer; a read that fails proves nothing."""
+        """Make a call, and keep the answer; a call that fails proves nothing.
+
+        Args:
+            user: The user.
+            what: The call, as findings name it.
+            read: Makes the call.
+            expected: Returns the answer that is correct for a number of entries.
+            required: The revision that the call requires.
+            writes: Whether the answer must not be older than earlier answers.
+        """
         question = Read(kind=Kind.TRANSACTIONS, user_id=user, app_id=0)
-        call = Call(client=0, question=question, began=self._journal.now())
+        call = Call(
+            client=0, question=question, began=self._journal.now(), min_revision=required or 0
+        )
         began = self._world.cluster.time()
         try:
             answer = await read()
         except CreditError:
             return
         call.ended = self._journal.now()
-        late = self._world.cluster.stale_until >= began
+        call.stale = not writes and self._world.cluster.stale_until >= began
         self._world.trace("queries", f"user {user}: {what} ->", answer)
-        self._queries.append(
-            Query(call=call, what=what, answer=answer, expected=expected, late=late)
-        )
+        self._queries.append(Query(call=call, what=what, answer=answer, expected=expected))
 
     def findings(self, histories: Mapping[int, History]) -> Iterator[str]:
         """Yield answers that do not match any state of the history during the query."""
@@ -160,9 +215,11 @@ class Queries:
             user = query.call.question.user_id
             history = histories[user]
             least, greatest = windows.bounds(query.call, user)
-            least = 0 if query.late else least
+            # Pages can end within a group of entries, if the last one is of an old primary.
             counts = [
-                count for count in range(least, greatest + 1) if history.states[count] is not None
+                count
+                for count in range(least, greatest + 1)
+                if query.call.stale or history.states[count] is not None
             ]
             if all(query.answer != query.expected(history, count) for count in counts):
                 yield (

@@ -5,6 +5,7 @@ from credit_client.effect import WriteEffect
 from credit_client.outcome import _of_status as outcome_of_status
 from credit_client.write_stream import WriteStream
 from credit_models.ledger.alerts import _crossings as crossings
+from credit_models.ledger.alerts import changed_alerts, event_id, with_events
 from credit_models.ledger.caps import cap_exceeded
 from credit_models.ledger.draft import Draft
 from credit_models.ledger.holds import capture_hold
@@ -17,12 +18,14 @@ from credit_models.ledger.transfers import transfer
 from credit_models.ledger.uses import no_room, use
 from credit_server.api import history_service
 from credit_server.api.history_service import HistoryService
+from credit_server.api.policies import PolicyChanges
 from credit_server.api.reads import Reads
 from credit_server.api.watch import _AppSource as AppSource
 from credit_server.api.watch import _UserSource as UserSource
 from credit_server.commit import batch
 from credit_server.commit.batch import BatchWriter, Plan
 from credit_server.commit.clock import Clock
+from credit_server.commit.policies import PolicyCache
 from credit_server.store.alert_events import MemoryAlertEvents
 from credit_server.store.memory import MemoryStore
 from credit_server.store.memory import _MemoryTransaction as MemoryTransaction
@@ -61,7 +64,6 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=3,
     ),
     Mutation(
         "an answer that depends on reads is not committed",
@@ -75,7 +77,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=1260,
+        seed=8,
     ),
     Mutation(
         "a rejection is decided on a cached balance",
@@ -85,6 +87,7 @@ MUTATIONS = (
                 {"if batch.depends_on_reads and not verify_first:": "if False:"},
             ),
         ),
+        seed=1,
     ),
     Mutation(
         "keys are cached before their commit",
@@ -109,6 +112,7 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=2,
     ),
     Mutation(
         "a key can be stored twice",
@@ -122,7 +126,6 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=3,
     ),
     Mutation(
         "a command does not see the previous one in its batch",
@@ -140,6 +143,7 @@ MUTATIONS = (
     Mutation(
         "a key replays a different request",
         (Edit(differences, {"call = type(command)": "return ()"}),),
+        seed=14,
     ),
     Mutation(
         "part of an atomic batch takes effect",
@@ -156,7 +160,6 @@ MUTATIONS = (
     Mutation(
         "a refund is not recorded in its purchase",
         (Edit(BatchWriter._changes, {"list(batch.refunded.values())": "[]"}),),
-        seed=13,
     ),
     Mutation(
         "a transfer takes credits and adds none",
@@ -180,6 +183,7 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=3,
     ),
     Mutation(
         "a refund goes to grants that did not pay",
@@ -198,7 +202,7 @@ MUTATIONS = (
     Mutation(
         "credits are refunded twice",
         (Edit(reversed_before, {"0 if latest is None else": "0 if True else"}),),
-        seed=16,
+        seed=65,
     ),
     Mutation(
         "a capture takes more than its hold has",
@@ -208,26 +212,26 @@ MUTATIONS = (
                 {"if excess and not command.allow_excess:": "if False:"},
             ),
         ),
-        seed=13,
+        seed=3,
     ),
     Mutation(
         "a cap does not count held credits",
         (Edit(cap_exceeded, {"status.spent + status.held + required": "status.spent + required"}),),
-        seed=11,
+        seed=33,
     ),
     Mutation(
         "a balance falls below zero",
         (Edit(transfer, {"if app.available < command.credits:": "if False:"}),),
-        seed=1,
     ),
     Mutation(
         "a balance exceeds its greatest value",
         (Edit(no_room, {"if total + credits_ > UINT32_MAX:": "if False:"}),),
+        seed=19,
     ),
     Mutation(
         "a report is bought twice",
         (Edit(use, {"lookup.owned_purchase is not None": "False"}),),
-        seed=13,
+        seed=7,
     ),
     Mutation(
         "an event of an alert is lost",
@@ -240,6 +244,43 @@ MUTATIONS = (
                 crossings, {"before = max(0, first.balance_after - first.effect)": "before = 2**32"}
             ),
         ),
+    ),
+    Mutation(
+        "alerts of users are ignored",
+        (Edit(with_events, {"if app.alerts": "if False"}),),
+        seed=1,
+    ),
+    Mutation(
+        "a removed alert stays",
+        (Edit(changed_alerts, {"for each in alerts if each != alert": "for each in alerts"}),),
+        seed=24,
+    ),
+    Mutation(
+        "alerts that are crossed together share an event",
+        (Edit(event_id, {" {alert.credits} {alert.direction.value}": ""}),),
+        seed=1,
+    ),
+    Mutation(
+        "a changed policy is never applied",
+        (Edit(PolicyCache.__init__, {"ttl=_CACHED_SECONDS": "ttl=3600.0"}),),
+    ),
+    Mutation(
+        "a change of a policy overwrites another one",
+        (
+            Edit(
+                MemoryStore.set_policy, {"if stored.revision != changed.revision - 1:": "if False:"}
+            ),
+        ),
+    ),
+    Mutation(
+        "a change of a policy is compared with an old one",
+        (
+            Edit(
+                PolicyChanges._attempt,
+                {"self._store.latest_policy(request.app_id)": "self._store.policy(request.app_id)"},
+            ),
+        ),
+        seed=12,
     ),
     Mutation(
         "an event of an alert is ordered twice",
@@ -256,6 +297,21 @@ MUTATIONS = (
     Mutation(
         "a read does not wait for the revision that it requires",
         (Edit(Reads.reached, {"if account.revision >= required:": "if True:"}),),
+        seed=18,
+    ),
+    Mutation(
+        "a list is older than the revision that it requires",
+        (
+            Edit(
+                Reads.required,
+                {
+                    "return (await self.reached(call, request)).revision": (
+                        "return 0 * (await self.reached(call, request)).revision"
+                    )
+                },
+            ),
+        ),
+        seed=30,
     ),
     Mutation(
         "a watch of a user skips an entry when it catches up",
@@ -265,7 +321,6 @@ MUTATIONS = (
                 {"max(self._last, self._sent),": "max(self._last, self._sent) + 1,"},
             ),
         ),
-        seed=2,
     ),
     Mutation(
         "a watch of a user returns an entry twice",
@@ -275,12 +330,12 @@ MUTATIONS = (
                 {"shared.row.sequence <= self._last": "shared.row.sequence < self._last"},
             ),
         ),
-        seed=2,
+        seed=7,
     ),
     Mutation(
         "a watch of an app skips entries committed while it was interrupted",
         (Edit(AppSource.catch_up, {"while True:": "while False:"}),),
-        seed=3,
+        seed=1,
     ),
     Mutation(
         "a watch of an app returns an entry twice",
@@ -307,7 +362,23 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=7,
+        seed=25,
+    ),
+    Mutation(
+        "an event that is sent to a webhook again has another id",
+        (
+            Edit(
+                Dispatcher._attempt,
+                {
+                    "self._sender.send(delivery.event, webhook)": (
+                        "self._sender.send(__import__('dataclasses').replace("
+                        "delivery.event, id=f'{delivery.event.id}-{delivery.attempts}'"
+                        ") if delivery.attempts > 1 else delivery.event, webhook)"
+                    )
+                },
+            ),
+        ),
+        seed=25,
     ),
     Mutation(
         "a page of a query skips an entry",
@@ -317,12 +388,12 @@ MUTATIONS = (
                 {"after_sequence=last)": "after_sequence=last + 1)"},
             ),
         ),
-        seed=10,
+        seed=6,
     ),
     Mutation(
         "a summary leaves out an entry",
         (Edit(summary_of, {"scanned[: SUMMARIZED_MAX + 1]": "scanned[1:]"}),),
-        seed=1,
+        seed=3,
     ),
     Mutation(
         "an earlier balance is that of the wrong entry",
@@ -332,7 +403,7 @@ MUTATIONS = (
                 {"end = 1 + min(": "end = min("},
             ),
         ),
-        seed=13,
+        seed=2,
     ),
     Mutation(
         "a text id gets two numbers",
@@ -342,6 +413,7 @@ MUTATIONS = (
                 {"if name not in users:": "if True:"},
             ),
         ),
+        seed=1,
     ),
     Mutation(
         "a server uses its own clock when it is wrong",
@@ -356,7 +428,6 @@ MUTATIONS = (
                 {"response.correlation_id, None": "min(self._sent, default=0), None"},
             ),
         ),
-        seed=2,
     ),
     Mutation(
         "a retry has another key",
@@ -386,7 +457,7 @@ MUTATIONS = (
                 {"self.earlier_unknown |= self.outcome is Outcome.UNKNOWN": "pass"},
             ),
         ),
-        seed=73,
+        seed=111,
     ),
 )
 """The bugs. Some seed finds each of them."""

@@ -19,10 +19,14 @@ class Act(Enum):
     READ_BACK = "read with min_revision"
     QUERY = "query a history"
     RESOLVE = "resolve a text id"
+    SET_ALERT = "change an alert of a user"
+    SET_POLICY = "change policies of apps"
     CRASH = "crash a server"
     STOP = "stop a server"
     START = "start a server"
     FAIL_OVER = "failover"
+    LOSE = "lose a write by a failover"
+    CHANGE_BACK = "change a policy back after a failover"
     SET_CLOCK = "set a clock"
     BREAK_CLOCK = "set a clock too far"
 
@@ -38,15 +42,23 @@ _WEIGHTS = {
     Act.READ_BACK: 5,
     Act.QUERY: 5,
     Act.RESOLVE: 4,
+    Act.SET_ALERT: 5,
+    Act.SET_POLICY: 5,
     Act.CRASH: 2,
     Act.STOP: 1,
     Act.START: 3,
-    Act.FAIL_OVER: 3,
+    Act.FAIL_OVER: 2,
+    Act.LOSE: 2,
+    Act.CHANGE_BACK: 1,
     Act.SET_CLOCK: 2,
     Act.BREAK_CLOCK: 0.5,
 }
 _GAPS = ((0.0, 0.35), (0.003, 0.4), (0.05, 0.15), (1.5, 0.1))
 """The mean time between two steps in seconds, and how often it is this one."""
+_APPLYING_SECONDS = 9.0
+"""The longest pause after a change of a policy: later steps need the policy applied."""
+_QUIET_SECONDS = 0.4
+"""The pause before and after a write is lost: no other write must make its servers wait."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,5 +88,10 @@ def plan(seed: int, steps: int) -> Sequence[Step]:
         (mean,) = random.choices(means, shares)
         at += random.expovariate(1 / mean) if mean else 0.0
         (act,) = random.choices(acts, weights)
+        quiet = _QUIET_SECONDS if act is Act.LOSE else 0.0
+        at += quiet
         planned.append(Step(number=number, at=at, act=act))
+        at += quiet
+        if act is Act.SET_POLICY and random.random() < 0.5:
+            at += random.uniform(0, _APPLYING_SECONDS)
     return planned

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from credit_models.ledger import AlertEvent
 from credit_server.store.webhooks import Webhook
@@ -10,6 +10,8 @@ from credit_server.webhooks.sender import SendFailed
 
 from credit_simulate.faults import Faults
 from credit_simulate.trace import Trace
+
+Event = tuple[int, int, int, int]
 
 
 class Receiver:
@@ -43,13 +45,12 @@ class Receiver:
             raise SendFailed("no answer")
         self._acknowledged.add(event.id)
 
-    def findings(
-        self, crossed: Collection[tuple[int, int]], left: Collection[str]
-    ) -> Iterator[str]:
+    def findings(self, events: Mapping[str, Event], left: Sequence[str]) -> Iterator[str]:
         """Yield events that were lost, made up or changed.
 
         Args:
-            crossed: The user and the sequence of each event of the app.
+            events: The events of the app, by id: the user, the sequence, the balance, and the
+                credits of the alert.
             left: The ids of the events whose deliveries are still stored.
         """
         for id_, copies in self._received.items():
@@ -57,9 +58,11 @@ class Receiver:
                 yield f"webhook: event {id_} was sent with different contents"
             if id_ not in self._acknowledged and id_ not in left:
                 yield f"webhook: event {id_} was dropped before its acknowledgement"
-        got = {(copies[0].user_id, copies[0].sequence) for copies in self._received.values()}
-        if made_up := got - set(crossed):
-            yield f"webhook: no entry crosses the limit at {sorted(made_up)}"
-        lost = len(set(crossed)) - len(self._received.keys() | set(left))
-        if lost > 0:
-            yield f"webhook: {lost} of {len(crossed)} events did not arrive and have no delivery"
+            first = copies[0]
+            sent = first.user_id, first.sequence, first.balance, first.alert.credits
+            if events.get(id_) != sent:
+                yield f"webhook: {first} was sent, and the event is {events.get(id_)}"
+        if lost := events.keys() - self._received.keys() - set(left):
+            yield f"webhook: the events {sorted(lost)} did not arrive and have no delivery"
+        if len(set(left)) < len(left):
+            yield f"webhook: an event has several deliveries: {sorted(left)}"

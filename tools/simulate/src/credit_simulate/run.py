@@ -19,12 +19,12 @@ from structlog.types import EventDict
 from credit_simulate.alerts import event_findings
 from credit_simulate.loop import VirtualLoop
 from credit_simulate.plan import Step, plan
-from credit_simulate.simulation import EVERYONE, LIMITS, RULES, WEBHOOK, Played, Simulation
+from credit_simulate.simulation import EVERYONE, WEBHOOK, Played, Simulation
 from credit_simulate.trace import Trace
 
 STEPS = 40
 _TURNS_MAX, _TURNS_OF_STEP_MAX = 20_000, 500
-"""Several times the turns that a run takes: 2,900 for 40 steps, and 15,000 for 200."""
+"""Several times the turns that a run takes: 4,100 for 40 steps, and 18,000 for 200."""
 _SKEW = timedelta(seconds=4)
 """How far the clocks of two servers may differ."""
 
@@ -98,16 +98,24 @@ def run(
 def audit(played: Played) -> list[str]:
     """Return the violations of the contract."""
     journal = played.callers.journal
-    found = list(played.callers.behind)
     try:
-        replay = Replay(journal, EVERYONE, RULES, clocks_differ=True)
+        replay = Replay(
+            journal,
+            EVERYONE,
+            played.world.policies.rules(),
+            clocks_differ=True,
+            alert_changes=played.alerts.changes,
+        )
     except Inexplicable as finding:
-        return [*found, str(finding)]
-    found += audit_replayed(journal, replay, skew=_SKEW)
-    found += event_findings(played.events, replay.histories, LIMITS)
-    crossed = [
-        (event.user_id, event.sequence) for event in played.events if event.app_id == WEBHOOK.app_id
-    ]
+        return [str(finding)]
+    found = audit_replayed(journal, replay, skew=_SKEW)
+    found += event_findings(played.events, journal, replay.histories, played.world.policies)
+    found += played.policies.findings(played.last_policies)
+    crossed = {
+        event.id: (event.user_id, event.sequence, event.balance, event.alert.credits)
+        for event in played.events
+        if event.app_id == WEBHOOK.app_id and event.alert is not None
+    }
     found += played.world.receiver.findings(crossed, played.deliveries)
     found += _hash_findings(journal, replay.histories)
     found += played.queries.findings(replay.histories)

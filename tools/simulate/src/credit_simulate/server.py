@@ -38,6 +38,7 @@ from credit_simulate.call import ServedCall
 from credit_simulate.cluster import Cluster
 from credit_simulate.connection import Connection
 from credit_simulate.faults import Faults
+from credit_simulate.policies import PolicyReads
 from credit_simulate.receiver import Receiver
 from credit_simulate.trace import Trace
 
@@ -65,6 +66,7 @@ class World:
         faults: Decides which messages are lost or slow.
         trace: Receives a line for each event.
         receiver: Receives the events of webhooks.
+        policies: Records the policies that servers read.
         bugs: The calls that failed with INTERNAL, and the tasks that ended with an error.
     """
 
@@ -73,6 +75,7 @@ class World:
     faults: Faults
     trace: Trace
     receiver: Receiver
+    policies: PolicyReads
     bugs: list[str]
 
 
@@ -167,7 +170,9 @@ class Server:
     async def _run(self, settings: CommitLimits) -> None:
         """Put the parts together, as `credit_server.app` does."""
         world, loop = self._world, asyncio.get_running_loop()
-        store = Connection(world.cluster, world.faults, lambda: next(self._ids), loop.time)
+        store = Connection(
+            world.cluster, world.faults, world.policies, lambda: next(self._ids), loop.time
+        )
         self._connection = store
         clock = Clock(
             skew_seconds_max=CLOCK_SECONDS_MAX,

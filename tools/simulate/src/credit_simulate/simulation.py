@@ -1,7 +1,7 @@
 """Run one simulation: the steps of a plan, a time without faults, and the reads of the audit."""
 
 import asyncio
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from random import Random
@@ -9,23 +9,29 @@ from typing import Any
 
 from credit_client import methods
 from credit_client.call import Caller
-from credit_models import AlertDirection, AlertEvent, CreditRequest, TransferCreditsRequest
+from credit_models import (
+    AlertEvent,
+    CreditRequest,
+    GrantCreditsRequest,
+    PurchaseRequest,
+    TransferCreditsRequest,
+)
 from credit_models.ledger import Alert, Caps, Policy
 from credit_models.ledger.records import Direction
 from credit_server.store.port import AppPolicy
 from credit_server.store.webhooks import Webhook
 from credit_testing.accounts.draw import Draw
-from credit_testing.accounts.journal import Kind, Read, Together, Unknown, Written
-from credit_testing.accounts.rules.decision import AppRules
+from credit_testing.accounts.journal import Journal, Kind, Read, Together, Unknown, Written
 from credit_testing.accounts.rules.requests import Write
 
-from credit_simulate.alerts import Limit
+from credit_simulate.alerts import UserAlerts
 from credit_simulate.caller import Callers
 from credit_simulate.cluster import Cluster, Operation
 from credit_simulate.directory import Names
 from credit_simulate.faults import Faults
 from credit_simulate.history import Queries
 from credit_simulate.plan import Act, Step
+from credit_simulate.policies import PolicyChanges, PolicyReads
 from credit_simulate.receiver import Receiver
 from credit_simulate.server import Server, World
 from credit_simulate.trace import Trace
@@ -36,14 +42,6 @@ APPS = (1, 2)
 FENCE_USER, FENCE_APP = 4_000_000_000, 4_000_000_001
 """Entries of this user in this app show the server's time."""
 EVERYONE = (*USERS, FENCE_USER)
-CAP = 60
-RULES = {APPS[1]: AppRules(caps={"day": CAP}, allow_negative=True)}
-"""The policies of apps, as the auditor has them."""
-LIMITS: dict[int, Limit] = {
-    APPS[0]: (20, AlertDirection.FALLS_BELOW),
-    APPS[1]: (30, AlertDirection.RISES_TO),
-}
-"""The alerts of apps, as the auditor has them."""
 _POLICIES = (
     AppPolicy(
         app_id=APPS[0],
@@ -53,13 +51,14 @@ _POLICIES = (
     AppPolicy(
         app_id=APPS[1],
         policy=Policy(
-            caps=Caps(day=CAP),
+            caps=Caps(day=60),
             allow_negative=True,
             alerts=(Alert(credits=30, direction=Direction.RISES_TO),),
         ),
         revision=1,
     ),
 )
+"""The policies at the beginning."""
 WEBHOOK = Webhook(
     id="webhook",
     app_id=APPS[0],
@@ -74,6 +73,10 @@ _EDGES = (1, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 _PEACE_SECONDS = 6.0
 """Longer than a lease of the sweeper, and than a hold or the wait for a grant."""
 _ATTEMPTS_MAX = 20
+_CUT_OFF_SECONDS = (0.02, 0.1)
+"""The time for the write that is lost, and then for a request that depends on it."""
+_READS_OF_OLD, _OLD_SECONDS = 4, 0.8
+"""How many reads follow a change of primary, and the longest pause before each."""
 _LATEST = 12
 """A request refers to one of so many of the latest writes."""
 
@@ -97,6 +100,9 @@ class Played:
         watchers: The watches.
         queries: The queries of histories.
         names: The text ids that were resolved.
+        alerts: The changes to alerts of users.
+        policies: The changes to policies of apps.
+        last_policies: The policies that are stored at the end, by app.
         events: The events of all alerts.
         deliveries: The ids of the events whose deliveries to the webhook are pending.
         world: The trace, the faults that happened, and the errors of servers.
@@ -106,8 +112,11 @@ class Played:
     watchers: Sequence[Watcher]
     queries: Queries
     names: Names
+    alerts: UserAlerts
+    policies: PolicyChanges
+    last_policies: Mapping[int, AppPolicy]
     events: Sequence[AlertEvent]
-    deliveries: Collection[str]
+    deliveries: Sequence[str]
     world: World
 
 
@@ -131,6 +140,7 @@ class Simulation:
         random = Random(f"world-{seed}")
         trace = Trace(loop.time)
         cluster = Cluster(random, trace, lambda: _BEGINNING + loop.time())
+        journal = Journal()
         faults = Faults(Random(f"faults-{seed}"), withheld=withheld, rate=random.choice((0, 1, 2)))
         self.world = self._world = World(
             cluster=cluster,
@@ -138,14 +148,17 @@ class Simulation:
             faults=faults,
             trace=trace,
             receiver=Receiver(faults, trace),
+            policies=PolicyReads(journal),
             bugs=[],
         )
         self._servers = [Server(name, self._world) for name in ("a", "b")]
         self._seed = seed
         self._steps = steps
-        self.callers = self._callers = Callers(self._world, self._servers)
-        self._queries = Queries(self._world, self._callers.journal, self._caller)
+        self.callers = self._callers = Callers(self._world, self._servers, journal)
+        self._queries = Queries(self._world, journal, self._caller)
         self._names = Names(self._world, self._caller)
+        self._alerts = UserAlerts(journal, self._queries, self._caller)
+        self._policies = PolicyChanges(cluster, trace, journal, self._caller)
         self._running: set[asyncio.Task[Any]] = set()
         self._locks = {server: asyncio.Lock() for server in self._servers}
 
@@ -176,6 +189,9 @@ class Simulation:
             watchers=watchers,
             queries=self._queries,
             names=self._names,
+            alerts=self._alerts,
+            policies=self._policies,
+            last_policies={app: await self._world.cluster.primary.policy(app) for app in APPS},
             events=events,
             deliveries=await self._deliveries(),
             world=self._world,
@@ -217,22 +233,35 @@ class Simulation:
                 await asyncio.sleep(random.choice((0.0, 0.001, 0.004, 0.02, 0.5)))
                 writing.cancel()
             case Act.READ:
-                kinds = (Kind.USER_CREDITS, Kind.BALANCE, Kind.GRANTS, Kind.OPEN_HOLDS)
-                await callers.read(client, self._read(random, random.choice(kinds)))
+                await callers.read(client, self._read(random))
             case Act.READ_BACK:
+                await callers.write(client, _addition(random, f"back-{client}"))
                 await self._read_back(random, client)
             case Act.QUERY:
                 await self._queries.draw(random, random.choice(USERS), APPS)
             case Act.RESOLVE:
                 await self._names.resolve(random, random.choice(APPS))
+            case Act.SET_ALERT:
+                await self._alerts.change(random, random.choice(USERS), random.choice(APPS))
+            case Act.SET_POLICY:
+                await self._policies.change(random, APPS[1], APPS)
             case _:
                 await self._break(random, step)
+        if step.act in (Act.FAIL_OVER, Act.LOSE, Act.CHANGE_BACK):
+            for _ in range(_READS_OF_OLD):
+                await asyncio.sleep(random.uniform(0, _OLD_SECONDS))
+                await self._read_back(random, client)
 
     async def _break(self, random: Random, step: Step) -> None:
         server = random.choice(self._servers)
         match step.act:
             case Act.FAIL_OVER:
                 self._world.cluster.fail_over()
+            case Act.LOSE if all(server.runs for server in self._servers):
+                await self._lose_a_write(random, step)
+            case Act.CHANGE_BACK:
+                fail_over = self._world.cluster.fail_over
+                await self._policies.change_back(random, random.choice(APPS), fail_over)
             case Act.SET_CLOCK:
                 server.set_clock(random.uniform(-1.9, 1.9))
             case Act.BREAK_CLOCK:
@@ -243,6 +272,27 @@ class Simulation:
             case Act.CRASH | Act.STOP:
                 async with self._locks[server]:
                     await (server.crash() if step.act is Act.CRASH else server.stop())
+
+    async def _lose_a_write(self, random: Random, step: Step) -> None:
+        """Cut off the primary while a server writes and another reads, then crash the first one.
+
+        The other server must not answer with the write, which is lost. A later write changes the
+        state, so that the lost one cannot have the same effect once it is retried.
+        """
+        callers, cluster, client = self._callers, self._world.cluster, step.number
+        first, other = random.sample(self._servers, 2)
+        lost, later = (_addition(random, f"{step.number}-{name}") for name in ("lost", "later"))
+        cluster.isolate()
+        writing = self._begin(callers.write(client, lost, first))
+        await asyncio.sleep(random.uniform(*_CUT_OFF_SECONDS))
+        seeing = self._begin(callers.write(client, _without_effect(random, lost), other))
+        await asyncio.wait([seeing], timeout=random.uniform(*_CUT_OFF_SECONDS))
+        writing.cancel()
+        cluster.fail_over()
+        async with self._locks[first]:
+            await first.crash()
+        self._begin(callers.write(client, later, other))
+        first.start()
 
     def _request(self, random: Random, step: Step, part: int = 0) -> Write:
         fields: dict[str, Any] = {  # Any: the fields of requests have many types
@@ -263,17 +313,20 @@ class Simulation:
             own["to_user_id"] = next(user for user in USERS if user != earlier.user_id)
         return replace(request, **own, idempotency_key=earlier.idempotency_key)
 
-    def _read(self, random: Random, kind: Kind) -> Read:
-        return Read(kind=kind, user_id=random.choice(USERS), app_id=random.choice(APPS))
+    def _read(self, random: Random) -> Read:
+        kinds = (Kind.USER_CREDITS, Kind.BALANCE, Kind.GRANTS, Kind.OPEN_HOLDS)
+        return Read(
+            kind=random.choice(kinds), user_id=random.choice(USERS), app_id=random.choice(APPS)
+        )
 
     async def _read_back(self, random: Random, client: int) -> None:
-        """Read with the revision that a write of the same user returned as `min_revision`."""
-        call = await self._callers.write(client, _addition(random, f"back-{client}"))
-        answer = call.answer
-        if not isinstance(call.question, Written) or not hasattr(answer, "sequence"):
-            return
-        read = Read(kind=Kind.BALANCE, user_id=USERS[0], app_id=APPS[0])
-        await self._callers.read(client, read, min_revision=answer.sequence)
+        """Read with the greatest revision that an answer has shown as `min_revision`."""
+        read = self._read(random)
+        revision = self._callers.revisions[read.user_id]
+        if random.random() < 0.5:
+            await self._callers.read(client, read, min_revision=revision)
+        else:
+            await self._queries.draw(random, read.user_id, APPS, min_revision=revision)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._world.cluster.wall, UTC)
@@ -304,7 +357,8 @@ class Simulation:
             left = [question for question in left if not self._is_settled(question)]
             if not left:
                 break
-            for question in left:
+            # The latest first, so that a retry has another place in the history than its write.
+            for question in reversed(left):
                 await self._settle(question)
         else:
             self._world.bugs.append("writes have no answer, although there are no faults")
@@ -327,6 +381,7 @@ class Simulation:
     async def _read_everything(self) -> None:
         callers = self._callers
         await self._names.find_all()
+        await self._policies.read(APPS)
         for user in USERS:
             for app in APPS:
                 for kind in (Kind.GRANTS, Kind.HOLDS, Kind.FORECAST):
@@ -339,7 +394,7 @@ class Simulation:
             for user in EVERYONE:
                 await callers.read(0, Read(kind=kind, user_id=user, app_id=APPS[0]))
 
-    async def _deliveries(self) -> Collection[str]:
+    async def _deliveries(self) -> Sequence[str]:
         """Make all remaining deliveries due, and return the ids of their events."""
         webhooks, left = self._world.cluster.primary.webhooks, []
         while claim := await webhooks.claim(_END, _END):
@@ -359,6 +414,19 @@ class Simulation:
 
 def _setting(policy: AppPolicy) -> Operation:
     return lambda node: node.set_policy(policy)
+
+
+def _without_effect(random: Random, like: CreditRequest) -> Write:
+    """Return a dry run, or a use that is too large, of the same user in the same app."""
+    fields: dict[str, Any] = {  # Any: as above
+        "user_id": like.user_id,
+        "app_id": like.app_id,
+        "created_by": 1,
+        "idempotency_key": f"{like.idempotency_key}-seen",
+    }
+    if random.random() < 0.5:
+        return GrantCreditsRequest(**fields, credits=1, validate_only=True)
+    return PurchaseRequest(**fields, credits=2**32 - 1, report_id="r", report_name="Report")
 
 
 def _addition(random: Random, key: str) -> CreditRequest:

@@ -105,7 +105,8 @@ class PolicyChanges:
         change: Callable[[Policy], Policy],
     ) -> AppPolicy:
         now = self._clock.now().now
-        stored = await self._store.policy(request.app_id)
+        # A change that changes nothing writes nothing, so only the read shows that it is in effect.
+        stored = await self._store.latest_policy(request.app_id)
         policy = change(stored.policy)
         if not _is_expected(request, stored, unchanged=policy == stored.policy):
             raise errors.refused(RevisionChanged(revision=stored.revision))

@@ -173,11 +173,15 @@ class MemoryStore:
 
     async def policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
+        return await self.latest_policy(app_id)
+
+    async def latest_policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app: see the port."""
         return self._tables.policies.get(app_id, AppPolicy(app_id=app_id))
 
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app: see the port."""
-        stored = await self.policy(changed.app_id)
+        stored = await self.latest_policy(changed.app_id)
         if stored.revision != changed.revision - 1:
             raise Conflict(f"the policy of app {changed.app_id} has changed since it was read")
         self._tables.policies[changed.app_id] = changed

@@ -313,15 +313,14 @@ class MongoStore:
 
     async def policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
-        found = await self._policy_reads.read(app_id)
-        if found is None:
-            return AppPolicy(app_id=app_id)
-        try:
-            return AppPolicyDocument.model_validate(found).to_policy()
-        except ValidationError as error:
-            fault = unreadable(error, app_ids=[app_id])
-            report(fault)
-            raise fault from error
+        return _policy(app_id, await self._policy_reads.read(app_id))
+
+    async def latest_policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app: see the port."""
+        confirmed = self._policies.with_options(read_concern=ReadConcern("linearizable"))
+        async with self._deadline():
+            found = await confirmed.find_one({"app_id": app_id})
+        return _policy(app_id, found)
 
     async def _policy_documents(self, app_ids: Sequence[int]) -> dict[int, Document]:
         async with self._deadline():
@@ -622,6 +621,18 @@ def reading_of(hello: Mapping[str, Any], *, asked_at: float, answered_at: float)
     return ClockReading(
         store_seconds=local_time.timestamp(), asked_at=asked_at, answered_at=answered_at
     )
+
+
+def _policy(app_id: int, found: Document | None) -> AppPolicy:
+    """Return the policy of a document; the default one if there is none."""
+    if found is None:
+        return AppPolicy(app_id=app_id)
+    try:
+        return AppPolicyDocument.model_validate(found).to_policy()
+    except ValidationError as error:
+        fault = unreadable(error, app_ids=[app_id])
+        report(fault)
+        raise fault from error
 
 
 def _external(app_id: int, external_id: str) -> Document:

@@ -468,11 +468,18 @@ class Store(Protocol):
         """Return the policy of an app; revision 0 if it was never set."""
         ...
 
+    async def latest_policy(self, app_id: int) -> AppPolicy:
+        """Return the policy of an app, which is never older than a change that was stored.
+
+        Right after a change of primary, `policy` can be older.
+        """
+        ...
+
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app if the stored revision is the one before `changed.revision`.
 
-        The result of a failed call is known from `policy`: the stored policy is the changed one, or
-        the call may be repeated.
+        The result of a failed call is known from `latest_policy`: the stored policy is the changed
+        one, or the call may be repeated.
 
         Raises:
             Conflict: The stored revision is another one. Nothing was written.

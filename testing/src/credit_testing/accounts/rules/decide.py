@@ -24,8 +24,9 @@ from credit_models import (
 
 from credit_testing.accounts.book import NameOf
 from credit_testing.accounts.model import Account, Entry
+from credit_testing.accounts.policies import AppRules
 from credit_testing.accounts.rules import balances, grants, holds, reversals
-from credit_testing.accounts.rules.decision import AppRules, Decided, Decision, Refused, Rejected
+from credit_testing.accounts.rules.decision import Decided, Decision, Refused, Rejected
 from credit_testing.accounts.rules.requests import Write, differing_fields, users_of
 
 

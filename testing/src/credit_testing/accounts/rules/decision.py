@@ -20,18 +20,11 @@ from credit_testing.accounts.model import (
     period_end,
     period_start,
 )
+from credit_testing.accounts.policies import AppRules
 from credit_testing.accounts.rules.requests import Write, users_of
 
 APPS_MAX = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AppRules:
-    """The policy of an app."""
-
-    caps: Mapping[str, int] = field(default_factory=dict)
-    allow_negative: bool = False
 
 
 @dataclass(frozen=True, slots=True)
