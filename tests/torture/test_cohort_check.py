@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -64,13 +65,15 @@ class Recorded:
         return next(line for line in self.calls if "min_revision" in line)
 
     def atomic_batch(self) -> Line:
-        """Return the first atomic batch that had an effect when it was sent first."""
+        """Return the first atomic batch that had an effect and whose keys are in no other call."""
+        calls = Counter(key for line in self.calls for key in _keys(line))
         return next(
             line
             for line in self.calls
             if line["answer"]["kind"] == "together"
             and all(part["kind"] == "receipt" for part in line["answer"]["parts"])
             and not any(message_of(part).replayed for part in line["answer"]["parts"])
+            and all(calls[key] == 1 for key in _keys(line))
         )
 
     def purchases(self) -> list[Line]:
@@ -106,6 +109,11 @@ class Recorded:
             if not again and request["type"] == "CreditRequest" and _is_acknowledged(line):
                 found.setdefault(user, []).append(line)
         return max(found.values(), key=len)
+
+
+def _keys(line: Line) -> set[str]:
+    """Return the idempotency keys of a call."""
+    return {message_of(one).idempotency_key for one in line["question"].get("requests", ())}
 
 
 def _is_acknowledged(line: Line) -> bool:

@@ -276,6 +276,7 @@ async def test_a_read_whose_connection_breaks_once_is_retried(
     [
         {"closeConnection": True},
         {"errorCode": 18},  # AuthenticationFailed
+        {"errorCode": 175},  # QueryPlanKilled
         {"errorCode": 246, "errorLabels": []},  # SnapshotUnavailable
     ],
     ids=str,
@@ -293,6 +294,17 @@ async def test_a_read_that_fails_is_unavailable(
             with pytest.raises(StoreUnavailable):
                 await read
     assert await store.account(1) is None, "the store is used again"
+
+
+async def test_a_write_that_no_majority_confirms_is_unavailable(
+    store: MongoStore, mongod_uri: str
+) -> None:
+    """Outside of a transaction, a primary that steps down answers with such an error."""
+    error = {"code": 11602, "codeName": "InterruptedDueToReplStateChange", "errmsg": "interrupted"}
+    async with failing(mongod_uri, "findAndModify", times=100, writeConcernError=error):
+        with pytest.raises(StoreUnavailable):
+            await store.lease("sweeper", "me", 1)
+    assert await store.lease("sweeper", "me", 1), "the store is used again"
 
 
 @with_each_driver

@@ -14,6 +14,7 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
+    WriteConcernError,
 )
 from pymongo.server_description import ServerDescription
 from pymongo.server_type import SERVER_TYPE
@@ -38,9 +39,10 @@ _ValueT = TypeVar("_ValueT")
 # DuplicateKey, WriteConflict.
 _CONFLICTS = frozenset({11000, 112})
 
-# Unauthorized, AuthenticationFailed, SnapshotTooOld, SnapshotUnavailable, OutOfDiskSpace: faults of
-# the store, after which the same request may succeed. Numbers: MongoDB's error_codes.yml.
-_STORE_FAULTS = frozenset({13, 18, 239, 246, 14031})
+# Unauthorized, AuthenticationFailed, QueryPlanKilled (a node has rolled back its writes),
+# SnapshotTooOld, SnapshotUnavailable, OutOfDiskSpace: faults of the store, after which the same
+# request may succeed. Numbers: MongoDB's error_codes.yml.
+_STORE_FAULTS = frozenset({13, 18, 175, 239, 246, 14031})
 
 # DocumentValidationFailure: the document would not be valid after the write.
 INVALID_DOCUMENT = 121
@@ -150,7 +152,9 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Unreadable("a stored document is not valid, so that it cannot be changed")
     if code == _BAD_VALUE and _NO_INDEX in str(error):
         return IndexMissing("an index is missing: run credit-server migrate")
-    if isinstance(error, ConnectionFailure) or code in _STORE_FAULTS or error.timeout:
+    # A WriteConcernError: no majority is known to have the write, as after a change of primary.
+    unavailable = isinstance(error, ConnectionFailure | WriteConcernError)
+    if unavailable or code in _STORE_FAULTS or error.timeout:
         return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")
     if isinstance(error, ConfigurationError):
         return StoreMisconfigured(f"CREDIT_MONGODB_URI cannot be used: {error}")
