@@ -300,7 +300,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @rule(client=clients, drawn=writes(), place=places, user=whose, app=whose)
     def use_what_is_there(self, client: int, drawn: Drawn, place: int, user: int, app: int) -> None:
-        """Hold, capture and give back, which chance does in this order too seldom."""
+        """Grant, hold, capture and give back, which chance does in this order too seldom."""
         # Any: the fields of requests, here and below.
         common: dict[str, Any] = {
             "user_id": self.users[user],
@@ -310,10 +310,17 @@ class AccountsMachine(RuleBasedStateMachine):
         report: dict[str, Any] = {"report_id": "r", "report_name": "Report"}
         add = CreditRequest(**common, credits=7, idempotency_key=self._key(""))
         self._send(client, Way.CALL, 0, add)
-        hold = PlaceHoldRequest(
-            **common, credits=10, allow_partial=True, idempotency_key=self._key("")
-        )
-        self._send(client, Way.CALL, 0, hold)
+        # Two grants and two holds: one more than low limits allow. The second grant ends first.
+        for offset in (7_200_000, 40_000):
+            grant = GrantCreditsRequest(
+                **common, credits=2, expires_at=self._time(offset), idempotency_key=self._key("")
+            )
+            self._send(client, Way.CALL, 0, grant)
+        for _ in range(2):
+            hold = PlaceHoldRequest(
+                **common, credits=3, allow_partial=True, idempotency_key=self._key("")
+            )
+            self._send(client, Way.CALL, 0, hold)
         hold_id, _ = self._seen(0, (PlaceHoldRequest,))
         settling: Write = CaptureHoldRequest(
             **common,
@@ -327,14 +334,16 @@ class AccountsMachine(RuleBasedStateMachine):
             settling = ReleaseHoldRequest(**common, hold_id=hold_id, idempotency_key=self._key(""))
         self._send(client, Way.CALL, 0, settling)
         used_id, _ = self._seen(0, (CaptureHoldRequest, PurchaseRequest))
-        refund = ReverseTransactionRequest(
-            **common,
-            transaction_id=used_id,
-            credits=None if place % 2 else 1,
-            restore_until=self._time(drawn.offsets[0]) if drawn.kind else None,
-            idempotency_key=self._key(""),
-        )
-        self._send(client, Way.CALL, 0, refund)
+        # Twice: the second time there is less left to refund, or nothing.
+        for part in (None, 1) if place % 2 else (1, None):
+            refund = ReverseTransactionRequest(
+                **common,
+                transaction_id=used_id,
+                credits=part,
+                restore_until=self._time(drawn.offsets[0]) if drawn.kind else None,
+                idempotency_key=self._key(""),
+            )
+            self._send(client, Way.CALL, 0, refund)
 
     @rule(client=clients, request=sent, way=st.sampled_from(Way), turns=turns)
     def send_again(self, client: int, request: Write, way: Way, turns: int) -> None:
