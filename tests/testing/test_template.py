@@ -108,8 +108,12 @@ def test_a_shell_runs_a_command_as_a_fork(tmp_path: Path) -> None:
     assert "--app" in done.stderr
 
 
-async def child(*command: str, **streams: int) -> ForkedChild | Process:
-    return await create_subprocess_exec(*command, start_new_session=True, **streams)
+async def child(
+    *command: str, stdin: int | None = None, stdout: int | None = None
+) -> ForkedChild | Process:
+    return await create_subprocess_exec(
+        *command, stdin=stdin, stdout=stdout, start_new_session=True
+    )
 
 
 async def test_a_child_of_an_event_loop_has_pipes_and_a_status() -> None:
