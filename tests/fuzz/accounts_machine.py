@@ -121,7 +121,7 @@ def _generated(name: str) -> st.SearchStrategy[Any]:
 @st.composite
 def writes(draw: st.DrawFn) -> Drawn:
     """Return requests of which many succeed: from the contract, with values that come together."""
-    name = draw(st.sampled_from(REQUESTS))
+    name = draw(_request_names)
     request = draw(_generated(name))
     changes: dict[str, Any] = {"min_available_after": draw(_small) if draw(_seldom) else None}
     if "validate_only" in _names(request):
@@ -130,12 +130,11 @@ def writes(draw: st.DrawFn) -> Drawn:
         changes |= {"note": "n", "metadata": {"order": "7"} if draw(_seldom) else {}}
     match request:
         case SetSpendingCapRequest():
-            day = draw(st.none() | st.integers(1, 60))
-            changes["caps"] = SpendingCaps(per_hour=draw(st.none() | _small_caps), per_day=day)
+            changes["caps"] = SpendingCaps(per_day=draw(_some_caps), per_hour=draw(_some_caps))
         case ReverseTransactionRequest() | CaptureHoldRequest():
-            changes["credits"] = draw(st.none() | _small_caps)
+            changes["credits"] = draw(_some_caps)
         case credit_models.AdjustBalanceRequest():
-            changes["delta"] = draw(st.sampled_from((1, -1))) * draw(_amounts)
+            changes["delta"] = draw(_signs) * draw(_amounts)
         case _ if "credits" in _names(request):
             changes["credits"] = draw(_amounts)
     if isinstance(request, PlaceHoldRequest | ExtendHoldRequest):
@@ -148,14 +147,19 @@ def writes(draw: st.DrawFn) -> Drawn:
         app=draw(whose),
         place=draw(places),
         kind=not draw(_seldom),
-        ahead=draw(st.sampled_from((0, 0, -1))) if draw(_seldom) else None,
+        ahead=draw(_aheads) if draw(_seldom) else None,
         offsets=(draw(_offsets), draw(_offsets)),
-        to=draw(st.sampled_from(((0, 1), (1, 0), (1, 1)))),
+        to=draw(_targets),
     )
 
 
+# To make a strategy takes longer than to draw from it.
+_request_names = st.sampled_from(REQUESTS)
 _small = st.integers(0, 60)
-_small_caps = st.integers(1, 60)
+_some_caps = st.none() | st.integers(1, 60)
+_signs = st.sampled_from((1, -1))
+_aheads = st.sampled_from((0, 0, -1))
+_targets = st.sampled_from(((0, 1), (1, 0), (1, 1)))
 
 
 def _names(message: Write) -> set[str]:
