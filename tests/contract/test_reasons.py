@@ -1,6 +1,8 @@
-"""Each documented error of each call arrives over the wire as the SDK's own exception.
+"""Each documented error arrives over the wire as the SDK's own exception.
 
-The cases come from the image: a documented reason that no test provokes fails.
+The cases come from the image: a documented reason that no test provokes fails. The SDK reads an
+error alike for all calls of a kind, so each reason is provoked on one call of each kind here, and
+on all calls in tests/server/api/test_errors.py.
 """
 
 import contextlib
@@ -38,10 +40,6 @@ from tests.server.requests import PATHS, request_of
 from tests.server.serving import serving
 
 PREFIX = "ERROR_REASON_"
-CASES = [
-    pytest.param(call, reason_name(reason), id=f"{call.replace('/', '-')}-{reason.name}")
-    for call, reason in cases()
-]
 WAIT_SECONDS = 60.0  # no call reaches it
 
 
@@ -107,6 +105,17 @@ class SdkCaller:
 
 def _method(call: str) -> MethodDescriptor:
     return TODAY.methods[PATHS[call].removeprefix("/").replace("/", ".")]
+
+
+def _kind(call: str) -> str:
+    outer, _, inner = call.rpartition("/")
+    return outer or ("stream" if _method(inner).server_streaming else "unary")
+
+
+CASES = [
+    pytest.param(call, reason_name(reason), id=f"{call.replace('/', '-')}-{reason.name}")
+    for call, reason in {(_kind(call), reason): (call, reason) for call, reason in cases()}.values()
+]
 
 
 def _outcome(outcome: OperationOutcome) -> OperationOutcome:

@@ -121,7 +121,7 @@ def _generated(name: str) -> st.SearchStrategy[Any]:
 @st.composite
 def writes(draw: st.DrawFn) -> Drawn:
     """Return requests of which many succeed: from the contract, with values that come together."""
-    name = draw(st.sampled_from(REQUESTS))
+    name = draw(_request_names)
     request = draw(_generated(name))
     changes: dict[str, Any] = {"min_available_after": draw(_small) if draw(_seldom) else None}
     if "validate_only" in _names(request):
@@ -130,12 +130,11 @@ def writes(draw: st.DrawFn) -> Drawn:
         changes |= {"note": "n", "metadata": {"order": "7"} if draw(_seldom) else {}}
     match request:
         case SetSpendingCapRequest():
-            day = draw(st.none() | st.integers(1, 60))
-            changes["caps"] = SpendingCaps(per_hour=draw(st.none() | _small_caps), per_day=day)
+            changes["caps"] = SpendingCaps(per_day=draw(_some_caps), per_hour=draw(_some_caps))
         case ReverseTransactionRequest() | CaptureHoldRequest():
-            changes["credits"] = draw(st.none() | _small_caps)
+            changes["credits"] = draw(_some_caps)
         case credit_models.AdjustBalanceRequest():
-            changes["delta"] = draw(st.sampled_from((1, -1))) * draw(_amounts)
+            changes["delta"] = draw(_signs) * draw(_amounts)
         case _ if "credits" in _names(request):
             changes["credits"] = draw(_amounts)
     if isinstance(request, PlaceHoldRequest | ExtendHoldRequest):
@@ -148,14 +147,19 @@ def writes(draw: st.DrawFn) -> Drawn:
         app=draw(whose),
         place=draw(places),
         kind=not draw(_seldom),
-        ahead=draw(st.sampled_from((0, 0, -1))) if draw(_seldom) else None,
+        ahead=draw(_aheads) if draw(_seldom) else None,
         offsets=(draw(_offsets), draw(_offsets)),
-        to=draw(st.sampled_from(((0, 1), (1, 0), (1, 1)))),
+        to=draw(_targets),
     )
 
 
+# To make a strategy takes longer than to draw from it.
+_request_names = st.sampled_from(REQUESTS)
 _small = st.integers(0, 60)
-_small_caps = st.integers(1, 60)
+_some_caps = st.none() | st.integers(1, 60)
+_signs = st.sampled_from((1, -1))
+_aheads = st.sampled_from((0, 0, -1))
+_targets = st.sampled_from(((0, 1), (1, 0), (1, 1)))
 
 
 def _names(message: Write) -> set[str]:
@@ -300,7 +304,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @rule(client=clients, drawn=writes(), place=places, user=whose, app=whose)
     def use_what_is_there(self, client: int, drawn: Drawn, place: int, user: int, app: int) -> None:
-        """Hold, capture and give back, which chance does in this order too seldom."""
+        """Grant, hold, capture and give back, which chance does in this order too seldom."""
         # Any: the fields of requests, here and below.
         common: dict[str, Any] = {
             "user_id": self.users[user],
@@ -310,10 +314,17 @@ class AccountsMachine(RuleBasedStateMachine):
         report: dict[str, Any] = {"report_id": "r", "report_name": "Report"}
         add = CreditRequest(**common, credits=7, idempotency_key=self._key(""))
         self._send(client, Way.CALL, 0, add)
-        hold = PlaceHoldRequest(
-            **common, credits=10, allow_partial=True, idempotency_key=self._key("")
-        )
-        self._send(client, Way.CALL, 0, hold)
+        # Two grants and two holds: one more than low limits allow. The second grant ends first.
+        for offset in (7_200_000, 40_000):
+            grant = GrantCreditsRequest(
+                **common, credits=2, expires_at=self._time(offset), idempotency_key=self._key("")
+            )
+            self._send(client, Way.CALL, 0, grant)
+        for _ in range(2):
+            hold = PlaceHoldRequest(
+                **common, credits=3, allow_partial=True, idempotency_key=self._key("")
+            )
+            self._send(client, Way.CALL, 0, hold)
         hold_id, _ = self._seen(0, (PlaceHoldRequest,))
         settling: Write = CaptureHoldRequest(
             **common,
@@ -327,14 +338,16 @@ class AccountsMachine(RuleBasedStateMachine):
             settling = ReleaseHoldRequest(**common, hold_id=hold_id, idempotency_key=self._key(""))
         self._send(client, Way.CALL, 0, settling)
         used_id, _ = self._seen(0, (CaptureHoldRequest, PurchaseRequest))
-        refund = ReverseTransactionRequest(
-            **common,
-            transaction_id=used_id,
-            credits=None if place % 2 else 1,
-            restore_until=self._time(drawn.offsets[0]) if drawn.kind else None,
-            idempotency_key=self._key(""),
-        )
-        self._send(client, Way.CALL, 0, refund)
+        # Twice: the second time there is less left to refund, or nothing.
+        for part in (None, 1) if place % 2 else (1, None):
+            refund = ReverseTransactionRequest(
+                **common,
+                transaction_id=used_id,
+                credits=part,
+                restore_until=self._time(drawn.offsets[0]) if drawn.kind else None,
+                idempotency_key=self._key(""),
+            )
+            self._send(client, Way.CALL, 0, refund)
 
     @rule(client=clients, request=sent, way=st.sampled_from(Way), turns=turns)
     def send_again(self, client: int, request: Write, way: Way, turns: int) -> None:

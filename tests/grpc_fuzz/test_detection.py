@@ -38,7 +38,7 @@ def found(outcome: Outcome) -> list[tuple[str, str]]:
     return [(failure.check, failure.case.method.name) for failure in outcome.failures]
 
 
-@pytest.mark.parametrize(("workers", "max_examples"), [(1, 5), (3, 20)])
+@pytest.mark.parametrize(("workers", "max_examples"), [(1, 5), (3, 10)])
 def test_the_server_without_a_bug_passes(tmp_path: Path, workers: int, max_examples: int) -> None:
     outcome = fuzz(tmp_path, None, workers=workers, max_examples=max_examples)
 

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 
 import pytest
-from credit_testing.template import Forked, template
+from credit_testing.template import Forked, ForkedChild, create_subprocess_exec, template
 
 
 def start(folder: Path, code: str, *arguments: str, **environment: str) -> Forked:
@@ -105,3 +106,37 @@ def test_a_shell_runs_a_command_as_a_fork(tmp_path: Path) -> None:
     assert done.stdout.count(".") == 2
     assert done.returncode == 2
     assert "--app" in done.stderr
+
+
+async def child(
+    *command: str, stdin: int | None = None, stdout: int | None = None
+) -> ForkedChild | Process:
+    return await create_subprocess_exec(
+        *command, stdin=stdin, stdout=stdout, start_new_session=True
+    )
+
+
+async def test_a_child_of_an_event_loop_has_pipes_and_a_status() -> None:
+    code = "import sys; print(sys.stdin.read() * 2, end=''); sys.exit(3)"
+    process = await child(sys.executable, "-c", code, stdin=PIPE, stdout=PIPE)
+    assert isinstance(process, ForkedChild)
+    assert process.returncode is None
+    assert await process.communicate(b"a b") == (b"a ba b", None)
+    assert await process.wait() == process.returncode == 3
+
+
+async def test_a_signal_ends_a_child_of_an_event_loop() -> None:
+    code = "import time; print('started', flush=True); time.sleep(600)"
+    process = await child(sys.executable, "-c", code, stdin=DEVNULL, stdout=PIPE)
+    assert isinstance(process, ForkedChild)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"started\n"
+    process.terminate()
+    assert await process.wait() == -signal.SIGTERM
+    process.kill()  # of a process that has ended
+
+
+async def test_another_program_is_no_fork() -> None:
+    process = await child("/bin/sh", "-c", "exit 3")
+    assert isinstance(process, Process)
+    assert await process.wait() == 3

@@ -52,7 +52,7 @@ async def _schema(database: Database) -> object:
     profiler = await database.command("profile", -1)  # -1: return the level alone
     collections = {entry["name"]: entry async for entry in await database.list_collections()}
     indexes = (await database.command("dbStats"))["indexes"]
-    return profiler["was"], collections, indexes, await schema.stored_version(database)
+    return profiler["was"], collections, indexes, await database[schema.VERSION].find_one()
 
 
 async def _empty(database: Database) -> None:

@@ -45,10 +45,9 @@ async def _examine(settings: ServerSettings) -> Mapping[str, Finding]:
 
 
 @pytest.fixture
-async def settings(mongod_uri: str, database: str) -> ServerSettings:
+def settings(mongod_uri: str, migrated_database: str) -> ServerSettings:
     """A migrated database of the tests' mongod."""
-    await migrated(mongod_uri, database)
-    return _settings(mongod_uri, database)
+    return _settings(mongod_uri, migrated_database)
 
 
 _ADD = partial(Add, user_id=7, app_id=1, credits=5, created_by=1, key="")
@@ -80,9 +79,9 @@ async def _add(uri: str, database: str) -> None:
 
 
 async def test_a_healthy_store_has_no_finding_that_fails(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
-    await _add(mongod_uri, database)
+    await _add(mongod_uri, migrated_database)
     found = await _examine(settings)
     assert not [finding for finding in found.values() if finding.verdict is FAILS]
     for check in ("store", "topology", "majority write", "durability", "clock", "schema", LEDGER):
@@ -92,12 +91,12 @@ async def test_a_healthy_store_has_no_finding_that_fails(
 
 
 async def test_the_database_is_not_changed(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    before = sorted(await client[database].list_collection_names())
+    before = sorted(await client[migrated_database].list_collection_names())
     await _examine(settings)
-    assert sorted(await client[database].list_collection_names()) == before
+    assert sorted(await client[migrated_database].list_collection_names()) == before
     client.close()
 
 
@@ -110,11 +109,11 @@ async def test_a_database_that_was_never_migrated_fails(mongod_uri: str, databas
 
 
 async def test_drift_is_reported_with_its_remedy(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    await client[database].command("collMod", schema.PURCHASES, validationAction="warn")
-    await client[database][schema.USER_CREDITS].drop_index("user_id")
+    await client[migrated_database].command("collMod", schema.PURCHASES, validationAction="warn")
+    await client[migrated_database][schema.USER_CREDITS].drop_index("user_id")
     client.close()
     finding = (await _examine(settings))["schema"]
     assert finding.verdict is FAILS
@@ -123,20 +122,20 @@ async def test_drift_is_reported_with_its_remedy(
 
 
 async def test_a_schema_of_a_later_release_asks_for_that_release(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    await client[database][schema.VERSION].update_one({}, {"$set": {"version": Int64(99)}})
+    await client[migrated_database][schema.VERSION].update_one({}, {"$set": {"version": Int64(99)}})
     client.close()
     assert (await _examine(settings))["schema"].remedy == "run a later release of credit-server"
 
 
 async def test_a_version_that_cannot_be_read_is_drift(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    await client[database].drop_collection(schema.VERSION)
-    await client[database][schema.VERSION].insert_one({"_id": "credit", "version": "one"})
+    await client[migrated_database].drop_collection(schema.VERSION)
+    await client[migrated_database][schema.VERSION].insert_one({"_id": "credit", "version": "one"})
     client.close()
     assert "schema_version cannot be read" in (await _examine(settings))["schema"].found
 
@@ -159,11 +158,11 @@ async def test_a_ledger_that_cannot_be_read_leaves_the_other_findings(
 
 
 async def test_a_balance_that_another_program_changed_fails(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
-    await _add(mongod_uri, database)
+    await _add(mongod_uri, migrated_database)
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    await client[database][schema.USER_CREDITS].update_one(
+    await client[migrated_database][schema.USER_CREDITS].update_one(
         {"user_id": 7}, {"$set": {"balances.0.balance": Int64(999)}}
     )
     client.close()
@@ -188,11 +187,13 @@ async def test_documents_that_another_program_removed_are_found(
     fault: str,
     settings: ServerSettings,
     mongod_uri: str,
-    database: str,
+    migrated_database: str,
 ) -> None:
-    await _submit(mongod_uri, database, _ADD, _USE)
+    await _submit(mongod_uri, migrated_database, _ADD, _USE)
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    assert (await client[database][collection].delete_many({"user_id": 7, **query})).deleted_count
+    assert (
+        await client[migrated_database][collection].delete_many({"user_id": 7, **query})
+    ).deleted_count
     client.close()
     finding = (await _examine(settings))[LEDGER]
     assert finding.verdict is FAILS
@@ -200,11 +201,11 @@ async def test_documents_that_another_program_removed_are_found(
 
 
 async def test_a_total_that_another_program_changed_is_found(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
-    await _submit(mongod_uri, database, _ADD, _USE)
+    await _submit(mongod_uri, migrated_database, _ADD, _USE)
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    await client[database][schema.APP_TOTALS].update_one(
+    await client[migrated_database][schema.APP_TOTALS].update_one(
         {"app_id": 1}, {"$inc": {"total": Int64(7)}}
     )
     client.close()
@@ -214,12 +215,12 @@ async def test_a_total_that_another_program_changed_is_found(
 
 
 async def test_a_malformed_document_is_reported_without_a_traceback(
-    settings: ServerSettings, mongod_uri: str, database: str
+    settings: ServerSettings, mongod_uri: str, migrated_database: str
 ) -> None:
-    await _add(mongod_uri, database)
+    await _add(mongod_uri, migrated_database)
     client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongod_uri)
-    accounts = client[database].get_collection(schema.USER_CREDITS)
-    await client[database].command(
+    accounts = client[migrated_database].get_collection(schema.USER_CREDITS)
+    await client[migrated_database].command(
         {
             "update": accounts.name,
             "updates": [{"q": {"user_id": 7}, "u": {"$set": {"revision": "two"}}}],

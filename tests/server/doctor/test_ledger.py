@@ -33,7 +33,6 @@ from credit_server.store.sample import (
     SampledAccount,
     future_entries,
 )
-from credit_testing.server import migrated
 
 from tests.server.clocks import LIMIT_SECONDS
 from tests.server.doctor.subject import stored
@@ -302,7 +301,6 @@ def test_of_many_entries_of_the_future_the_farthest_are_reported() -> None:
 async def _found(
     uri: str, database: str, clock: Clock, new_id: Callable[[MongoStore], str]
 ) -> FutureEntries:
-    await migrated(uri, database)
     store = MongoStore(uri, database=database)
     async with Committer(store) as sound, Committer(store, clock=clock) as wrong:
         for committer in (sound, wrong, sound):
@@ -323,25 +321,25 @@ async def _found(
 
 
 async def test_an_entry_of_a_server_whose_clock_is_ahead_is_found(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
     ahead = Clock(wall=lambda: time.time() + HOUR)  # compared with no store
-    found = await _found(mongod_uri, database, ahead, MongoStore.new_id)
+    found = await _found(mongod_uri, migrated_database, ahead, MongoStore.new_id)
     assert [(entry.user_id, entry.sequence) for entry in found.entries] == [(7, 2)]
     assert HOUR - 60 < found.entries[0].ahead_seconds <= HOUR
     assert found.whole
 
 
 async def test_entries_of_sound_servers_are_not_dated_in_the_future(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
-    found = await _found(mongod_uri, database, Clock(), MongoStore.new_id)
+    found = await _found(mongod_uri, migrated_database, Clock(), MongoStore.new_id)
     assert found == FutureEntries()
 
 
 @pytest.mark.parametrize("made_ahead", [True, False], ids=["id made ahead", "id of now"])
 async def test_a_search_that_takes_too_long_still_finds_by_the_ids(
-    mongod_uri: str, database: str, *, made_ahead: bool
+    mongod_uri: str, migrated_database: str, *, made_ahead: bool
 ) -> None:
     def new_id(store: MongoStore) -> str:
         if not made_ahead:
@@ -350,14 +348,16 @@ async def test_a_search_that_takes_too_long_still_finds_by_the_ids(
         return f"{now:08x}{str(ObjectId())[8:]}"
 
     ahead = Clock(wall=lambda: time.time() + HOUR)
-    await migrated(mongod_uri, database)
     async with connected(mongod_uri, timeout_seconds=30) as client:
         failpoint = {"configureFailPoint": "maxTimeAlwaysTimeOut"}
-        await _found(mongod_uri, database, ahead, new_id)
+        await _found(mongod_uri, migrated_database, ahead, new_id)
         await client.admin.command({**failpoint, "mode": "alwaysOn"})
         try:
             found = await future_entries(
-                client, database=database, tolerance_seconds=LIMIT_SECONDS, search_seconds=30
+                client,
+                database=migrated_database,
+                tolerance_seconds=LIMIT_SECONDS,
+                search_seconds=30,
             )
         finally:
             await client.admin.command({**failpoint, "mode": "off"})

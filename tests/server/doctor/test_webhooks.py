@@ -13,7 +13,6 @@ from credit_server.store.report import connected
 from credit_server.store.undelivered import dead_letters
 from credit_server.store.webhook_documents import DeliveryDocument
 from credit_server.store.webhooks import Delivery
-from credit_testing.server import migrated
 
 from tests.server.doctor.subject import subject_of
 
@@ -69,12 +68,11 @@ def _delivery(number: int, app_id: int, failed_at: datetime | None) -> dict[str,
     ).to_bson()
 
 
-async def test_dead_letters_are_counted_by_app(mongod_uri: str, database: str) -> None:
-    await migrated(mongod_uri, database)
-    store = MongoStore(mongod_uri, database=database)
+async def test_dead_letters_are_counted_by_app(mongod_uri: str, migrated_database: str) -> None:
+    store = MongoStore(mongod_uri, database=migrated_database)
     await store._database["webhook_deliveries"].insert_many(
         [_delivery(1, 4, AT), _delivery(2, 3, AT), _delivery(3, 4, AT), _delivery(4, 3, None)]
     )
     await store.close()
     async with connected(mongod_uri, timeout_seconds=20) as client:
-        assert await dead_letters(client, database=database) == {3: 1, 4: 2}
+        assert await dead_letters(client, database=migrated_database) == {3: 1, 4: 2}

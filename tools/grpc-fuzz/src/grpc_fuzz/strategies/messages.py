@@ -76,10 +76,8 @@ def fill(
 ) -> None:
     """Draw a value for a field, or leave it unset if the contract allows that."""
     constraint = schema.constraint(field)
-    if is_map(field):
-        _fill_map(draw, schema, message, field, depth)
-    elif field.is_repeated:
-        _fill_list(draw, schema, message, field, depth)
+    if field.is_repeated:
+        set_field(message, field, draw(_entries(schema, field, depth)))
     elif field.has_presence and not (constraint.required or field.is_required):
         if (depth > 0 or field.message_type is None) and draw(st.booleans()):
             set_field(message, field, draw(_values(schema, field, constraint, depth)))
@@ -100,26 +98,20 @@ def _fill_oneof(
         set_field(message, field, draw(_values(schema, field, schema.constraint(field), depth)))
 
 
-def _fill_list(
-    draw: DrawFn, schema: Schema, message: Message, field: FieldDescriptor, depth: int
-) -> None:
+# Making a strategy costs more than drawing from it, and the same few strategies are used all the
+# time. Any: the type of the field decides.
+@lru_cache(maxsize=2048)
+def _entries(schema: Schema, field: FieldDescriptor, depth: int) -> SearchStrategy[Any]:
+    """Return the entries of a list or of a map."""
     constraint = schema.constraint(field)
-    low, high = entry_range(constraint, depth if field.message_type is not None else ENTRIES_MAX)
-    values = _values(schema, field, constraint.item or NONE, depth)
-    unique_by = _identity if constraint.unique else None
-    entries = draw(st.lists(values, min_size=low, max_size=high, unique_by=unique_by))
-    set_field(message, field, entries)
-
-
-def _fill_map(
-    draw: DrawFn, schema: Schema, message: Message, field: FieldDescriptor, depth: int
-) -> None:
-    constraint = schema.constraint(field)
-    key, value = map_fields(field)
+    value = map_fields(field)[1] if is_map(field) else field
     low, high = entry_range(constraint, depth if value.message_type is not None else ENTRIES_MAX)
-    keys = scalars(key, constraint.key or NONE)
     values = _values(schema, value, constraint.item or NONE, depth)
-    set_field(message, field, draw(st.dictionaries(keys, values, min_size=low, max_size=high)))
+    if is_map(field):
+        keys = scalars(map_fields(field)[0], constraint.key or NONE)
+        return st.dictionaries(keys, values, min_size=low, max_size=high)
+    unique_by = _identity if constraint.unique else None
+    return st.lists(values, min_size=low, max_size=high, unique_by=unique_by)
 
 
 def map_fields(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
@@ -135,8 +127,7 @@ def entry_range(constraint: Constraint, depth: int) -> tuple[int, int]:
     return low, bound if constraint.items_max is None else min(bound, constraint.items_max)
 
 
-# Making a strategy costs more than drawing from it, and the same few strategies are used all the
-# time. Any: the type of the field decides.
+# Any: the type of the field decides.
 @lru_cache(maxsize=2048)
 def _values(
     schema: Schema, field: FieldDescriptor, constraint: Constraint, depth: int
