@@ -98,7 +98,7 @@ class Callers:
     async def audit(self, users: Sequence[int], apps: Sequence[int]) -> list[str]:
         """Settle every uncertain write, read everything, and return what nothing explains."""
         await self.finish(users, apps)
-        return audit(self.journal, [*users, self._clock_user], rules={})
+        return audit(self.journal, [*users, self._clock_user], policies={})
 
     async def finish(self, users: Sequence[int], apps: Sequence[int]) -> None:
         """Wait for all calls, settle every uncertain write, and read everything."""

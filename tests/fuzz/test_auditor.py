@@ -69,7 +69,7 @@ def _findings(journal: Journal) -> list[str]:
     """Audit all users whose histories were read."""
     reads = [call.question for call in journal.calls if isinstance(call.question, Read)]
     users = [read.user_id for read in reads if read.kind is Kind.TRANSACTIONS]
-    return audit(journal, list(dict.fromkeys(users)), rules={})
+    return audit(journal, list(dict.fromkeys(users)), policies={})
 
 
 def _call(journal: Journal, question: Question, number: int = 0) -> Call:
