@@ -398,8 +398,9 @@ def test_webhooks_are_set_listed_and_removed(user: str) -> None:
 
 
 def test_a_write_without_a_result_names_the_command_with_every_option(
-    unused_tcp_port: int,
+    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CREDIT_RETRY_ATTEMPTS_MAX", "1")  # otherwise each waits for four seconds
     target = f"127.0.0.1:{unused_tcp_port}"
     own = {
         "grant": "--credits 1 --expires 30d --starts 2026-12-31T00:00+01:00 --priority 3"

@@ -20,9 +20,10 @@ Record = list[tuple[int, int]]
 
 
 async def test_watchers_survive_the_death_of_their_server(
-    store_options: list[str], credit_server_process: StartServer
+    mongod_that_forgets: str, credit_server_process: StartServer
 ) -> None:
-    options = [*store_options, "--port", str(lasting_port())]
+    store = await migrated(mongod_that_forgets, "watch")
+    options = [*store, "--port", str(lasting_port())]
     server = await credit_server_process(*options)
 
     async def restart() -> None:
