@@ -71,8 +71,7 @@ class Recorded:
             line
             for line in self.calls
             if line["answer"]["kind"] == "together"
-            and all(part["kind"] == "receipt" for part in line["answer"]["parts"])
-            and not any(message_of(part).replayed for part in line["answer"]["parts"])
+            and all(_is_new(part) for part in line["answer"]["parts"])
             and all(calls[key] == 1 for key in _keys(line))
         )
 
@@ -109,6 +108,14 @@ class Recorded:
             if not again and request["type"] == "CreditRequest" and _is_acknowledged(line):
                 found.setdefault(user, []).append(line)
         return max(found.values(), key=len)
+
+
+def _is_new(answer: Line) -> bool:
+    """Return whether an answer is the receipt of a write that has just taken effect."""
+    if answer["kind"] != "receipt":
+        return False
+    receipt = message_of(answer)
+    return not receipt.replayed and not receipt.validated
 
 
 def _keys(line: Line) -> set[str]:

@@ -419,6 +419,27 @@ async def test_a_cancelled_batch_that_waits_is_dropped_by_all_shards(
     assert len(await rows(store, 1)) == 1
 
 
+@pytest.mark.parametrize("cancelled", [0, 1])
+async def test_a_batch_with_a_cancelled_answer_is_dropped_as_a_whole(
+    store: ScriptedStore, cancelled: int
+) -> None:
+    """The cancellation of a task first cancels only the answer that the task awaits."""
+    store.script.hold = asyncio.Event()
+    endings: list[WriteResult] = []
+    async with Committer(store, LIMITS) as committer:
+        running = asyncio.create_task(committer.submit(add(store, 1)))
+        await store.script.held.wait()
+        submissions = [Submission(add(store, 5, user=user), endings.append) for user in (1, 2)]
+        answers = committer.submit_all(submissions, atomic=True)
+        answers[cancelled].cancel()
+        store.script.hold.set()
+        assert isinstance(await running, Receipt)
+        assert isinstance(await committer.submit(add(store, 1, user=2)), Receipt)
+    assert all(answer.cancelled() for answer in answers)
+    assert endings == [None, None]
+    assert [len(await rows(store, user)) for user in (1, 2)] == [1, 1]
+
+
 async def test_a_cancelled_batch_under_way_takes_effect_and_its_end_is_reported(
     store: ScriptedStore,
 ) -> None:

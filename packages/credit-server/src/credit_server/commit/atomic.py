@@ -24,7 +24,8 @@ class AtomicBatch:
     All queues therefore have the batches in the same order, and no two shards wait for each other.
 
     Attributes:
-        writes: The writes, in the order of the batch. Their caller cancels all of them or none.
+        writes: The writes, in the order of the batch. If their caller cancels one of them, all are
+            dropped.
         commands: Their commands.
         shares: The number of writes of each shard. A write for users of two shards is one of both.
     """

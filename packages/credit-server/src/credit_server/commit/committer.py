@@ -249,8 +249,8 @@ class Committer:
 
         Returns:
             The answers, in the order of the commands. What `submit` raises is the exception of an
-            answer. Cancelling an answer drops its command, unless the batch is under way; the
-            answers of an atomic batch must be cancelled together.
+            answer. Cancelling an answer drops its command, and in an atomic batch all commands,
+            unless the batch is under way.
         """
         loop = asyncio.get_running_loop()
         deadline = None if seconds_left is None else loop.time() + seconds_left

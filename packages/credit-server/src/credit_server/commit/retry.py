@@ -213,7 +213,7 @@ class BatchRun:
         retries = conflicts = 0
         while True:
             if not part.uncertain:  # callers that no longer wait need no answer
-                part.writes = [write for write in part.writes if write.is_wanted()]
+                part.writes = self._wanted(part.writes)
             if not part.writes or (part.reason is not None and self._gives_up(part, part.reason)):
                 return ()
             reason = await self._try(part)
@@ -235,6 +235,17 @@ class BatchRun:
             retries += 1
             self._observer.retried()
             await asyncio.sleep(self._policy.pause_seconds(retries))
+
+    def _wanted(self, writes: Sequence[PendingWrite]) -> Sequence[PendingWrite]:
+        """Return the writes whose callers still wait; of an atomic batch, all or none.
+
+        When the task of a caller is cancelled, the answer that it awaits is cancelled at once, and
+        the task cancels the other answers only when it runs again.
+        """
+        if not self._divisible and any(write.answer.cancelled() for write in writes):
+            for write in writes:
+                write.answer.cancel()
+        return [write for write in writes if write.is_wanted()]
 
     async def _try(self, part: _Part) -> Exception | None:
         """Make one attempt. Answer the writes and return None, or return why it failed.
