@@ -34,6 +34,7 @@ from credit_server.store.writing import account_bson
 from pymongo.errors import BulkWriteError
 from structlog.testing import capture_logs
 
+from tests.server.store.fail_point import failing
 from tests.server.store.profiler import profiled_reads
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -129,6 +130,19 @@ async def test_events_get_positions_in_the_order_of_their_entries(store: Store) 
         (3, event(3)),
         (4, event(0)),
     ]
+
+
+async def test_positions_that_no_majority_confirms_are_set_later(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    error = {"code": 11602, "codeName": "InterruptedDueToReplStateChange", "errmsg": "interrupted"}
+    async with mongo(mongod_uri, migrated_database) as store:
+        await write(store, event(1))
+        async with failing(mongod_uri, "update", times=100, writeConcernError=error):
+            with pytest.raises(StoreUnavailable):
+                await store.alert_events.order(10)
+        await order_all(store)
+        assert await positions(store) == [(1, event(1))]
 
 
 @with_each_driver

@@ -55,10 +55,9 @@ class Draw:
         self.users = users
         self.now = now
 
-    def request(self) -> Write:
-        """Return a request of any call."""
-        make = self.random.choice(_MAKERS)
-        request = make(self)
+    def request(self, make: "Callable[[Draw], Write] | None" = None) -> Write:
+        """Return a request that `make` draws; None: one of any call."""
+        request = (make or self.random.choice(MAKERS))(self)
         if isinstance(request, CreditRequest | PurchaseRequest):
             return request
         return replace(
@@ -165,7 +164,7 @@ class Draw:
         return id_, {**self.fields, "user_id": request.user_id, "app_id": request.app_id}
 
 
-_MAKERS: tuple[Callable[[Draw], Write], ...] = (
+MAKERS: tuple[Callable[[Draw], Write], ...] = (
     *(Draw.add, Draw.add, Draw.use, Draw.use, Draw.grant, Draw.grant, Draw.grant),
     *(Draw.hold, Draw.hold, Draw.hold, Draw.capture, Draw.capture, Draw.release),
     *(Draw.extend, Draw.reverse, Draw.reverse, Draw.transfer, Draw.void, Draw.adjust),

@@ -18,7 +18,7 @@ from typing import Any
 from credit_client.call import Caller
 from credit_models import CreditRequest, Receipt, TransferCreditsRequest
 from credit_testing.accounts.asking import Reading, Several, Single
-from credit_testing.accounts.draw import Draw
+from credit_testing.accounts.draw import MAKERS, Draw
 from credit_testing.accounts.journal import (
     Answer,
     Call,
@@ -98,6 +98,7 @@ class Cohort:
         self._users = users_of_cohort(number)
         self._apps = apps_of_cohort(number)
         self._keys = itertools.count(1)
+        self._makers = random.sample(MAKERS, len(MAKERS))
         self._receipts: list[tuple[Write, str]] = []
         self._requests: list[Write] = []
         self._last: dict[int, int] = {}
@@ -313,7 +314,9 @@ class Cohort:
             "idempotency_key": self._key(),
         }
         latest = self._receipts[-_LATEST:]
-        return Draw(self._random, fields, latest, self._users[:-1], _now).request()
+        draw = Draw(self._random, fields, latest, self._users[:-1], _now)
+        # The first requests are of all kinds, so that a short run has each kind.
+        return draw.request(self._makers.pop() if self._makers else None)
 
     def _reusing(self, request: Write) -> Write:
         """Return a request with the key of an earlier one."""

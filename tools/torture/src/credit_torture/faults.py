@@ -21,6 +21,7 @@ or the end of the context raises `Impossible` or `NotCut`."""
 _ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
 """How far clocks are moved: within the limit of 2 s, and beyond it."""
 _POLL_SECONDS = 0.05
+_SUCCESSOR_SECONDS = 60.0
 _CHECKPOINT_SECONDS = 1.0
 _EXIT_SECONDS = 60.0
 """How long a mongod may run although its disk is full, until it has something to write."""
@@ -55,9 +56,13 @@ async def restart_workers(world: World) -> AsyncIterator[str]:
         assert server.process is not None
         before = set(server.pids())
         server.process.send(signal.SIGHUP)
+        try:
+            async with asyncio.timeout(_SUCCESSOR_SECONDS):
+                while set(server.pids()) <= before:  # noqa: ASYNC110 - a poll
+                    await asyncio.sleep(_POLL_SECONDS)
+        except TimeoutError:
+            raise Impossible("no new worker was seen") from None
         yield server.name
-        while set(server.pids()) <= before:  # noqa: ASYNC110 - a poll
-            await asyncio.sleep(_POLL_SECONDS)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import TypeVar
 import structlog
 from pydantic import ValidationError
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     OperationFailure,
@@ -152,13 +153,19 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Unreadable("a stored document is not valid, so that it cannot be changed")
     if code == _BAD_VALUE and _NO_INDEX in str(error):
         return IndexMissing("an index is missing: run credit-server migrate")
-    # A WriteConcernError: no majority is known to have the write, as after a change of primary.
-    unavailable = isinstance(error, ConnectionFailure | WriteConcernError)
+    unavailable = isinstance(error, ConnectionFailure) or _is_unconfirmed(error)
     if unavailable or code in _STORE_FAULTS or error.timeout:
         return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")
     if isinstance(error, ConfigurationError):
         return StoreMisconfigured(f"CREDIT_MONGODB_URI cannot be used: {error}")
     return None
+
+
+def _is_unconfirmed(error: PyMongoError) -> bool:
+    """Return whether no majority is known to have a write, as after a change of primary."""
+    if isinstance(error, BulkWriteError):
+        return bool(error.details["writeConcernErrors"]) and not error.details["writeErrors"]
+    return isinstance(error, WriteConcernError)
 
 
 def explain_unreachable(topology: TopologyDescription) -> str:
