@@ -152,7 +152,8 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Unreadable("a stored document is not valid, so that it cannot be changed")
     if code == _BAD_VALUE and _NO_INDEX in str(error):
         return IndexMissing("an index is missing: run credit-server migrate")
-    # A WriteConcernError: no majority is known to have the write, as after a change of primary.
+    # A WriteConcernError: no majority has confirmed the write, for example after a change of
+    # primary.
     unavailable = isinstance(error, ConnectionFailure | WriteConcernError)
     if unavailable or code in _STORE_FAULTS or error.timeout:
         return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")
