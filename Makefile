@@ -128,7 +128,7 @@ WORKERS ?= 3
 
 .PHONY: pytest
 pytest: install ## Run all tests, on a real mongod where it matters; WORKERS=3 at once.
-	@# In a new clone, the first import compiles each module: 10 s of CPU, which each worker would spend.
+	@# In a new clone, the first import compiles every module, which takes 10 s of CPU. Do it once, not in each worker.
 	@test -d .pytest_cache || $(BIN)/pytest --collect-only -qq >/dev/null
 	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
 

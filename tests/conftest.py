@@ -42,13 +42,13 @@ LONGEST = [
     "docs/test_examples.py",
     "grpc_fuzz/test_runtimes.py",
 ]
-"""The files that take the longest: more than 10 s each. The longest come first."""
+"""The test files that take more than 10 s each, longest first."""
 
 
 def pytest_configure() -> None:
     """Build the commands of each application once, and run the garbage collector less often.
 
-    By default it takes 5 to 12 % of the CPU time of tests that run in this process.
+    By default, the collector takes 5 to 12 % of the CPU time of tests that run in this process.
     """
     build_once()
     gc.set_threshold(10_000, 20, 20)
@@ -122,7 +122,7 @@ async def migrated_database(migrated_databases: MigratedDatabases) -> AsyncItera
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    """Undo what a server or a command has configured in this process."""
+    """Undo the configuration of a server or a command in this process."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
@@ -136,7 +136,7 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 def _forget_loggers() -> None:
-    """Forget the loggers that structlog has cached: they write to the streams of this test."""
+    """Clear the loggers that structlog has cached: they write to the streams of this test."""
     for name, module in list(sys.modules.items()):
         if name.startswith("credit_server."):
             for value in vars(module).values():
@@ -167,7 +167,7 @@ def unused_tcp_port() -> int:
 
 @pytest.fixture(scope="module")
 def forked_children() -> Iterator[None]:
-    """Let tools start their Python programs as forks, without half a second of imports each."""
+    """Make tools start their Python programs as forks. Each saves half a second of imports."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asyncio, "create_subprocess_exec", create_subprocess_exec)
         yield

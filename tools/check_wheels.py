@@ -2,8 +2,8 @@
 
 A wheel that works in the workspace may lack a file, a dependency or a marker elsewhere. The wheels
 in `dist/` can be installed with `pip install --find-links dist credit-client`. The script also
-installs the packages from this repository by their git URLs, in one environment; that includes only
-committed changes.
+installs all packages by their git URLs from this repository into one environment. These packages
+include only committed changes.
 """
 
 import subprocess
@@ -49,7 +49,7 @@ def main() -> None:
         url = f"git+{ROOT.resolve().as_uri()}"
         from_git = [f"{package} @ {url}#subdirectory=packages/{package}" for package in PACKAGES]
         _install(PACKAGES, Path(folder) / "git", *from_git)
-        print("all packages work when installed by their git URLs")  # noqa: T201
+        print("all packages can be installed by their git URLs, and work")  # noqa: T201
 
 
 def _check_contents(wheel: Path, package: str) -> None:

@@ -1,8 +1,8 @@
 """Each documented error arrives over the wire as the SDK's own exception.
 
-The cases come from the image: a documented reason that no test provokes fails. The SDK reads an
-error alike for all calls of a kind, so each reason is provoked on one call of each kind here, and
-on all calls in tests/server/api/test_errors.py.
+The cases come from the image, so the tests fail for a documented reason that no test causes. The
+SDK reads errors in the same way for all calls of a kind. So these tests cause each reason on one
+call of each kind, and tests/server/api/test_errors.py causes it on all calls.
 """
 
 import contextlib

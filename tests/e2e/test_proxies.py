@@ -41,15 +41,15 @@ CALLERS = 32
 AGE_SECONDS = 0.5
 AGED_CONNECTIONS = 12
 BURST = 1000
-"""Calls at once; Envoy's own limit for a connection is 1,024 where none is set."""
-# Without pauses the callers take all CPU time, and the restarts take longer. With pauses of half a
+"""Concurrent calls. Envoy's default limit for a connection is 1,024."""
+# Without pauses, the callers use all CPU time, and the restarts take longer. With pauses of half a
 # second, each of the 32 connections makes eight calls while a server drains.
 PAUSE_SECONDS = 0.5
 CALLS_BETWEEN = 150
 """Calls that are made before the first restart, between two of them, and after the last."""
 METADATA = {f"key-{number}": "v" * 256 for number in range(7)}
 STREAM_BYTES = 2**21 + 2**18
-"""More than nginx's `client_max_body_size` would have to be for the longest message."""
+"""More than a `client_max_body_size` of nginx that allows only the longest message."""
 DRAIN_SECONDS = 2
 """The server's default: each proxy asks for the health more often."""
 NO_RETRIES = [

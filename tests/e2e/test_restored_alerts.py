@@ -1,4 +1,4 @@
-"""Test what readers of alert events get after the restore of an older backup."""
+"""Test which events readers of alerts get after the restore of an older backup."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ async def client_of(start: StartServer, *options: str) -> AsyncIterator[CreditCl
 
 
 async def cross(credits_: CreditClient, *users: int) -> list[int]:
-    """Add to new users, which has an event each; return the positions of the events."""
+    """Add credits to new users. Each of these writes has an event; return the events' positions."""
     for user in users:
         await credits_.add(user_id=user, app_id=APP, credits=20, created_by=1)
     watch = credits_.watch_alerts(app_id=APP, after_position=0)
@@ -71,7 +71,7 @@ async def test_a_reader_with_a_position_from_before_a_restore_misses_no_event(
                 with pytest.raises(AlertEventsExpired) as rejected:
                     await read(credits_, after)
                 assert rejected.value.position == 3
-            # As many events as were lost, and more.
+            # More events than were lost.
             users = range(14, 22)
             new = await cross(credits_, *users)
             assert new == list(range(new[0], new[0] + len(users)))

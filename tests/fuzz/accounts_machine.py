@@ -153,7 +153,7 @@ def writes(draw: st.DrawFn) -> Drawn:
     )
 
 
-# To make a strategy takes longer than to draw from it.
+# Making a strategy takes longer than drawing from it.
 _request_names = st.sampled_from(REQUESTS)
 _small = st.integers(0, 60)
 _some_caps = st.none() | st.integers(1, 60)
@@ -304,7 +304,7 @@ class AccountsMachine(RuleBasedStateMachine):
 
     @rule(client=clients, drawn=writes(), place=places, user=whose, app=whose)
     def use_what_is_there(self, client: int, drawn: Drawn, place: int, user: int, app: int) -> None:
-        """Grant, hold, capture and give back, which chance does in this order too seldom."""
+        """Grant, hold, capture and refund, because random calls rarely have this order."""
         # Any: the fields of requests, here and below.
         common: dict[str, Any] = {
             "user_id": self.users[user],
@@ -314,7 +314,8 @@ class AccountsMachine(RuleBasedStateMachine):
         report: dict[str, Any] = {"report_id": "r", "report_name": "Report"}
         add = CreditRequest(**common, credits=7, idempotency_key=self._key(""))
         self._send(client, Way.CALL, 0, add)
-        # Two grants and two holds: one more than low limits allow. The second grant ends first.
+        # Two grants and two holds, which is one more than low limits allow. The second grant ends
+        # first.
         for offset in (7_200_000, 40_000):
             grant = GrantCreditsRequest(
                 **common, credits=2, expires_at=self._time(offset), idempotency_key=self._key("")
@@ -338,7 +339,7 @@ class AccountsMachine(RuleBasedStateMachine):
             settling = ReleaseHoldRequest(**common, hold_id=hold_id, idempotency_key=self._key(""))
         self._send(client, Way.CALL, 0, settling)
         used_id, _ = self._seen(0, (CaptureHoldRequest, PurchaseRequest))
-        # Twice: the second time there is less left to refund, or nothing.
+        # Refund twice: the second time, less remains to refund, or nothing.
         for part in (None, 1) if place % 2 else (1, None):
             refund = ReverseTransactionRequest(
                 **common,

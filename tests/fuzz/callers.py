@@ -34,7 +34,7 @@ from credit_testing.accounts.rules.decision import Refused
 
 Question = CreditRequest | PurchaseRequest | Read
 FRESH_NUMBERS: Iterator[int] = itertools.count(UINT32_MAX, -1)
-"""Unused users and apps, from the greatest id downwards."""
+"""Ids of users and apps that no test has used yet, from the greatest id downwards."""
 _FIGURES: dict[type[CreditError], tuple[str, ...]] = {
     IdempotencyKeyReused: ("fields",),
     InsufficientCredits: ("available", "required", "shortfall"),
@@ -42,7 +42,7 @@ _FIGURES: dict[type[CreditError], tuple[str, ...]] = {
     TooManyApps: ("limit",),
     AppTotalOverflow: ("total",),
 }
-"""The rejections of the calls, and their metadata."""
+"""The reasons with which the calls may be rejected, and the metadata of each."""
 
 
 class Callers:
@@ -55,7 +55,7 @@ class Callers:
     def __init__(self, clients: Sequence[CreditClient]) -> None:
         self._clients = clients
         self._running: set[asyncio.Task[None]] = set()
-        # The entry of this user shows the server's time, in an app without other users.
+        # The entry of this user shows the server's time. Its app has no other users.
         self._clock_user, self._clock_app = next(FRESH_NUMBERS), next(FRESH_NUMBERS)
         self.journal = Journal()
 
@@ -96,7 +96,7 @@ class Callers:
             await asyncio.wait(self._running)
 
     async def audit(self, users: Sequence[int], apps: Sequence[int]) -> list[str]:
-        """Settle every uncertain write, read everything, and return what nothing explains."""
+        """Settle every uncertain write, read everything, and return unexplained answers."""
         await self.finish(users, apps)
         return audit(self.journal, [*users, self._clock_user], policies={})
 

@@ -200,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 # Any: the fields have several types.
 def _request(report: tuple[str, str] | None, **fields: Any) -> Write:
-    """Return the request that adds credits or, with a report, spends them."""
+    """Return a request that adds credits or, if it has a report, spends them."""
     if report is None:
         return CreditRequest(**fields)
     report_id, report_name = report

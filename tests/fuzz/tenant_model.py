@@ -14,7 +14,7 @@ class Write:
     """A request that changes a balance.
 
     Attributes:
-        report: Id and name of the report that is bought; None where credits are added.
+        report: Id and name of the report that is bought; None if credits are added.
     """
 
     user_id: int

@@ -18,7 +18,7 @@ ORDINARY_CALLS = 3_000
 _MEASURED_CALLS = 600
 _AT_A_TIME = 50
 PERIOD_SECONDS = 0.2
-"""The bystander's period: at the usual one, its calls take more CPU time than the attacks."""
+"""The bystander's period. With the usual period, its calls take more CPU time than the attacks."""
 # Low limits, so that the attacks exceed them soon. The limit of the handshake is the usual one: on
 # a busy machine an attacker that sends its preface at once may need more than half a second, and
 # its connection then ends with PROTOCOL_ERROR.
@@ -64,7 +64,7 @@ async def attacked(
 async def ordinary_cpu_seconds(attacked: TargetServer) -> float:
     """Return the CPU time of the server for thousands of its cheapest calls on one connection.
 
-    A part of them is measured.
+    It is extrapolated from a part of these calls.
     """
     server, block, body = attacked.server, call_block(BALANCE), balance_message()
     before = usage.cpu_seconds(server.pid)

@@ -62,7 +62,7 @@ async def test_goodput_under_ten_times_the_load_is_reported(other: TargetServer)
     (attack,) = overload.ATTACKS
     for share in (0.1, 0.3):
         row = await run_attack(attack, other, seconds=SECONDS, scale=share, rest_seconds=0)
-        # The remaining goodput depends on the machine. A busy one may serve no call in 0.2 s.
+        # The remaining goodput depends on the machine. A busy machine may serve no call in 0.2 s.
         if re.search(r"% kept: \d+ of [1-9]\d* op/s", row.outcome.seen):
             return
     pytest.fail(row.outcome.seen)

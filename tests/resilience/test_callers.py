@@ -1,4 +1,4 @@
-"""Test that the check of the recovery finds each write that is lost, doubled or unexplained."""
+"""Test that the check of a recovery finds each write that is lost, doubled or unexplained."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,7 +20,7 @@ async def client() -> AsyncIterator[CreditClient]:
 
 
 async def _written(client: CreditClient) -> tuple[Callers, list[CreditTransaction]]:
-    """Let a caller make writes of all kinds until cancelled; return its history."""
+    """Make writes of all kinds with a caller, cancel it, and return its history."""
     callers = Callers(client, [USER], kinds=True)
     writing = asyncio.create_task(callers.write(USER))
     for _ in range(3):

@@ -222,7 +222,7 @@ def test_a_full_disk_does_not_end_the_caller(
 def test_the_loggers_of_modules_write_to_the_stream_of_this_test(
     time: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """structlog caches them; `tests/conftest.py` forgets those of the test before."""
+    """structlog caches loggers, and `tests/conftest.py` clears those of the previous test."""
     stream = _configured(monkeypatch, "json")
     supervision.log.info(time)
     (line,) = _lines(stream)

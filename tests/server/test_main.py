@@ -33,8 +33,8 @@ def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def _collector_as_it_was() -> Iterator[None]:
     """Undoes what `serve` sets up for its whole process.
 
-    What it has frozen stays so: with the modules and tests of the whole run unfrozen, each later
-    collection takes 0.1 to 0.4 s of CPU.
+    Objects that `serve` has frozen stay frozen. If the modules and tests of the whole run were not
+    frozen, each later garbage collection would take 0.1 to 0.4 s of CPU.
     """
     thresholds = gc.get_threshold()
     yield
@@ -136,7 +136,7 @@ def test_an_option_that_was_removed_is_named_as_such(
 ) -> None:
     assert main.run(["serve", "--port", "0", *arguments]) == 2
     assert (
-        "--rate-burst was removed after 0.2.0: it follows CREDIT_RATE_PER_SECOND.\n"
+        "--rate-burst was removed after 0.2.0: it depends on CREDIT_RATE_PER_SECOND.\n"
         in capsys.readouterr().err
     )
 
@@ -188,7 +188,7 @@ def test_a_server_warns_of_variables_that_set_nothing_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["names"] == [
         "CREDIT_PROT (CREDIT_PORT?)",
-        "CREDIT_RATE_BURST (removed after 0.2.0: it follows CREDIT_RATE_PER_SECOND)",
+        "CREDIT_RATE_BURST (removed after 0.2.0: it depends on CREDIT_RATE_PER_SECOND)",
     ]
 
 

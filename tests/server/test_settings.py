@@ -272,7 +272,7 @@ def test_a_client_is_stalled_only_after_a_list_has_waited_for_the_store(
 
 
 def test_a_connection_holds_two_of_the_longest_messages() -> None:
-    """One arrives while another is read."""
+    """One message arrives while another is read."""
     assert ConnectionLimits().request_bytes_max == 2 * CallLimits().message_bytes_max
 
 

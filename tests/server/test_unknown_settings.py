@@ -45,7 +45,7 @@ RULES = TokenRules(issuer="i", audience="a")
 def test_a_setting_that_was_removed_is_named_as_such() -> None:
     assert unknown_variables({"credit_rate_burst": "1", "CREDIT_MONGODB_DRIVER": "pymongo"}) == [
         "CREDIT_MONGODB_DRIVER (removed after 0.3.0: the driver is always motor)",
-        "credit_rate_burst (removed after 0.2.0: it follows CREDIT_RATE_PER_SECOND)",
+        "credit_rate_burst (removed after 0.2.0: it depends on CREDIT_RATE_PER_SECOND)",
     ]
     assert removed_options(["--port", "1", "--message-bytes-max=9"]) == [
         "--message-bytes-max was removed after 0.3.0: the value is always 2097152."

@@ -1,4 +1,4 @@
-"""Test that no two callers get the same lasting port, in one process or in two."""
+"""Test that each caller gets a different lasting port, in one process or in two."""
 
 import socket
 import sys

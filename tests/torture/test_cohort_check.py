@@ -201,9 +201,9 @@ def _change(line: Line, **changes: Any) -> None:
 
 
 def lose_an_acknowledged_entry(recorded: Recorded) -> None:
-    """Remove the end of a history, from its last entry of a request on.
+    """Remove the end of a history, starting with its last entry of a request.
 
-    Later entries are due to time. Nobody has acknowledged these.
+    Later entries were due by time, and no call has acknowledged them.
     """
     rows = recorded.read("ListUserTransactions")
     requested = [index for index, row in enumerate(rows) if message_of(row).idempotency_key]

@@ -1,4 +1,4 @@
-"""Test that a run says why it cannot limit a disk, and goes on with the other faults."""
+"""Test that a run reports why it cannot limit a disk, and continues with the other faults."""
 
 import os
 from contextlib import AsyncExitStack
@@ -25,7 +25,7 @@ def _mount(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 @pytest.fixture
 def forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forbid all mounts."""
+    """Make all mounts fail."""
     _mount(tmp_path, monkeypatch, "echo must be superuser >&2; exit 1")
 
 

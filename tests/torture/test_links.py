@@ -46,7 +46,7 @@ async def test_a_cut_link_delays_bytes_and_another_one_does_not(echo_port: int) 
 async def _send_and_receive(
     links: Links, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Send and receive a byte while other links are cut."""
+    """Send and receive a byte during a cut of other links."""
     async with links.cut([("another", "node 0"), ("own", "node 1")]):
         writer.write(b"2")
         assert await reader.readexactly(1) == b"2"

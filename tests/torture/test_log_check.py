@@ -1,4 +1,4 @@
-"""Test that each error of a server needs a fault that explains it."""
+"""Test that an error in a server's log is a finding unless a fault explains it."""
 
 import json
 from datetime import UTC, datetime
@@ -79,4 +79,4 @@ def test_an_error_is_explained_by_its_fault_alone(
 )
 def test_another_error_is_found(tmp_path: Path, line: str, fault: dict[str, str]) -> None:
     (finding,) = _found(tmp_path, [_line(12, "a batch failed", "warning"), line], fault)
-    assert finding == f"server a has logged, in credit-server-0.log: {line}"
+    assert finding == f"server a logged in credit-server-0.log: {line}"

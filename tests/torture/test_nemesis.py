@@ -1,4 +1,4 @@
-"""Test that only faults that happened are counted, and that a service that hangs ends the run."""
+"""Test that only faults that happened are counted, and that a hung service ends the run."""
 
 import itertools
 import sys

@@ -19,7 +19,7 @@ KINDS = (
     "primary cut off from all",
     "clock moved within the limit",
 )
-# So many writes that they are of each kind.
+# Enough writes to have each kind.
 _PACE = Pace(hold_seconds=(0.2, 2.0), pause_seconds=0.2, writes=25, concurrent_max=2)
 
 

@@ -1,4 +1,4 @@
-"""Test that a server that does not end as it must is found."""
+"""Test that a wrong exit status of a server is a finding."""
 
 import signal
 from pathlib import Path
@@ -14,9 +14,9 @@ from credit_torture.servers import Server
     [
         (signal.SIGTERM, 0, []),
         (signal.SIGKILL, -9, []),
-        (signal.SIGTERM, 1, ["server a ended with status 1 at SIGTERM, not 0"]),
-        (signal.SIGTERM, -9, ["server a ended with status -9 at SIGTERM, not 0"]),
-        (signal.SIGKILL, 1, ["server a ended with status 1 at SIGKILL, not -9"]),
+        (signal.SIGTERM, 1, ["server a ended with status 1 after SIGTERM, not 0"]),
+        (signal.SIGTERM, -9, ["server a ended with status -9 after SIGTERM, not 0"]),
+        (signal.SIGKILL, 1, ["server a ended with status 1 after SIGKILL, not -9"]),
     ],
 )
 async def test_the_exit_status_of_a_server_is_that_of_its_signal(

@@ -20,8 +20,8 @@ from credit_server.workers.worker import Assignment
 from credit_testing.child import module
 
 Constants = Mapping[str, Mapping[str, float]]
-"""Values by name, for each of `health` (arguments of `HealthWatch`), `clock` (of `Clock`) and the
-value objects of `ServerSettings`, such as `connection`."""
+"""The values by name for `health` (arguments of `HealthWatch`), for `clock` (arguments of `Clock`),
+and for each value object of `ServerSettings`, such as `connection`."""
 
 
 def command(constants: Constants) -> list[str]:

@@ -24,7 +24,7 @@ import {module}
 
 
 class MovedClock:
-    """A wall clock that is off by the seconds in a file; monotonic clocks are right.
+    """A wall clock that is wrong by the number of seconds in a file; monotonic clocks are right.
 
     Attributes:
         environment: The variables of a process that reads this clock.

@@ -12,8 +12,8 @@ _LASTING_PORTS = range(20_000, 32_000)
 def lasting_port() -> int:
     """Return a free loopback port that stays free while its owner restarts.
 
-    It is reserved until this process ends, by a UDP socket with the same number: no other call
-    returns it, in this process or in another one.
+    A UDP socket with the same port number reserves it until this process ends. No other call
+    returns the port, in this process or in another one.
     """
     random = SystemRandom()
     while True:
@@ -26,5 +26,5 @@ def lasting_port() -> int:
         except OSError:
             reservation.close()
             continue
-        reservation.detach()  # it stays open until this process ends
+        reservation.detach()  # keep the socket open until this process ends
         return port

@@ -261,7 +261,10 @@ def _launch(
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the variables of a server: ours, with `CREDIT_HTTP2` alone of ours, and for tests."""
+    """Return a server's variables: those of this process and of the tests.
+
+    Of the `CREDIT_` variables of this process, only `CREDIT_HTTP2` is passed on.
+    """
     own = {
         name: value
         for name, value in os.environ.items()

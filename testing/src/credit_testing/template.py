@@ -123,9 +123,9 @@ class _Fork:
     """A fork of the template that runs a program.
 
     Attributes:
-        pid: Its process id.
+        pid: The process id of the fork.
         returncode: Its exit status, or minus the number of the signal that ended it; None until
-            `poll` or `wait` has seen its end.
+            `poll` or `wait` has read its exit status.
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -134,7 +134,7 @@ class _Fork:
         self.returncode: int | None = None
 
     def fileno(self) -> int:
-        """Return a descriptor that becomes readable at its end."""
+        """Return a descriptor that becomes readable when the fork ends."""
         return self._channel.fileno()
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -165,17 +165,17 @@ class _Fork:
         return self.returncode
 
     def close(self) -> None:
-        """Wait for its end, and close the connection to the template."""
+        """Wait until the fork ends, and close the connection to the template."""
         self.wait()
         self._channel.close()
 
 
 class Forked(_Fork):
-    """A fork with pipes from its output; the interface is that of `subprocess.Popen`.
+    """A fork whose output goes to pipes; the interface is that of `subprocess.Popen`.
 
     Attributes:
-        stdout: The pipe from its standard output.
-        stderr: The pipe from its standard error.
+        stdout: The pipe from the standard output of the fork.
+        stderr: The pipe from the standard error of the fork.
     """
 
     def __init__(self, channel: socket.socket, stdout: IO[bytes], stderr: IO[bytes]) -> None:
@@ -200,13 +200,13 @@ class Forked(_Fork):
 
 
 class ForkedChild:
-    """A fork whose end an event loop watches; the interface is that of asyncio's `Process`.
+    """A fork for which an event loop waits; the interface is that of asyncio's `Process`.
 
     Attributes:
-        pid: Its process id.
-        returncode: As that of `Popen`; None until the loop has seen its end.
-        stdin: A writer of its standard input, if that is a pipe.
-        stdout: A reader of its standard output, if that is a pipe.
+        pid: The process id of the fork.
+        returncode: The same as of `Popen`; None until the loop has read the exit status.
+        stdin: The writer of its standard input, if that is a pipe.
+        stdout: The reader of its standard output, if that is a pipe.
     """
 
     def __init__(self, fork: _Fork) -> None:
@@ -219,7 +219,7 @@ class ForkedChild:
         asyncio.get_running_loop().add_reader(fork.fileno(), self._end)
 
     async def connect(self, stdin: IO[bytes] | None, stdout: IO[bytes] | None) -> None:
-        """Make streams of this end of its pipes."""
+        """Open asyncio's streams on this process's ends of the pipes."""
         loop = asyncio.get_running_loop()
         if stdin is not None:
             writing, protocol = await loop.connect_write_pipe(
@@ -232,13 +232,13 @@ class ForkedChild:
             self.stdout = reader
 
     async def wait(self) -> int:
-        """Wait for its end and return the exit status."""
+        """Wait until the fork ends, and return its exit status."""
         await self._ended.wait()
         assert self.returncode is not None
         return self.returncode
 
     async def communicate(self, input: bytes = b"") -> tuple[bytes, None]:  # noqa: A002 - as asyncio
-        """Write its input, read its output to the end, and wait for its end."""
+        """Write the input, read all output, and wait until the fork ends."""
         if self.stdin is not None:
             self.stdin.write(input)
             self.stdin.close()
@@ -297,7 +297,10 @@ class Template:
         return Forked(channel, os.fdopen(stdout, "rb"), os.fdopen(stderr, "rb"))
 
     def send(self, program: Program, streams: Sequence[int]) -> socket.socket:
-        """Send a program with its three streams, which are closed here, and return the channel."""
+        """Send a program and its three streams to the template, and return the channel.
+
+        The streams are closed in this process.
+        """
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         channel.connect(self._address)
         socket.send_fds(channel, [json.dumps(asdict(program)).encode()], streams)
@@ -336,7 +339,7 @@ async def create_subprocess_exec(
     env: Mapping[str, str] | None = None,
     start_new_session: bool = False,
 ) -> ForkedChild | Process:
-    """Start a program as asyncio does, but as a fork if it is one of Python."""
+    """Start a program as asyncio does, but as a fork if it is a Python program."""
     if Path(command[0]).name == "credit-server":
         command = (sys.executable, *command)
     if command[0] != sys.executable or not start_new_session:

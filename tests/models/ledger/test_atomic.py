@@ -18,11 +18,11 @@ DRY_REFUSED = REFUSED._replace(dry_run=True)
         ([ACCEPTED, DRY_ACCEPTED, REPLAYED], None),
         ([ACCEPTED, REFUSED, REFUSED], 1),
         ([ACCEPTED, DRY_REFUSED], 1),
-        # One that took effect earlier, and one of which only a part did.
+        # A batch that took effect earlier, and a batch of which only a part took effect.
         ([DRY_REFUSED, REPLAYED, REPLAYED], None),
         ([DRY_REFUSED, REPLAYED, ACCEPTED], 0),
         ([REPLAYED, REFUSED], 1),
-        # Without a write, nothing took effect.
+        # A batch without writes cannot have taken effect.
         ([DRY_REPLAYED, DRY_REFUSED], 1),
         ([DRY_REPLAYED], None),
     ],

@@ -157,7 +157,7 @@ async def test_a_change_is_decided_again_if_another_one_was_faster() -> None:
 
 
 class Behind(MemoryStore):
-    """Its reads reach an old primary, which has no policy."""
+    """A store whose reads reach an old primary, which has no policy."""
 
     async def policy(self, app_id: int) -> StoredPolicy:
         return StoredPolicy(app_id=app_id)

@@ -413,7 +413,7 @@ def test_an_import_that_paused_writes_nothing_after_another_one_completed_it(
     lease: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leases, "_RENEWAL_SECONDS", 3600.0)  # a paused process extends no lease
+    monkeypatch.setattr(leases, "_RENEWAL_SECONDS", 3600.0)  # as if the process were paused
     backup = exported(ledger, tmp_path)
     with (
         MongoClient[Document](ledger.uri) as client,

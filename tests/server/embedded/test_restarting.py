@@ -106,7 +106,7 @@ async def test_a_mongod_that_is_killed_with_little_space_starts_when_some_is_fre
             await logged("the disk of the embedded mongod has less than 128 MB of free space")
             settings = ServerSettings(data_dir=tmp_path)
             reading = await _read_store(settings)
-            assert reading.not_started == f"a server uses {tmp_path}, and its mongod does not run"
+            assert reading.not_started == f"a server uses {tmp_path}, but its mongod is not running"
             disk.free = FREE_BYTES_MIN
             await logged("the embedded mongod runs again")
             assert running_uri(tmp_path) == mongod.uri

@@ -54,7 +54,7 @@ async def store(
 
 
 async def set_least_position(store: MongoStore, position: int) -> None:
-    """Do what an import does for the positions of the events that follow."""
+    """Set the first position of new events, as an import does."""
     await store._database["schema_version"].update_one(
         {"_id": "credit"}, {"$set": {"event_positions_from": Int64(position)}}
     )
@@ -220,7 +220,7 @@ async def test_a_read_after_a_position_in_the_gap_of_an_import_is_rejected(
                     await page(app_id, after_position=position, limit=9)
                 assert rejected.value.last == last
         assert [len((await page(1, after_position=n, limit=9)).events) for n in (2, 100)] == [2, 1]
-        # No position says that events before the gap existed, but the page is complete.
+        # No event remains before the gap, but the page is complete.
         later = NOW + timedelta(days=99)
         assert await store.alert_events.remove_before(later, 9) == 3
         assert [each.position for each in (await page(2, after_position=99, limit=9)).events] == []

@@ -299,7 +299,7 @@ async def test_a_read_that_fails_is_unavailable(
 async def test_a_write_that_no_majority_confirms_is_unavailable(
     store: MongoStore, mongod_uri: str
 ) -> None:
-    """Outside of a transaction, a primary that steps down answers with such an error."""
+    """A primary that steps down returns this error outside of a transaction."""
     error = {"code": 11602, "codeName": "InterruptedDueToReplStateChange", "errmsg": "interrupted"}
     async with failing(mongod_uri, "findAndModify", times=100, writeConcernError=error):
         with pytest.raises(StoreUnavailable):

@@ -103,7 +103,7 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> None:
 async def migrated_database(
     mongod_uri: str, migrated_databases: MigratedDatabases
 ) -> AsyncIterator[str]:
-    """Return the name of a database with the history, for all tests."""
+    """Return the name of a database with the history, which all tests share."""
     async with migrated_databases.lend() as name:
         store = MongoStore(mongod_uri, database=name)
         await write(store, HISTORY)

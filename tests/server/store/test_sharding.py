@@ -112,7 +112,7 @@ async def test_the_collections_of_users_are_sharded_once_after_their_indexes_are
 
 async def test_sharding_can_be_declined_and_done_later(bare: AsyncDatabase[Document]) -> None:
     mongos = Mongos()
-    mongos.failure = UNAUTHORIZED  # nothing needs the rights to shard
+    mongos.failure = UNAUTHORIZED  # no command may need the rights to shard
     planned = [step.sentence for step in await migration.plan(_on(bare, mongos), shards=False)]
     assert planned
     assert not any("shard" in each for each in planned)

@@ -57,7 +57,7 @@ class _Call:
         timeout_seconds: The time of the call; for a list, of each row.
         request_id: Sent with each attempt.
         effect: What the attempts have done to the ledger.
-        deadline: When the time is up, in seconds by the caller's clock; 0: it is not set yet.
+        deadline: When the call times out, in seconds of the caller's clock; 0: not set yet.
         span: The call's trace. It begins, as the deadline does, when the call is under way.
         failure: Why the latest attempt has failed.
         attempts: How many attempts have failed.
@@ -225,9 +225,9 @@ class Caller:
         Args:
             method: Which list.
             values: The fields of its request.
-            timeout_seconds: The time for the first row, with all attempts and the look-up of the
-                user, and again for each next one; None for the client's. The whole list may take as
-                long as its reader takes.
+            timeout_seconds: The limit for the first row, including all attempts and the look-up of
+                the user, and the limit for each later row; None for the client's. There is no limit
+                for the whole list.
             on_number: Receives the number of the user before the first row.
 
         Raises:
@@ -273,10 +273,10 @@ class Caller:
         return timeout_seconds
 
     def countdown(self, timeout_seconds: float | None) -> Callable[[], float]:
-        """Return a function that returns the time that is left.
+        """Return a function that returns the remaining time in seconds.
 
-        A call without time is a ValueError. One with hardly any fails as too late, so it is the
-        least that is returned.
+        The function never returns 0 or less, because a timeout of 0 is a ValueError. When no time
+        remains, it returns a very short timeout, with which the next call exceeds its deadline.
 
         Args:
             timeout_seconds: The time from now on; None for the client's.

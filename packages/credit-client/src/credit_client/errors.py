@@ -258,12 +258,12 @@ class ResumeTokenExpired(_Refusal):
 class AlertEventsExpired(_Refusal):
     """The server cannot return all events of the app after the position.
 
-    It has removed some, because they were too old. Or no event has or had the position: the
-    operator has restored an older backup, or the position is of another server.
+    Either it has removed some, because they were too old, or the position does not belong to any
+    event: the operator has restored an older backup, or the position is from another server.
 
     Attributes:
         position: The position of the last removed event of the app, or the greatest position before
-            that of the read. Continue after it, or pass 0 to read all events that are kept.
+            the requested one. Continue after it, or pass 0 to read all events that are kept.
     """
 
     status = Status.OUT_OF_RANGE

@@ -14,7 +14,7 @@ import structlog
 # Made once: `json.dumps` makes an encoder for each line.
 _JSON = json.JSONEncoder(default=repr)
 
-# h2 and hpack log each frame at debug; motor's driver logs each command.
+# At level DEBUG, h2 and hpack log each frame, and motor's driver logs each command.
 LIBRARIES = ("h2", "hpack", "pymongo", "grpclib", "asyncio")
 
 # The fields of each line that the current task logs, in one variable. structlog's own context has

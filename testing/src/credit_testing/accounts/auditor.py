@@ -72,7 +72,7 @@ def audit(
     """Find answers that no allowed order of events explains.
 
     Args:
-        journal: All calls; the last ones read everything (`Callers.finish`).
+        journal: All calls. The last calls read everything (`Callers.finish`).
         users: All users.
         policies: The policies of apps.
         skew: How far the clocks of two servers may differ.
@@ -227,7 +227,7 @@ class _Auditor:
     def _circumstances(
         self, call: Call, requests: Sequence[Write]
     ) -> Iterator[tuple[Mapping[int, Account], datetime, Mapping[int, AppRules]]]:
-        """Yield the accounts, the time and the policies with which a call can be decided."""
+        """Yield the combinations of accounts, time and policies that can decide a call."""
         users = list(dict.fromkeys(user for request in requests for user in users_of(request)))
         apps = {app_id for request in requests for app_id in apps_of(request)}
         choices = list(applicable(self._replay.policies, apps, call.began, call.ended))
@@ -243,9 +243,10 @@ class _Auditor:
         now: datetime,
         rules: Mapping[int, AppRules],
     ) -> Iterator[Decided | Refused]:
-        """Yield the decisions of requests that are decided one after the other.
+        """Decide requests one after the other, and yield each decision.
 
-        If the clock of a server is behind, a request is decided at the time of the latest entry.
+        If the clock of a server is slow, the server decides a request at the time of the latest
+        entry.
         """
         accounts = dict(stored)
         for request in requests:
@@ -265,7 +266,10 @@ class _Auditor:
         answer: Outcome,
         alike: Collection[tuple[object, ...]],
     ) -> bool:
-        """Return whether an answer can be that of a decision. Few circumstances pass this check."""
+        """Return whether an answer can come from a decision.
+
+        Only a few combinations of accounts, time and policies pass this check.
+        """
         if isinstance(decided, Refused):
             return _comparable(self._refused(decided)) in alike
         if isinstance(answer, Refused):
@@ -276,7 +280,7 @@ class _Auditor:
     def _outcomes(
         self, decisions: Sequence[Decided | Refused], requests: Sequence[Write], *, together: bool
     ) -> list[Outcome]:
-        """Return the outcomes of requests, with the effect of a rejection on an atomic batch."""
+        """Return the outcomes of requests, including the effect of a rejection on a batch."""
         rejected = [
             index for index, decided in enumerate(decisions) if isinstance(decided, Refused)
         ]

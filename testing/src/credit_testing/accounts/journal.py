@@ -89,11 +89,11 @@ class Call:
             of the call's own effect.
         doubled: Whether a copy of the request has reached a server, and may have an effect after
             the answer, whatever that was.
-        stale: Whether the answer to a read may miss entries: right after a change of primary. It
-            must still show a state that existed before the call ended.
-        loose: The same, and the answer may show another time, such as with a wrong clock. A
-            rejection that is loose is not checked.
-        min_revision: The revision that a read requires. A stale answer has it too.
+        stale: Whether the answer to a read may lack the latest entries, as it may right after a
+            change of primary. It must still show a state that existed before the call ended.
+        loose: Like `stale`, but the answer may also show another time, for example if a clock is
+            wrong. A loose rejection is not checked.
+        min_revision: The revision that a read requires. A stale answer must not be older.
     """
 
     client: int
@@ -122,7 +122,7 @@ class Call:
 
 
 def shown(call: Call) -> Iterator[tuple[int, int]]:
-    """Yield the latest entries that an answer certainly shows: the user and the sequence."""
+    """Yield the user and the sequence of the latest entries that an answer must include."""
     question = call.question
     if not isinstance(question, Read):
         for request, answer in call.writes():

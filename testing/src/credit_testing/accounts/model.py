@@ -137,7 +137,7 @@ class App:
     """What a user has in one app; `base` is negative for a debt.
 
     `spent` has the start and the credits of each counter, and counts entries from `since` on.
-    `alerts` are those of the user.
+    `alerts` has the alerts of the user, without the alerts of the app.
     """
 
     base: int = 0
@@ -310,7 +310,7 @@ class App:
 
 @dataclass(kw_only=True, slots=True)
 class Account:
-    """All that one user has, and has had; `latest_at` is the time of the latest entry."""
+    """The current and earlier state of a user; `latest_at` is the time of the latest entry."""
 
     user_id: int
     sequence: int = 0

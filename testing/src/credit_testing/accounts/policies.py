@@ -1,4 +1,4 @@
-"""Keep which policies of apps servers may apply at which time."""
+"""Record which policies of apps the servers may apply at which time."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ class AppRules:
 
     Attributes:
         caps: The caps by period.
-        allow_negative: Whether an adjustment may take more credits than there are.
-        since: From when on servers may apply it, on the journal's clock.
-        until: Until when they may; None: without an end.
+        allow_negative: Whether an adjustment may make the balance negative.
+        since: The time from which servers may apply it, on the journal's clock.
+        until: The time until which servers may apply it; None: there is no end.
     """
 
     caps: Mapping[str, int] = field(default_factory=dict)
@@ -29,13 +29,13 @@ Policies = Mapping[int, Sequence[AppRules]]
 def applicable(
     policies: Policies, apps: Iterable[int], first: int, last: int | None = None
 ) -> Iterator[Mapping[int, AppRules]]:
-    """Yield the rules that servers may apply between two times: one of each app.
+    """Yield each set of rules that servers may apply between two times. A set has one per app.
 
     Args:
         policies: The policies.
         apps: The apps whose rules are needed.
-        first: The first time, on the journal's clock.
-        last: The last time; None: there is none.
+        first: The start of the period, on the journal's clock.
+        last: The end of the period; None: there is no end.
     """
     needed = [app_id for app_id in apps if app_id in policies]
     choices: list[list[AppRules]] = []

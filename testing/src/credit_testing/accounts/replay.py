@@ -95,9 +95,9 @@ class Replay:
             journal: All calls; the last ones read everything.
             users: All users.
             policies: The policies of apps.
-            clocks_differ: Whether entries with the same time may be of different groups. A server
-                whose clock is behind gives its entries the time of the latest entry.
-            alert_changes: The changes to alerts of users. They have no keys. `created_by`
+            clocks_differ: Whether entries with the same time may be in different groups. A server
+                with a slow clock gives its entries the time of the latest entry.
+            alert_changes: The changes to alerts of users. They have no keys, so `created_by`
                 identifies each of them.
 
         Raises:
@@ -187,7 +187,7 @@ class Replay:
         return True
 
     def _changes_alert(self, own: CreditTransaction, predictions: list[object]) -> bool:
-        """Explain an entry that sets or removes an alert of a user, and what was due before it."""
+        """Explain an entry that sets or removes an alert, and the entries due before it."""
         assert own.created_at is not None
         change = self._alert_changes.get(own.created_by)
         if change is None or own.app_id != change.request.app_id:
@@ -219,9 +219,9 @@ class Replay:
         places: Sequence[tuple[int, int]],
         at: datetime,
     ) -> None:
-        """Add the states after what was due at the time of a request's entries, if anything was.
+        """Add the states that include the entries due at the time of a request, if there are any.
 
-        A sweeper may have written it before the request was decided.
+        A sweeper may have written these entries before the request was decided.
 
         Args:
             accounts: The accounts before the request.

@@ -20,15 +20,15 @@ def watch_findings(
     """Yield what is wrong with the entries of one user that a watch has returned.
 
     Args:
-        name: The name of the watch.
-        came: The entries, in the order of their events.
+        name: The name of the watch, for the findings.
+        came: The returned entries, in the order of their events.
         history: The history of the user.
         app_id: The app whose entries the watch returns; None: all apps.
         revision: The user's revision before the first entry; None: it is not known.
-        began: When the first event had arrived. Without a revision, some entries may have been
-            committed before that. Those that were requested later must have come.
-        until: The sequence of the last entry that must have come, 0: none must; None: all that
-            follow.
+        began: When the first event had arrived. Without a revision, the watch may omit entries that
+            were committed earlier, but not entries that were requested later.
+        until: The sequence of the last entry that the watch must have returned; 0: it need not
+            return any; None: it must have returned all entries that follow.
     """
     shown = history.shown
     if revision is None:
@@ -47,7 +47,7 @@ def watch_findings(
     if list(came) != expected:
         places, others = _places(came), _places(expected)
         altered = ": an entry differs" if places == others else ""
-        yield f"{name} has returned {places} of user {shown[0].user_id}, and not {others}{altered}"
+        yield f"{name} returned {places} of user {shown[0].user_id}, not {others}{altered}"
 
 
 def _places(entries: Sequence[CreditTransaction]) -> list[int]:

@@ -124,7 +124,7 @@ class Bystander:
 async def bystander(
     target: str, period_seconds: float = PERIOD_SECONDS
 ) -> AsyncIterator[Bystander]:
-    """Run a bystander until the context exits; one of its calls has succeeded on entry.
+    """Run a bystander until the context exits. The context starts after its first successful call.
 
     Args:
         target: The server's host:port.

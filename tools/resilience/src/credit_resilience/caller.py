@@ -1,8 +1,9 @@
 """Write and read at a fixed rate, in a process of its own, and print one line for each call.
 
-Run it as `python -m credit_resilience.caller HOST:PORT PERIOD`, with the seconds between two calls;
-it ends when its standard input ends. Each call begins on schedule, whether or not the calls before
-it were answered. The measurement therefore contains the whole wait for a stalled server.
+Run it as `python -m credit_resilience.caller HOST:PORT PERIOD`. PERIOD is the time between two
+calls in seconds. The process ends when its standard input ends. Each call begins on schedule,
+whether or not the earlier calls were answered. The measurement therefore contains the whole wait
+for a stalled server.
 """
 
 import asyncio

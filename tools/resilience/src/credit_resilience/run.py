@@ -89,7 +89,7 @@ async def target_server(
     limits: ServerLimits | None = None,
     period_seconds: float = PERIOD_SECONDS,
 ) -> AsyncIterator[TargetServer]:
-    """Run a server and a bystander, which calls once in a period, until the context exits."""
+    """Run a server, and a bystander that calls once per period, until the context exits."""
     limits = limits or ServerLimits()
     async with (
         serving(uri, database, folder, limits=limits) as server,

@@ -179,9 +179,9 @@ def _text(log: Path) -> str:
 
 
 def _environment(limits: ServerLimits) -> dict[str, str]:
-    """Return the variables of this process, with `CREDIT_…` ones replaced by the limits.
+    """Return the variables of this process, but replace the `CREDIT_` variables by the limits.
 
-    The choice of the library for HTTP/2 stays.
+    The variable that chooses the library for HTTP/2 is kept.
     """
     own: Sequence[tuple[str, str]] = [
         (name, value)

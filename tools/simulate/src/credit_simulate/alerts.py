@@ -20,12 +20,12 @@ from credit_simulate.policies import PolicyReads
 _LIMITS: Sequence[Limit] = (
     (10, AlertDirection.FALLS_BELOW),
     (25, AlertDirection.RISES_TO),
-    # Alerts that the apps have too: a crossing then has one event.
+    # The apps have these alerts too. A crossing of both still has one event.
     (20, AlertDirection.FALLS_BELOW),
     (30, AlertDirection.RISES_TO),
 )
 _FIRST_CALLER = 1000
-"""`created_by` of the first change, greater than that of all other writes."""
+"""`created_by` of the first change, which is greater than in all other writes."""
 
 _Crossing = tuple[int, int, int, Limit, int]
 
@@ -41,8 +41,8 @@ class UserAlerts:
         """Prepare to change alerts.
 
         Args:
-            journal: Has the clock. The changes are not among its calls.
-            queries: Keeps the answers.
+            journal: The journal whose clock is used. It does not record the changes.
+            queries: Records the answers.
             connect: Returns a client of the SDK.
         """
         self.changes: list[AlertChange] = []
@@ -105,9 +105,9 @@ def event_findings(
                 for alerts in policies.alerts(app_id, *times) or {frozenset()}
             ]
             if there not in allowed:
-                yield f"alerts: the events of {entries[-1]} are {there}, none of {allowed}"
+                yield f"alerts: the events of {entries[-1]} are {there}, not one of {allowed}"
     if found:
-        yield f"alerts: no balance changes with {found}"
+        yield f"alerts: no change of a balance belongs to {found}"
     positions = sorted(event.position for event in events)
     if positions != list(range(1, len(events) + 1)):
         yield f"alerts: the positions are {positions}"
@@ -126,8 +126,8 @@ def _changes(
 ) -> Iterator[tuple[int, Sequence[Entry], Account, tuple[int, int]]]:
     """Yield the changes of a user's balances.
 
-    Each has its app, its entries, the account before its write, and the times between which it was
-    decided, on the journal's clock.
+    Each change has its app, its entries, the account before its write, and the two times between
+    which it was decided, on the journal's clock.
     """
     seen = sorted(
         (call.ended, sequence)

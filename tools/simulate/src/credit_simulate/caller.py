@@ -54,7 +54,7 @@ class Callers:
         journal: The calls.
         receipts: The writes that took effect, with the ids of their transactions.
         requests: All writes that were sent.
-        revisions: The greatest revision of each user that an answer has shown.
+        revisions: The greatest revision of each user that an answer has returned.
     """
 
     def __init__(self, world: World, servers: Sequence[Server], journal: Journal) -> None:
@@ -68,7 +68,7 @@ class Callers:
         self._streams = Streams(world.faults)
 
     def connect(self, server: Server | None = None) -> tuple[Network, Caller]:
-        """Return a client of the SDK, and its network: to one server, or to any."""
+        """Return a client of the SDK and its network, which leads to one server or to any."""
         world, loop = self._world, asyncio.get_running_loop()
         streams = self._streams if world.random.random() < _STREAMED else None
         servers = self._servers if server is None else [server]
@@ -84,7 +84,7 @@ class Callers:
         return network, caller
 
     async def write(self, client: int, request: Write, server: Server | None = None) -> Call:
-        """Make a write with the call for its kind, on one server or on any."""
+        """Make a write with the call for its kind, to one server or to any."""
         ask = Single(request)
         (call,) = await self._recorded([Written(request=request)], client, ask, server=server)
         return call

@@ -1,9 +1,9 @@
 """A simulated replica set: the data of its primary, and the data that a majority has.
 
-Both are in-memory stores. The primary applies an operation at once. After a delay a majority has it
-too, and only then is it confirmed. A failover drops some of the operations that no majority has.
-Reads return the data of a majority. Right after a failover, some of them reach the old primary,
-which has older data.
+Both are in-memory stores. The primary applies an operation at once. After a delay, a majority has
+the operation too, and only then the primary confirms it. A failover drops some of the operations
+that no majority has. Reads return the data of a majority. Right after a failover, some reads reach
+the old primary, which has older data.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _REPLICATION_SECONDS = (0.002, 0.05)
 _ELECTION_SECONDS = 2.0
 _STALE_SECONDS = 0.8
 _BEHIND_MAX = 3
-"""The most operations that a majority has and an old primary does not."""
+"""The most operations that a majority has and an old primary lacks."""
 _OLD_SHARE = 0.5
 """The share of the reads right after a failover that reach the old primary."""
 _ABANDONED_SECONDS = 3.0
@@ -229,7 +229,7 @@ class Cluster:
         self._loop.call_at(self._away_until, self._replicate, kept, self.term)
 
     def readable(self) -> Node:
-        """Return the data that a read gets: soon after a failover, that of either primary.
+        """Return the data for a read. Soon after a failover, it is that of either primary.
 
         Raises:
             StoreUnavailable: The read goes to the new primary, which is not elected yet.

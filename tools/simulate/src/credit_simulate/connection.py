@@ -136,7 +136,7 @@ class Connection:
             raise StoreUnavailable("the answer was lost")
 
     async def read(self, read: Callable[[Node], Coroutine[Any, Any, _Value]]) -> _Value:
-        """Read the data that a majority has, or that the old primary has after a failover."""
+        """Read the data of a majority or, after a failover, of the old primary."""
         await self._arrive()
         value = complete(read(self.cluster.readable()))
         await self.answer()
@@ -196,7 +196,7 @@ class Connection:
 
     async def latest_policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
-        # A linearizable read is one of the primary that waits for a majority, like a write.
+        # A linearizable read is a read on the primary that waits for a majority, like a write.
         return await self.write(lambda node: node.policy(app_id))
 
     async def set_policy(self, changed: AppPolicy) -> None:
@@ -366,7 +366,7 @@ class _Events:
                 )
             )
         except PositionUnknown:
-            # A linearizable read is one of the primary that waits for a majority, like a write.
+            # A linearizable read is a read on the primary that waits for a majority, like a write.
             newest = await self._connection.write(lambda node: node.alert_events.newest())
             if after_position > newest:
                 raise PositionUnknown(newest) from None

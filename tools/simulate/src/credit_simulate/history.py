@@ -28,7 +28,7 @@ class Query:
 
     Attributes:
         call: The user, the time and the required revision of the query.
-        what: The query, as findings name it.
+        what: The name of the query in findings.
         answer: What the query returned.
         expected: Returns the answer that is correct for a number of entries.
     """
@@ -183,11 +183,11 @@ class Queries:
         required: int | None = None,
         writes: bool = False,
     ) -> None:
-        """Make a call, and keep the answer; a call that fails proves nothing.
+        """Make a call, and record the answer. A failed call is not audited.
 
         Args:
             user: The user.
-            what: The call, as findings name it.
+            what: The name of the call in findings.
             read: Makes the call.
             expected: Returns the answer that is correct for a number of entries.
             required: The revision that the call requires.
@@ -215,7 +215,7 @@ class Queries:
             user = query.call.question.user_id
             history = histories[user]
             least, greatest = windows.bounds(query.call, user)
-            # Pages can end within a group of entries, if the last one is of an old primary.
+            # The entries can end within a group if the last page comes from an old primary.
             counts = [
                 count
                 for count in range(least, greatest + 1)

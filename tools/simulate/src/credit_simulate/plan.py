@@ -56,9 +56,9 @@ _WEIGHTS = {
 _GAPS = ((0.0, 0.35), (0.003, 0.4), (0.05, 0.15), (1.5, 0.1))
 """The mean time between two steps in seconds, and how often it is this one."""
 _APPLYING_SECONDS = 9.0
-"""The longest pause after a change of a policy: later steps need the policy applied."""
+"""The longest pause after a change of a policy, so that servers apply it in later steps."""
 _QUIET_SECONDS = 0.4
-"""The pause before and after a write is lost: no other write must make its servers wait."""
+"""The pause before and after a write is lost, so that its servers do not wait for other writes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

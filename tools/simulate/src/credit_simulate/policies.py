@@ -1,4 +1,4 @@
-"""Change the policies of apps while calls are in flight, and audit what servers apply."""
+"""Change the policies of apps while calls are in flight, and audit which ones servers apply."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +23,9 @@ from credit_simulate.trace import Trace
 APPLIED_SECONDS = 7.0
 """How long a server may apply a policy that it has read.
 
-The contract allows 5 s between a change and its effect. A message here can take a second, which is
-longer than a server expects, and a batch can wait for the read of another policy.
+The contract allows 5 s between a change and its effect. In the simulation, it can take longer: a
+message can take a second, which servers do not allow for, and a batch can wait for the read of
+another policy.
 """
 _CAPS: Sequence[dict[str, int]] = (
     {"per_day": 45},
@@ -32,7 +33,7 @@ _CAPS: Sequence[dict[str, int]] = (
     {"per_hour": 60},
     {"per_hour": 90, "per_day": 400},
 )
-"""The caps that an app can get. It always has one, so that each use is counted."""
+"""The caps that an app can get. It always has a cap, so that each use is counted."""
 _LATER_ALERTS: Mapping[int, Sequence[tuple[bool, Limit]]] = {
     1: (
         (True, (45, AlertDirection.RISES_TO)),
@@ -43,9 +44,9 @@ _LATER_ALERTS: Mapping[int, Sequence[tuple[bool, Limit]]] = {
         (False, (30, AlertDirection.RISES_TO)),
     ),
 }
-"""The alerts that each app gets or loses, in this order.
+"""The alerts that are set or removed in each app, in this order.
 
-No alert is changed twice: a copy of a request that arrives late then changes nothing.
+No alert is changed twice, so a copy of a request that arrives late has no effect.
 """
 
 
@@ -56,7 +57,7 @@ class Applicable:
     Attributes:
         stored: The policy.
         since: When it was read, on the journal's clock.
-        until: When no server may apply it any longer; None: one may still apply it.
+        until: The time after which no server may apply it; None: servers may still apply it.
     """
 
     stored: StoredPolicy
@@ -66,7 +67,7 @@ class Applicable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shown:
-    """An answer that shows a policy: when its call began and ended, and what it asked for."""
+    """An answer with a policy, the times at which its call began and ended, and the request."""
 
     began: int
     ended: int
@@ -76,15 +77,15 @@ class Shown:
 
 
 class PolicyReads:
-    """Records the policies that servers read, and so which ones they may apply."""
+    """Records the policies that servers read, which are the ones that they may apply."""
 
     def __init__(self, journal: Journal) -> None:
-        """Prepare to record, with the clock of a journal."""
+        """Prepare to record policies, on the clock of a journal."""
         self._journal = journal
         self._read: list[Applicable] = []
 
     def add(self, stored: StoredPolicy) -> None:
-        """Record that a server reads a policy now."""
+        """Record that a server reads a policy at the current time."""
         applicable = Applicable(stored=stored, since=self._journal.now())
         self._read.append(applicable)
         asyncio.get_running_loop().call_later(APPLIED_SECONDS, self._end, applicable)
@@ -108,7 +109,7 @@ class PolicyReads:
         return found
 
     def alerts(self, app_id: int, first: int, last: int) -> set[frozenset[Limit]]:
-        """Return the sets of alerts of which a server may apply one between two times."""
+        """Return each set of alerts that a server may apply at some time in a period."""
         return {
             frozenset(
                 (alert.credits, _DIRECTIONS[alert.direction]) for alert in each.stored.policy.alerts
@@ -127,7 +128,7 @@ _DIRECTIONS = {
 
 
 class PolicyChanges:
-    """Changes policies, and keeps the answers."""
+    """Changes policies, and records the answers."""
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class PolicyChanges:
         Args:
             cluster: The replica set.
             trace: Receives a line for each answer.
-            journal: Has the clock. The changes are not among its calls.
+            journal: The journal whose clock is used. It does not record the changes.
             connect: Returns a client of the SDK.
         """
         self._cluster = cluster
@@ -172,7 +173,8 @@ class PolicyChanges:
     async def change_back(self, random: Random, app_id: int, fail_over: Callable[[], None]) -> None:
         """Change a policy, change the primary, and restore the policy.
 
-        An old primary may return the earlier policy, for which there would be nothing to change.
+        An old primary may return the policy from before the second change. A server that uses this
+        policy finds nothing to restore.
         """
         allow = random.random() < 0.5
         for each in (allow, not allow):
@@ -200,7 +202,7 @@ class PolicyChanges:
         values: Mapping[str, Any],
         wanted: Mapping[str, object] | None,
     ) -> None:
-        """Make a call that returns a policy; a call that fails proves nothing."""
+        """Make a call that returns a policy. A failed call is not audited."""
         began, began_at = self._journal.now(), self._cluster.time()
         try:
             answer, _ = await self._connect().unary(method, values)
@@ -239,9 +241,9 @@ class PolicyChanges:
             policy = shown.policy
             same = contents.setdefault((policy.app_id, policy.revision), policy)
             if same != policy:
-                yield f"policies: a revision has two contents: {same} and {policy}"
+                yield f"policies: a revision has two different contents: {same} and {policy}"
             if policy.revision > last[policy.app_id].revision:
-                yield f"policies: {policy} was lost: {last[policy.app_id]}"
+                yield f"policies: {policy} was lost, and {last[policy.app_id]} is stored"
             yield from self._answer_findings(shown)
         for (app_id, (credits_, direction)), sets in self._alerts.items():
             found = {
@@ -259,7 +261,7 @@ class PolicyChanges:
             if each.policy.app_id == policy.app_id and each.ended < shown.began
         ]
         if not shown.stale and policy.revision < max(before, default=0):
-            yield f"policies: {policy} is older than revision {max(before)}, which was shown before"
+            yield f"policies: {policy} is older than revision {max(before)} of an earlier answer"
         caps = {
             period: cap
             for period in ("per_hour", "per_day", "per_month")

@@ -61,7 +61,7 @@ class Receiver:
             first = copies[0]
             sent = first.user_id, first.sequence, first.balance, first.alert.credits
             if events.get(id_) != sent:
-                yield f"webhook: {first} was sent, and the event is {events.get(id_)}"
+                yield f"webhook: {first} was sent, but the event is {events.get(id_)}"
         if lost := events.keys() - self._received.keys() - set(left):
             yield f"webhook: the events {sorted(lost)} did not arrive and have no delivery"
         if len(set(left)) < len(left):

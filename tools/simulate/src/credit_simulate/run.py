@@ -24,7 +24,7 @@ from credit_simulate.trace import Trace
 
 STEPS = 40
 _TURNS_MAX, _TURNS_OF_STEP_MAX = 20_000, 500
-"""Several times the turns that a run takes: 4,100 for 40 steps, and 18,000 for 200."""
+"""Several times what a run takes: 4,100 turns for 40 steps, and 18,000 turns for 200 steps."""
 _SKEW = timedelta(seconds=4)
 """How far the clocks of two servers may differ."""
 

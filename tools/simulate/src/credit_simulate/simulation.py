@@ -74,9 +74,9 @@ _PEACE_SECONDS = 6.0
 """Longer than a lease of the sweeper, and than a hold or the wait for a grant."""
 _ATTEMPTS_MAX = 20
 _CUT_OFF_SECONDS = (0.02, 0.1)
-"""The time for the write that is lost, and then for a request that depends on it."""
+"""The timeout of the write that is lost, and of the request after it that depends on it."""
 _READS_OF_OLD, _OLD_SECONDS = 4, 0.8
-"""How many reads follow a change of primary, and the longest pause before each."""
+"""The number of reads after a change of primary, and the longest pause before each read."""
 _LATEST = 12
 """A request refers to one of so many of the latest writes."""
 
@@ -274,10 +274,10 @@ class Simulation:
                     await (server.crash() if step.act is Act.CRASH else server.stop())
 
     async def _lose_a_write(self, random: Random, step: Step) -> None:
-        """Cut off the primary while a server writes and another reads, then crash the first one.
+        """Cut off the primary while a server writes and another reads. Then crash the first server.
 
-        The other server must not answer with the write, which is lost. A later write changes the
-        state, so that the lost one cannot have the same effect once it is retried.
+        The other server must not return the write, which is lost. A later write changes the state,
+        so that the lost write has another effect when it is retried.
         """
         callers, cluster, client = self._callers, self._world.cluster, step.number
         first, other = random.sample(self._servers, 2)
@@ -320,7 +320,7 @@ class Simulation:
         )
 
     async def _read_back(self, random: Random, client: int) -> None:
-        """Read with the greatest revision that an answer has shown as `min_revision`."""
+        """Read with `min_revision` set to the greatest revision that an answer has returned."""
         read = self._read(random)
         revision = self._callers.revisions[read.user_id]
         if random.random() < 0.5:
@@ -357,7 +357,7 @@ class Simulation:
             left = [question for question in left if not self._is_settled(question)]
             if not left:
                 break
-            # The latest first, so that a retry has another place in the history than its write.
+            # Retry the latest write first, so that its place in the history changes.
             for question in reversed(left):
                 await self._settle(question)
         else:
@@ -417,7 +417,7 @@ def _setting(policy: AppPolicy) -> Operation:
 
 
 def _without_effect(random: Random, like: CreditRequest) -> Write:
-    """Return a dry run, or a use that is too large, of the same user in the same app."""
+    """Return a dry run, or a use that is too large, for the same user in the same app."""
     fields: dict[str, Any] = {  # Any: as above
         "user_id": like.user_id,
         "app_id": like.app_id,

@@ -13,7 +13,7 @@ FAULTS_FILE = "faults.ndjson"
 
 
 def recorded_faults(folder: Path) -> tuple[list[Line], list[Line]]:
-    """Return the faults of a run that happened, and the attempts that did not."""
+    """Return the faults of a run that happened, and the attempts that had no effect."""
     path = folder / FAULTS_FILE
     recorded = list(lines(path)) if path.exists() else []
     attempts = [line for line in recorded if "did_not_happen" in line]

@@ -31,20 +31,20 @@ class Disk:
         self._mount(f"size={_BYTES}")
 
     def fill(self) -> None:
-        """Make the file system as small as its data. This takes no memory, as a file would."""
+        """Make the file system as small as its data. Unlike a file, this takes no memory."""
         for attempt in range(_ATTEMPTS_MAX):
             usage = os.statvfs(self._folder)
             used = (usage.f_blocks - usage.f_bfree) * usage.f_frsize
             try:
                 self._mount(f"remount,size={used}")
-            except NotMounted:  # the data have grown since
+            except NotMounted:  # the data has grown in the meantime
                 if attempt == _ATTEMPTS_MAX - 1:
                     raise
             else:
                 return
 
     def free(self) -> None:
-        """Give the file system its space again."""
+        """Enlarge the file system to its original size."""
         self._mount(f"remount,size={_BYTES}")
 
     def unmount(self) -> None:

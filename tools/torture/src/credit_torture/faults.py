@@ -15,8 +15,8 @@ FULL_DISK = "full disk of a mongod"
 """The name of the only fault that needs a disk of limited size."""
 
 Fault = Callable[[World], AbstractAsyncContextManager[str]]
-"""Begins a fault. Its context yields the affected part. If the fault has no effect, the beginning
-or the end of the context raises `Impossible` or `NotCut`."""
+"""Begins a fault. The context yields the affected part. If the fault has no effect, the context
+raises `Impossible` or `NotCut` when it begins or ends."""
 
 _ALLOWED_SECONDS, _WRONG_SECONDS = 1.5, 3600.0
 """How far clocks are moved: within the limit of 2 s, and beyond it."""
@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.05
 _SUCCESSOR_SECONDS = 60.0
 _CHECKPOINT_SECONDS = 1.0
 _EXIT_SECONDS = 60.0
-"""How long a mongod may run although its disk is full, until it has something to write."""
+"""How long a mongod may run on a full disk before it writes and exits."""
 
 
 @asynccontextmanager
@@ -223,7 +223,7 @@ async def cut_one_link(world: World) -> AsyncIterator[str]:
     """Cut the link between the primary and one other mongod, in one direction or both."""
     primary, other = await world.primary(), await world.secondary()
     if primary is other:
-        raise Impossible("the primary changed at that moment")
+        raise Impossible("the primary changed in the meantime")
     there = world.name(primary), world.name(other)
     back = there[1], there[0]
     links = world.random.choice(([there], [back], [there, back]))
@@ -243,7 +243,7 @@ async def cut_server_from_primary(world: World) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def fill_disk(world: World) -> AsyncIterator[str]:
-    """Fill the disk of a mongod, and let it write. It exits, and is started with free space."""
+    """Fill the disk of a mongod until a write makes it exit. Then free the space and start it."""
     node, disk = world.nodes.nodes[-1], world.disk
     assert disk is not None
     with world.claim(world.name(node)):

@@ -48,14 +48,14 @@ class _Connection:
 
 @dataclass(eq=False, slots=True)
 class _Cut:
-    """Links that are cut together; `held` is whether anything was sent over them meanwhile."""
+    """Links that are cut together; `held` is whether anything was sent over them during the cut."""
 
     links: Collection[Link]
     held: bool = False
 
 
 class NotCut(Exception):
-    """A cut had no effect, or may have had none; the message is the reason."""
+    """A cut had no effect, or possibly had none; the message is the reason."""
 
 
 class Links:
@@ -102,8 +102,8 @@ class Links:
         """Cut links for the duration of the context.
 
         Raises:
-            NotCut: At the beginning: a connection has no known process, so the cut may not affect
-                it. At the end: nothing was sent over the links.
+            NotCut: When the context begins: the process of a connection is unknown, so the cut may
+                not affect it. When it ends: nothing was sent over the links.
         """
         await self._resolve()
         cut = _Cut(list(links))
@@ -126,10 +126,11 @@ class Links:
         raise NotCut("no known process had opened a connection")
 
     async def _find_owner(self, connection: _Connection) -> None:
-        """Find the process of a connection. Connections that open during a search share the next.
+        """Find the process of a connection.
 
-        A search reads all descriptors of all processes. One for each connection took all CPU time
-        when mongods and servers connected again and again.
+        A search reads all descriptors of all processes. Connections that open during a search share
+        the next one. A search for each connection used all CPU time when mongods and servers
+        connected often.
         """
         self._sought.append(connection)
         async with self._searching:
@@ -192,7 +193,7 @@ class Links:
 def _find_owners(connections: Collection[_Connection], processes: Processes) -> None:
     """Set the owner of each connection.
 
-    It stays "" if it is unknown, and is `_ENDED` if no process has the socket any more.
+    The owner stays "" if it is unknown, and is `_ENDED` if no process has the socket any longer.
     """
     ends = {(f"{each.port:04X}", f"{each.proxy:04X}"): each for each in connections}
     wanted: dict[str, _Connection] = {}
@@ -215,7 +216,10 @@ def _find_owners(connections: Collection[_Connection], processes: Processes) -> 
 
 
 def _descriptors(pid: int) -> Iterator[str]:
-    """Yield what each descriptor of a process refers to. Strings: paths take five times as long."""
+    """Yield the target of each descriptor of a process.
+
+    The code uses strings, because `Path` objects take five times as long.
+    """
     folder = f"/proc/{pid}/fd"
     with suppress(OSError):
         for number in os.listdir(folder):  # noqa: PTH208

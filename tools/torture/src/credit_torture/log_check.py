@@ -37,20 +37,20 @@ _EXPLAINED: Sequence[tuple[str, dict[str, str], Sequence[str]]] = (
     ("the restart was cancelled", {"reason": "exit status 1"}, _STORE),
     ("the restart was cancelled", {"reason": "SIGKILL"}, ("kill -9 of a worker",)),
 )
-"""All errors that a server may log: the beginning of the event, parts of its other fields, and the
-faults that explain it: those of the server itself, or those of the store."""
+"""All errors that a server may log. Each has the beginning of the event, parts of its other fields,
+and the faults that explain it. These are faults of the same server, or faults of the store."""
 _UNAVAILABLE = re.compile(
     "credit-server: MongoDB"
     r" (at \S+ cannot be reached\.|has no primary that can be reached|could not serve the request)"
 )
-"""What a server that ends at its start prints if the store is unavailable."""
+"""The messages of a server that cannot start because the store is unavailable."""
 
 
 def log_findings(folder: Path, faults: Sequence[Line]) -> Iterator[str]:
     """Yield each error, traceback and unknown line that no fault explains.
 
     Args:
-        folder: The folder with a folder for each server, which has its logs.
+        folder: The folder that has a folder with logs for each server.
         faults: The faults of the run.
     """
     for path in sorted(folder.glob("*/*.log")):
@@ -61,7 +61,7 @@ def log_findings(folder: Path, faults: Sequence[Line]) -> Iterator[str]:
         ]
         for line in path.read_text(errors="replace").splitlines():
             if not _is_explained(line, of_server):
-                yield f"server {path.parent.name} has logged, in {path.name}: {line}"
+                yield f"server {path.parent.name} logged in {path.name}: {line}"
 
 
 def _is_explained(line: str, faults: Sequence[Line]) -> bool:
@@ -71,7 +71,7 @@ def _is_explained(line: str, faults: Sequence[Line]) -> bool:
         fields: Line = json.loads(line)
         level, time = fields["level"], datetime.fromisoformat(fields["timestamp"])
     except (ValueError, TypeError, KeyError):
-        return False  # it is not a line of the log
+        return False  # the line is not from the logger
     if level in ("debug", "info", "warning") and "exception" not in fields:
         return True
     at = time.timestamp() * 1e9

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="print the report as JSON")
     check = commands.add_parser(
         "check",
-        help="check the recorded calls, watches and logs of a run again, whether it ended or not",
+        help="check the recorded calls, watches and logs of a run again, even if it did not finish",
     )
     check.add_argument("folder", type=Path, help="the folder of its evidence")
     table = commands.add_parser("table", help="print a report as Markdown")
@@ -156,7 +156,7 @@ def show(report: Report, console: Console) -> None:
     """Print a report."""
     console.print(_table(("fault", "times"), [(name, str(n)) for name, n in report.faults.items()]))
     if report.did_not_happen:
-        header = ("fault that did not happen at once", "reason", "times")
+        header = ("fault that did not happen at the first attempt", "reason", "times")
         console.print(_table(header, list(report.delays())))
     rows: list[Sequence[str]] = [
         (kind, *(str(outcomes.get(outcome, "")) for outcome in OUTCOMES))

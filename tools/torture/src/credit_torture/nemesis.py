@@ -76,12 +76,13 @@ class Nemesis:
     ) -> None:
         """Cause faults of all kinds repeatedly, in a random order, and end each of them.
 
-        A fault that does not happen is caused again until it happens. A fault that does not happen,
-        or a service that does not recover, within `PATIENCE_SECONDS` raises `ChildFailed`.
+        A fault that does not happen is retried until it happens. If it does not happen within
+        `PATIENCE_SECONDS`, or if the service does not recover in that time, `ChildFailed` is
+        raised.
 
         Args:
             kinds: The names of the faults.
-            goes_on: Returns whether another fault is to follow.
+            goes_on: Returns whether to cause another fault.
             faults: The number of faults; None: there is no limit.
         """
         shuffled = (

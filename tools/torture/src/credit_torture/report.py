@@ -34,7 +34,8 @@ class Report:
         reads: The reads that were compared with the histories.
         watched: The events of watches.
         unchecked: The rejections that were not checked, because too many states were possible.
-        did_not_happen: How often a fault did not happen at once or at all, by fault and reason.
+        did_not_happen: How often a fault did not happen at its first attempt, or did not happen at
+            all, by fault and reason.
         findings: The violations.
     """
 
@@ -74,7 +75,7 @@ class Report:
         if self.did_not_happen:
             yield from (
                 "",
-                "| fault that did not happen at once | reason | times |",
+                "| fault that did not happen at the first attempt | reason | times |",
                 "|---|---|---|",
             )
             yield from (f"| {' | '.join(row)} |" for row in self.delays())
@@ -106,7 +107,7 @@ class Report:
         yield "**findings**", f"**{len(self.findings)}**"
 
     def delays(self) -> Iterator[tuple[str, str, str]]:
-        """Yield the rows of the faults that did not happen at once."""
+        """Yield the rows of the faults that did not happen at the first attempt."""
         for fault, reasons in self.did_not_happen.items():
             yield from ((fault, reason, str(times)) for reason, times in reasons.items())
 

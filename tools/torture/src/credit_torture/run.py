@@ -40,8 +40,8 @@ from credit_torture.world import World, processes
 
 DATABASE = "credit"
 JOURNAL, SERVERS = "journal", "servers"
-"""The folders of the recorded calls, watches and faults, and of the servers' logs, in that of the
-evidence."""
+"""The folders of the recorded calls, watches and faults, and of the servers' logs, in the folder of
+the evidence."""
 _FORGETS = ("--setParameter", "transactionLifetimeLimitSeconds=10")
 """This is the value in docs/deployment.md: transactions of a killed server end soon."""
 

@@ -21,9 +21,9 @@ class Server:
 
     Attributes:
         name: Its name in the report.
-        clock: Moves its wall clock.
+        clock: The clock that moves the server's wall clock.
         process: The running process; None while it does not run.
-        findings: Its wrong exit statuses.
+        findings: A sentence for each wrong exit status.
     """
 
     def __init__(self, name: str, folder: Path, options: Sequence[str], *, workers: int) -> None:
@@ -93,7 +93,7 @@ class Server:
                 await asyncio.sleep(_RESTART_SECONDS)
 
     async def end(self, number: signal.Signals) -> None:
-        """End it with a signal, wait for its end, and check its exit status."""
+        """End the server with a signal, wait until it ends, and check its exit status."""
         process, self.process = self.process, None
         assert process is not None
         status = await process.stop(number)
@@ -102,7 +102,7 @@ class Server:
         expected = 0 if number == signal.SIGTERM else -number
         if status != expected:
             self.findings.append(
-                f"server {self.name} ended with status {status} at {number.name}, not {expected}"
+                f"server {self.name} ended with status {status} after {number.name}, not {expected}"
             )
 
     async def close(self) -> None:

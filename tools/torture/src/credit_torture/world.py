@@ -20,7 +20,7 @@ _ASK_MILLISECONDS = 1000
 
 
 class Impossible(Exception):
-    """A fault has not happened; the message is the reason."""
+    """A fault cannot happen, or did not happen; the message is the reason."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,16 +1,16 @@
-"""Whether an atomic batch is aborted. The server's batches and the SDK's fake share this rule."""
+"""Decide whether an atomic batch is aborted. The server and the SDK's fake share this rule."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 
 class Decided(NamedTuple):
-    """What is decided about a command of an atomic batch.
+    """The decision about a command of an atomic batch.
 
     Attributes:
-        refused: Whether it is rejected.
-        replayed: Whether it took effect earlier.
-        dry_run: Whether it is only validated.
+        refused: Whether the command is rejected.
+        replayed: Whether the command took effect earlier.
+        dry_run: Whether the command is only validated.
     """
 
     refused: bool
@@ -21,8 +21,8 @@ class Decided(NamedTuple):
 def aborting(batch: Sequence[Decided]) -> int | None:
     """Return the index of the command that aborts a batch; None: the batch is not aborted.
 
-    The first rejected command aborts it. A batch that took effect earlier, for example in an
-    attempt with an unknown result, is not aborted: only its dry runs are decided again, on the
+    The first rejected command aborts the batch. A batch that took effect earlier, for example in an
+    attempt with an unknown outcome, is not aborted. Its dry runs are then decided again, on the
     balances after the batch.
     """
     writes = [command for command in batch if not command.dry_run]

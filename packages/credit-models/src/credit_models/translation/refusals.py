@@ -283,16 +283,16 @@ def alert_events_expired(position: int) -> Answer:
 
 
 def alert_position_unknown(last: int) -> Answer:
-    """Return the answer to a read after a position that no event has.
+    """Return the answer to a read after a position that does not belong to any event.
 
     Args:
-        last: The greatest position before it; 0 if there is none.
+        last: The greatest position of an event before that position; 0 if there is none.
     """
     return Answer(
         ErrorReason.ALERT_EVENTS_EXPIRED,
-        f"no event has the position after_position, and the last one before it has {last}: the"
-        " operator has restored an older backup, or the position is of another server. Events may"
-        f" be missing: continue after {last}, or begin with after_position 0",
+        "after_position does not belong to any event: the operator has restored an older backup, or"
+        " the position is from another server. Events may be missing. Continue after the greatest"
+        f" earlier position, {last}, or begin with after_position 0",
         {"position": str(last)},
     )
 

@@ -71,7 +71,7 @@ class AccessLimits:
     calls_burst: int | None = None
     """Calls that an identity may make at once, at least 1; None: those of two seconds."""
 
-    # A quarter of `CallLimits.calls_max`; the settings keep it so.
+    # The settings set this to a quarter of `CallLimits.calls_max`.
     calls_running_max: int = 512
     """Calls of one identity, and health watches of one address, that may run at once; at least 1.
     An identity with slow calls must leave room for others."""

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from credit_server.admission.decision import Decision, NotAdmitted
 
 LIST_WAIT_SECONDS_MAX = 5.0
-"""How long a list waits for a slot."""
+"""The longest time that a list waits for a slot."""
 
 _RETRY_SECONDS = 1.0
 

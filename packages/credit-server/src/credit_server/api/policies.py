@@ -105,7 +105,7 @@ class PolicyChanges:
         change: Callable[[Policy], Policy],
     ) -> AppPolicy:
         now = self._clock.now().now
-        # A change that changes nothing writes nothing, so only the read shows that it is in effect.
+        # A change without an effect writes nothing, so only this read confirms the policy.
         stored = await self._store.latest_policy(request.app_id)
         policy = change(stored.policy)
         if not _is_expected(request, stored, unchanged=policy == stored.policy):

@@ -60,11 +60,11 @@ class Rewound:
     """A backup of an earlier moment.
 
     Attributes:
-        source: The backup that it was made from.
+        source: The backup from which this one was made.
         manifest: The backup.
         newest_event: The greatest position of an event of an alert in the backup; 0: it has none.
-        policies: The apps whose policies were changed after the moment, and are as they were when
-            the first backup was made.
+        policies: The apps whose policies were changed after the moment. The backup has these
+            policies as of the time when `source` was made.
     """
 
     source: Manifest

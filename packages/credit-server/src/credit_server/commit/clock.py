@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from credit_server.commit.errors import ClockSkewed
 from credit_server.store.port import ClockReading
 
-# NTP keeps clocks within some milliseconds. All servers of a database must have the same value: the
-# query of an app is complete up to a time that depends on it.
+# NTP keeps clocks within a few milliseconds. All servers of a database must have the same value,
+# because the time up to which a query of an app is complete depends on it.
 SKEW_SECONDS_MAX = 2.0
 
 # The longest life of a transaction. MongoDB aborts transactions that are older than its parameter

@@ -36,18 +36,18 @@ class CommitLimits:
     """Batches that may be in flight at once, at least 1. Fewer shards make larger batches;
     with more, a slow batch delays fewer users."""
 
-    # Calls reach `wait_seconds_max` first, unless the server commits 8,192 writes a second. This is
-    # the limit of messages with up to 1,000 operations, of which each shard has room for two.
+    # Calls reach `wait_seconds_max` first, unless the server commits 8,192 writes a second. This
+    # limit matters for messages with up to 1,000 operations: each shard has room for two of them.
     waiting_max: int = 4096
     """Writes that may wait for their answer at once, at least 1. Each shard has an equal part, so
     that a slow shard does not cause writes of other shards to be rejected. More writes are rejected
     as OVERLOADED. An atomic batch needs room for all its operations."""
 
     wait_seconds_max: Seconds = 0.5
-    """Longest wait that may be expected of a write that does not fit in the next batch. A write
-    that would wait longer is rejected as OVERLOADED, and so are all calls while the event loop is
-    late by twice this time, but by at least 1 s. Operations of one message do not wait for
-    each other in this sense: they are admitted by the queue that the first one finds."""
+    """Longest expected wait of a write that does not fit in the next batch. A write that would wait
+    longer is rejected as OVERLOADED. All calls are rejected as OVERLOADED while the delay of the
+    event loop is more than twice this time, and more than 1 s. The wait for other operations of the
+    same message does not count: the queue at the first operation decides for all of them."""
 
     # Larger batches do not pay: with BatchWrite of 1,000 operations an operation took 194 to 201 µs
     # of the server's CPU with 256, and 207 to 238 with 1,000 (busy 2-core machine, 2 runs in turn).

@@ -209,7 +209,7 @@ def check_disk(subject: Subject) -> Iterator[Finding]:
     check, free = "disk", subject.data_directory.free_bytes
     found = f"{free / 1e6:,.0f} MB are free on the disk of {subject.data_directory.path}"
     remedy = (
-        "free some space, or move the data directory; mongod ends if the disk is full, and starts"
+        "free some space, or move the data directory; mongod exits if the disk is full, and starts"
         f" again in a running server when {FREE_BYTES_MIN // 1_000_000} MB are free"
     )
     if free < _FREE_BYTES_FAILS:

@@ -86,7 +86,7 @@ def check_reachable(subject: Subject) -> Iterator[Finding]:
         yield fails(
             check,
             store.not_started,
-            "see the check disk, the log of the server, and mongod.log in the data directory",
+            "see the check 'disk', the log of the server, and mongod.log in the data directory",
         )
     elif store.report is None:
         yield ok(check, "there is no store yet; the first start of the server creates it")

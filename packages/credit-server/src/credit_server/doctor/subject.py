@@ -250,7 +250,7 @@ async def _read_store(settings: ServerSettings) -> StoreReading:
     except DataDirectoryInUse:
         return StoreReading(
             embedded=True,
-            not_started=f"a server uses {settings.data_dir}, and its mongod does not run",
+            not_started=f"a server uses {settings.data_dir}, but its mongod is not running",
         )
     except EmbeddedError as error:
         return StoreReading(embedded=True, not_started=str(error))

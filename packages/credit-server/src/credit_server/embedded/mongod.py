@@ -18,7 +18,7 @@ from credit_server.store.connection import REPLICA_SET, ensure_primary
 _ATTEMPTS = 5
 
 FREE_BYTES_MIN = 128_000_000
-"""The free disk space with which mongod starts. The storage engine writes its journal in files of
+"""The free disk space that mongod needs to start. The storage engine writes its journal in files of
 100 MB, and a new database has other files too."""
 
 

@@ -19,8 +19,8 @@ _SPACE_POLL_SECONDS = 1.0
 
 _LACKS_SPACE = (
     f"the disk of the embedded mongod has less than {FREE_BYTES_MIN // 1_000_000} MB of free space:"
-    " free some; mongod then starts again, the server needs no restart, and no acknowledged write"
-    " is lost"
+    " free some space. Then mongod starts again; the server needs no restart, and no acknowledged"
+    " write is lost"
 )
 
 

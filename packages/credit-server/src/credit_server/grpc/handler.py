@@ -52,14 +52,14 @@ class CallLimits:
     # integers of 6 bytes, and 128, 256 and 128 characters of 4 bytes, with 3 bytes each for tag and
     # length. Tag and length of the purchase and of the operation take 6 bytes more, `atomic` 2.
     message_bytes_max: int = 2_097_152
-    """Longest request that is accepted, above 0; of a compressed one the size after decompression.
-    The contract allows no longer message: a batch of 1,000 operations has at most 2,087,002
-    bytes."""
+    """Longest request in bytes that is accepted, above 0. The limit of a compressed request applies
+    to its size after decompression. The longest message of the contract is a batch of 1,000
+    operations, with 2,087,002 bytes."""
 
     calls_max: Count = 2048
     """Calls that may run at once, over all connections. More are rejected as OVERLOADED. One
-    identity may have a quarter of them. As many streams of Watch may run besides, and one identity
-    may have half of those."""
+    identity may have a quarter of them. The same number of streams of Watch may run in addition,
+    and one identity may have half of these streams."""
 
     call_deadline_seconds: float = 30.0
     """Deadline of a call with one answer, if its client sets none, and of each operation of a
@@ -72,8 +72,8 @@ class CallLimits:
     with DEADLINE_EXCEEDED, and a client continues a list with after_sequence, as the SDK does."""
 
     deadline_seconds_max: float = 3600.0
-    """Longest deadline, above 0. A client's longer deadline is shortened to it, so that every call
-    ends."""
+    """Longest deadline, above 0. A longer deadline of a client is shortened to it, so that every
+    call ends."""
 
     # A batch of 1,000 operations takes 0.2 s of the CPU: see `CommitLimits.batch_max`.
     loop_lag_seconds_max: float = 1.0

@@ -56,7 +56,7 @@ class ConnectionLimits:
     """Time, at least 0, that a client has to read why its connection is closed: a socket that is
     closed with unread data may discard the final GOAWAY."""
 
-    # Also in the configurations of `deploy/proxy`. Under overload, the server allows fewer.
+    # The configurations in `deploy/proxy` use the same number. An overloaded server allows fewer.
     streams_max: int = 256
     """Calls that may be open at once on a connection, at least 1."""
 

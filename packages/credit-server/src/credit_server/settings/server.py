@@ -174,14 +174,17 @@ class ServerSettings(
 
     @model_validator(mode="after")
     def _limits_follow_others(self) -> Self:
-        """Set the limits that depend on settings. The defaults lead to the owners' defaults."""
+        """Set the limits that depend on settings.
+
+        With the default settings, the limits keep the defaults of the classes that define them.
+        """
         # An identity with slow calls leaves three quarters of the calls to others.
         running_max = max(1, self.call.calls_max // 4)
         self.access = replace(self.access, calls_running_max=running_max)
-        # Where writes may wait for longer, the machine or its store is slow.
+        # An installation that allows longer waits has a slow machine or a slow store.
         lag = max(self.call.loop_lag_seconds_max, 2 * self.commit.wait_seconds_max)
         self.call = replace(self.call, loop_lag_seconds_max=lag)
-        # The wait of a list for its turn, and for two answers of the store.
+        # A list may wait for its turn, and then for two answers of the store.
         stalled = LIST_WAIT_SECONDS_MAX + 2 * self.store_timeout_seconds
         stalled = max(self.connection.stalled_seconds, stalled)
         self.connection = replace(self.connection, stalled_seconds=stalled)

@@ -35,7 +35,7 @@ _OF_THE_SDK = frozenset(
     }
 )
 
-# Each setting that was removed, by the last release that had it, and what applies instead.
+# The removed settings by the last release that had them, each with what now applies instead.
 _REMOVED = {
     "0.2.0": {
         "CREDIT_CALL_DEADLINE_SECONDS": "the deadline is 30 s if the client sets none",
@@ -59,26 +59,26 @@ _REMOVED = {
         "CREDIT_CONNECTION_WINDOW_BYTES": "the value is always 1048576",
         "CREDIT_CONNECTION_WRITE_BUFFER_BYTES": "the value is always 65536",
         "CREDIT_DEADLINE_SECONDS_MAX": "the value is always 3600",
-        "CREDIT_FAILURES_BURST": "it follows CREDIT_FAILURES_PER_SECOND",
+        "CREDIT_FAILURES_BURST": "it depends on CREDIT_FAILURES_PER_SECOND",
         "CREDIT_HEALTH_INTERVAL_SECONDS": "the value is always 2",
         "CREDIT_HEALTH_TIMEOUT_SECONDS": "the value is always 3",
         "CREDIT_LIST_PAGES_AT_ONCE": "the value is always 4",
         "CREDIT_LIST_PAGE_SIZE": "the value is always 250",
         "CREDIT_LIST_WAIT_SECONDS_MAX": "the value is always 5",
         "CREDIT_OVERLOAD_STREAMS_MAX": "the value is always 768",
-        "CREDIT_RATE_BURST": "it follows CREDIT_RATE_PER_SECOND",
+        "CREDIT_RATE_BURST": "it depends on CREDIT_RATE_PER_SECOND",
         "CREDIT_RATE_NAMES_MAX": "the value is always 10000",
         "CREDIT_TOKEN_CACHE_MAX": "the value is always 10000",
         "CREDIT_TOKEN_LEEWAY_SECONDS": "the value is always 30",
         "CREDIT_TOKEN_LENGTH_MAX": "the value is always 8192",
     },
     "0.3.0": {
-        "CREDIT_CALLS_PER_IDENTITY_MAX": "it is a quarter of CREDIT_CALLS_MAX",
+        "CREDIT_CALLS_PER_IDENTITY_MAX": "the value is a quarter of CREDIT_CALLS_MAX",
         "CREDIT_CLOCK_SKEW_SECONDS_MAX": "the value is always 2",
         "CREDIT_COMMIT_WAITING_MAX": "the value is always 4096",
-        "CREDIT_CONNECTION_STALLED_SECONDS": "it follows CREDIT_STORE_TIMEOUT_SECONDS",
+        "CREDIT_CONNECTION_STALLED_SECONDS": "it depends on CREDIT_STORE_TIMEOUT_SECONDS",
         "CREDIT_CONNECTION_STREAMS_MAX": "the value is always 256",
-        "CREDIT_LOOP_LAG_SECONDS_MAX": "it follows CREDIT_COMMIT_WAIT_SECONDS_MAX",
+        "CREDIT_LOOP_LAG_SECONDS_MAX": "it depends on CREDIT_COMMIT_WAIT_SECONDS_MAX",
         "CREDIT_MESSAGE_BYTES_MAX": "the value is always 2097152",
         "CREDIT_MONGODB_DRIVER": "the driver is always motor",
         "CREDIT_STREAM_DEADLINE_SECONDS": "the deadline is 600 s if the client sets none",

@@ -4,9 +4,9 @@ An event is written with its entry and without a position, because concurrent tr
 any order. Then `order` gives positions to committed events: 1, 2, 3 and so on, without a gap. So a
 reader that has read up to a position never misses an event before it.
 
-Only an import of a backup leaves a gap. The database that it restores may have lost events, whose
-positions readers have. So the next event gets a position that no event had before the import, and a
-reader that continues from a position in the gap is rejected.
+Only an import of a backup leaves a gap. Readers may have stored the positions of events that the
+restored database lacks. So the next event gets a position that no event had before the import, and
+a reader that continues from a position in the gap is rejected.
 
 Old events are removed, those with the smallest positions first. The latest event stays, because the
 next position follows from it. For each app, the store keeps the position up to which its events
@@ -56,16 +56,16 @@ class EventsRemoved(Exception):
 
 
 class PositionUnknown(Exception):
-    """No event has the position of a read, and none that was removed had it.
+    """The position of a read does not belong to any event, kept or removed.
 
-    The position is that of another database, or of this one before it was restored.
+    The position is from another database, or from this one before it was restored.
 
     Attributes:
-        last: The greatest position before it; 0 if there is none.
+        last: The greatest position of an event before that position; 0 if there is none.
     """
 
     def __init__(self, last: int) -> None:
-        super().__init__(f"the greatest position before it is {last}")
+        super().__init__(f"no event has the position; the greatest position before it is {last}")
         self.last = last
 
 

@@ -363,8 +363,8 @@ class CounterDocument(Document):
 class SchemaVersionDocument(Document):
     """`schema_version`: the version of the database's schema; a single document.
 
-    After an import, it also has `event_positions_from`: the least position of the next event of an
-    alert, which is greater than all positions before the import.
+    After an import, it also has `event_positions_from`: the lowest position that a new event of an
+    alert may get. It is greater than all positions before the import.
     """
 
     id: Literal["credit"] = Field(default="credit", alias="_id")

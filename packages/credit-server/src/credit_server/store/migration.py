@@ -56,7 +56,7 @@ async def migrate(
     """
     if await plan(database, shards=shards):
         async with held(database[schema.LEASES], "migration", on_wait=on_wait) as lease:
-            # Planned again: another process may have migrated.
+            # Plan again, because another process may have migrated the database.
             for step in await plan(database, shards=shards):
                 await lease.extend()
                 await step.run()
@@ -148,7 +148,7 @@ async def _write_version(database: Database, event_positions_from: int | None = 
     stored = SchemaVersionDocument(
         version=schema.SCHEMA_VERSION, event_positions_from=event_positions_from
     ).to_bson()
-    # The other fields stay: a migration keeps what an import has written.
+    # Keep the other fields, which an import has written.
     await database[schema.VERSION].update_one(
         {"_id": stored.pop("_id")}, {"$set": stored}, upsert=True
     )
@@ -175,11 +175,11 @@ async def complete_import(database: Database) -> int:
 
 
 async def finish_import(database: Database) -> int:
-    """Write the version of an imported ledger, on which servers may start.
+    """Write the version of an imported ledger, so that servers can start.
 
-    The backup may lack events whose positions readers have. So the positions of new events begin
-    with the time in microseconds, and are greater than all earlier ones: positions grow by one for
-    each event, and no ledger has a million events per second.
+    Readers may have stored the positions of events that the backup lacks. So the positions of new
+    events begin with the time in microseconds. They are greater than all earlier positions, because
+    positions grow by one for each event, and no ledger has a million events per second.
     """
     hello = await database.client.admin.command("hello")
     now: datetime = hello["localTime"].replace(tzinfo=UTC)

@@ -30,7 +30,7 @@ from credit_server.store.set_aside import SetAside
 
 _DUPLICATE_KEY = 11000
 
-# The greatest position that an order can continue from. Other values of the field are no positions.
+# The greatest position after which another one can be assigned. Other values are no positions.
 _POSITION_MAX = 2**63 - 2
 
 
@@ -65,12 +65,13 @@ class MongoAlertEvents:
         """Give positions to events: see the port.
 
         Positions have no gap, although several processes may order events at once. The last
-        position is read first. Only an import sets the least position, while no server runs. So an
-        event that was found without a position gets a greater one, from this process or from
-        another. Events are updated one by one, and the unique index rejects a position that is
-        taken. When this process comes to its n-th event, n - 1 of the events that it found have a
-        position after the last one, so the next position is free and follows them, or is taken.
-        Events that cannot be read are not among them.
+        position is read first. Only an import sets the lowest position, and no server runs then.
+        So an event that is found without a position gets a greater position than the last one, from
+        this process or from another. Events are updated one by one, and the unique index rejects a
+        position that another event has. When this process updates the n-th event that it found, the
+        n - 1 events before it have positions after the last one. So the position for the n-th event
+        follows these without a gap, or another event has it. Events that cannot be read are left
+        out.
         """
         waiting: Document = {"unordered": True, "_id": {"$nin": self._malformed.ids()}}
         async with self._deadline():
@@ -88,7 +89,7 @@ class MongoAlertEvents:
         return len(found)
 
     async def _least_position(self) -> int:
-        """Return the least position of the next event: see `SchemaVersionDocument`."""
+        """Return the lowest position of the next event: see `SchemaVersionDocument`."""
         found = await self._version.find_one({"_id": "credit"}, {"event_positions_from": 1})
         return 1 if found is None else int(found.get("event_positions_from", 1))
 
@@ -183,8 +184,9 @@ class MongoAlertEvents:
     async def _check_in_no_gap(self, position: int, session: Session) -> None:
         """Reject a read after a position in a gap.
 
-        If no event has the position or a smaller one, events were removed, of which
-        `_removed_until` has the last one, or no event precedes the gap, and the page is complete.
+        If no event has this position or a smaller one, the read is not rejected here. Either the
+        earlier events were removed, and `_removed_until` returns the last of them, or there were
+        none before the gap, and the page is complete.
         """
         last = await _newest(self._events, session, up_to=position)
         if 0 < last < position:
@@ -249,7 +251,7 @@ def _removed_until(position: int) -> Document:
 async def _newest(
     events: Collection, session: Session | None = None, *, up_to: int = _POSITION_MAX
 ) -> int:
-    """Return the greatest position up to a limit; 0 if there is none."""
+    """Return the greatest position that is not above a limit; 0 if there is none."""
     last = await events.find_one(
         {"position": {"$gt": 0, "$lte": Int64(up_to)}},
         {"position": 1},

@@ -469,17 +469,17 @@ class Store(Protocol):
         ...
 
     async def latest_policy(self, app_id: int) -> AppPolicy:
-        """Return the policy of an app, which is never older than a change that was stored.
+        """Return the policy of an app, including every change that was stored before the call.
 
-        Right after a change of primary, `policy` can be older.
+        Unlike this method, `policy` can return an older policy right after a change of primary.
         """
         ...
 
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app if the stored revision is the one before `changed.revision`.
 
-        The result of a failed call is known from `latest_policy`: the stored policy is the changed
-        one, or the call may be repeated.
+        After a failed call, `latest_policy` shows whether the change was stored. If it was not, the
+        call may be repeated.
 
         Raises:
             Conflict: The stored revision is another one. Nothing was written.

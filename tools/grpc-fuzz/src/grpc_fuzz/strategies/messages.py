@@ -98,8 +98,8 @@ def _fill_oneof(
         set_field(message, field, draw(_values(schema, field, schema.constraint(field), depth)))
 
 
-# Making a strategy costs more than drawing from it, and the same few strategies are used all the
-# time. Any: the type of the field decides.
+# The same few strategies are used all the time, and making one takes longer than drawing from it.
+# Any: the type of the field decides.
 @lru_cache(maxsize=2048)
 def _entries(schema: Schema, field: FieldDescriptor, depth: int) -> SearchStrategy[Any]:
     """Return the entries of a list or of a map."""

@@ -28,7 +28,7 @@ _POLL_SECONDS = 0.05
 _GRANT_LIFE = timedelta(days=1)
 
 _TIMES = {Outcome.APPLIED: (1,), Outcome.NO_CHANGE: (0,), Outcome.UNKNOWN: (0, 1)}
-"""How often a write with an outcome may be in the history."""
+"""How often a write may be in the history, by its outcome."""
 
 _ResultT = TypeVar("_ResultT")
 
@@ -58,11 +58,11 @@ class _Write:
 
     Attributes:
         user_id: The user.
-        key: Its idempotency key.
-        began: When it began, by `time.monotonic`.
-        ended: When it ended.
-        error: The reason of its failure; None: it was acknowledged.
-        outcome: What it did to the ledger.
+        key: The idempotency key of the write.
+        began: When the write began, in seconds of `time.monotonic`.
+        ended: When the write ended.
+        error: The reason of the failure; None: the write was acknowledged.
+        outcome: What the write did to the ledger.
     """
 
     user_id: int
@@ -111,13 +111,14 @@ class Callers:
     async def unexplained(self) -> list[str]:
         """Return each write that is in the history of its user too often, or not often enough.
 
-        A write that was acknowledged must be there once, and one that had no effect must not. One
-        with an unknown outcome, as the last one, which was cancelled, may be there once.
+        A write that was acknowledged must be there once, and a write without an effect must not be
+        there. A write with an unknown outcome may be there once. The last write was cancelled, so
+        its outcome is unknown too.
         """
         found: list[str] = []
         for user_id in self._users:
             history = self._client.transactions(user_id=user_id)
-            # An entry that time has caused, or that belongs to another entry, has no key.
+            # An entry that was due by time, or that belongs to another entry, has no key.
             times = Counter([entry.idempotency_key async for entry in history])
             del times[""]
             for write in self._writes:
@@ -154,7 +155,7 @@ class Callers:
     async def _done(
         self, write: Callable[..., Awaitable[_ResultT]], *of: object, **fields: Any
     ) -> _ResultT | None:
-        """Make a write, record how it ended, and return its result, if any. Any: see `write`."""
+        """Make a write, record its outcome, and return its result, if any. Any: see `write`."""
         key, began = self._client.new_key(), time.monotonic()
         error: str | None = "cancelled"
         outcome = Outcome.UNKNOWN
@@ -200,7 +201,7 @@ async def calling(
         kinds: See `Callers`.
 
     Raises:
-        Damaged: At the end a history does not have exactly the writes that it must have.
+        Damaged: At the end, the writes in a history are not those that it must have.
     """
     users = range(first_user_id, first_user_id + CALLERS)
     transport = _transport(settings, hosts) if hosts else None

@@ -501,11 +501,11 @@ class ErrorReason(betterproto2.Enum):
 
     ALERT_EVENTS_EXPIRED = 54
     """
-    OUT_OF_RANGE. The server cannot return all events of the app after the `after_position`. It has removed
-    some, because they were too old, or no event has or had the `after_position`, because the operator has
-    restored an older backup. Metadata: `position`, up to which it has removed events, or the greatest
-    position before `after_position`. Nothing was changed. To read the events that are kept, begin with the
-    `after_position` 0, or continue after `position`.
+    OUT_OF_RANGE. The server cannot return all events of the app after the `after_position`. Either it has
+    removed some, because they were too old, or the `after_position` does not belong to any event, because
+    the operator has restored an older backup. Metadata: `position`, the position of the last removed event,
+    or the greatest position before `after_position`. Nothing was changed. To read the events that are kept,
+    begin with the `after_position` 0, or continue after `position`.
     """
 
     USER_NOT_FOUND = 58
@@ -5746,8 +5746,8 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
 
         The server removes events after 30 days. If it has removed events of the app after `after_position`, it
         rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice. It also
-        rejects an `after_position` that no event has or had: the operator has restored an older backup, or the
-        position is of another server.
+        rejects an `after_position` that does not belong to any event, kept or removed. This happens if the
+        operator has restored an older backup, or if the position is from another server.
         """
 
         return await self._unary_unary(
@@ -6846,8 +6846,8 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
 
         The server removes events after 30 days. If it has removed events of the app after `after_position`, it
         rejects the request with ALERT_EVENTS_EXPIRED, so that no event is left out without notice. It also
-        rejects an `after_position` that no event has or had: the operator has restored an older backup, or the
-        position is of another server.
+        rejects an `after_position` that does not belong to any event, kept or removed. This happens if the
+        operator has restored an older backup, or if the position is from another server.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
