@@ -32,7 +32,7 @@ help: ## List the targets.
 $(VENV)/.installed: requirements.lock pyproject.toml $(MEMBERS:%=%/pyproject.toml) Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "Setting up $(VENV): one to two minutes and 700 MB the first time." >&2; \
+	@test -x $(BIN)/python || { echo "Setting up $(VENV): one to two minutes and 1 GB the first time." >&2; \
 		echo "[1/4] making $(VENV)" >&2; $(PYTHON) -m venv --without-pip $(VENV); }
 	@echo "[2/4] installing pip and uv, the installers" >&2
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \

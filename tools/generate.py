@@ -35,8 +35,9 @@ Each setting is an environment variable and an option of `credit-server serve`:
 `CREDIT_PORT=50052` is `--port 50052`. An option takes precedence over its variable.
 Times are in seconds.
 
-- `serve` logs a warning for a variable `CREDIT_…` that is not a setting, or was removed.
-- `migrate` takes the settings of the store; `doctor` takes all.
+- `serve` logs a warning for a variable `CREDIT_…` that is not a setting, or was removed. It rejects
+  such an option, and names what applies instead.
+- `migrate`, `verify`, `export` and `import` take the settings of the store; `doctor` takes all.
 - The SDK has settings of its own: see its README, in `packages/credit-client`.
 """
 INPUTS = ("buf.yaml", "buf.gen.yaml", "contracts")

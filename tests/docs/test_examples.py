@@ -73,6 +73,12 @@ def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
             402,
             '{"detail":"10 credits are missing"}',
         )
+        # What is left after the payment is too little for a second hold.
+        add = "credit add --user 9 --app 1 --credits 10 --by 1"
+        run_commands([add], ROOT, {"CREDIT_TARGET": server.address})
+        for _ in range(2):
+            paid = _post(f"{address}/users/9/reports/r-82?order_id=4713")
+            assert paid == (200, '{"balance":5}')
 
     assert (
         "It prints the balance, `160` after the calls above. Run again, it prints the same,"

@@ -13,7 +13,7 @@ from bson.int64 import Int64
 from credit_models.ledger import Add, Use
 from credit_server.commit import Committer
 from credit_server.doctor import Finding, Verdict, examine
-from credit_server.embedded import EmbeddedMongod
+from credit_server.embedded import EmbeddedMongod, process
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.settings import ServerSettings
 from credit_server.store import schema
@@ -337,6 +337,16 @@ async def test_an_embedded_store_that_was_never_started_is_not_created(tmp_path:
     found = await _examine(ServerSettings(data_dir=data_dir, port=0))
     assert {finding.verdict for finding in found.values()} <= {OK, WARNING}
     assert not data_dir.exists()
+
+
+async def test_an_embedded_store_without_a_program_to_run_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(process, "_in_wheel", list[Path])
+    found = await _examine(ServerSettings(data_dir=tmp_path / "data", port=0))
+    assert found["store"].verdict is FAILS
+    assert "no `mongod` was found" in found["store"].found
 
 
 async def test_an_embedded_store_at_rest_is_started_for_the_examination(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from credit_server.commit.clock import SKEW_SECONDS_MAX
 from credit_server.doctor.credentials import readable_by_others
 from credit_server.doctor.report import Finding, counted, fails, ok, warning
 from credit_server.doctor.subject import Privilege, Subject, Topology
+from credit_server.embedded import MONGOD_REMEDY
 from credit_server.settings import is_loopback
 from credit_server.store.connection import hosts_of
 
@@ -88,6 +89,8 @@ def check_reachable(subject: Subject) -> Iterator[Finding]:
             store.not_started,
             "see the check 'disk', the log of the server, and mongod.log in the data directory",
         )
+    elif store.mongod_missing:
+        yield fails(check, "no MongoDB URI is set, and no `mongod` was found", MONGOD_REMEDY)
     elif store.report is None:
         yield ok(check, "there is no store yet; the first start of the server creates it")
     else:

@@ -27,6 +27,8 @@ from credit_server.cpus import usable_cpus
 from credit_server.embedded import (
     DataDirectoryInUse,
     EmbeddedError,
+    MongodNotFound,
+    find_mongod,
     has_database,
     open_uri,
     running_uri,
@@ -130,6 +132,7 @@ class StoreReading:
             app; None if they cannot be read.
         unreachable: Why the store does not answer; empty if it does.
         not_started: Why the embedded store does not start; empty if it does.
+        mongod_missing: Whether there is no embedded store yet, and no `mongod` to make one.
     """
 
     embedded: bool = False
@@ -138,6 +141,7 @@ class StoreReading:
     dead_letters: Mapping[int, int] | None = None
     unreachable: str = ""
     not_started: str = ""
+    mongod_missing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -243,6 +247,10 @@ async def _read_store(settings: ServerSettings) -> StoreReading:
         uri = settings.mongodb_uri.get_secret_value()
         return await _read_report(uri, settings, embedded=False)
     if running_uri(settings.data_dir) is None and not has_database(settings.data_dir):
+        try:
+            find_mongod()
+        except MongodNotFound:
+            return StoreReading(embedded=True, mongod_missing=True)
         return StoreReading(embedded=True)
     try:
         async with open_uri(settings.data_dir) as uri:

@@ -11,12 +11,13 @@ from credit_server.embedded.errors import (
     NoDatabase,
 )
 from credit_server.embedded.mongod import FREE_BYTES_MIN, EmbeddedMongod, open_uri
-from credit_server.embedded.process import find_mongod
+from credit_server.embedded.process import MONGOD_REMEDY, find_mongod
 from credit_server.embedded.running import has_database, running_uri
 from credit_server.errors import EmbeddedError
 
 __all__ = [
     "FREE_BYTES_MIN",
+    "MONGOD_REMEDY",
     "DataDirectoryInUse",
     "EmbeddedError",
     "EmbeddedMongod",

