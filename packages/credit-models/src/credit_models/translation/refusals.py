@@ -288,11 +288,13 @@ def alert_position_unknown(last: int) -> Answer:
     Args:
         last: The greatest position before it; 0 if there is none.
     """
+    before = f", and the last one before it has {last}" if last else " or a smaller one"
+    begin = f"continue after {last}, or begin" if last else "begin"
     return Answer(
         ErrorReason.ALERT_EVENTS_EXPIRED,
-        f"no event has the position after_position, and the last one before it has {last}: the"
-        " operator has restored an older backup, or the position is of another server. Events may"
-        f" be missing: continue after {last}, or begin with after_position 0",
+        f"no event has the position after_position{before}: the operator has restored an older"
+        " backup, or the position is of another server. Events may be missing:"
+        f" {begin} with after_position 0",
         {"position": str(last)},
     )
 
