@@ -24,6 +24,8 @@ async def client_of(start: StartServer, *options: str) -> AsyncIterator[CreditCl
 
 async def cross(credits_: CreditClient, *users: int) -> list[int]:
     """Add credits to new users. Each of these writes has an event; return the events' positions."""
+    if not users:
+        return []
     for user in users:
         await credits_.add(user_id=user, app_id=APP, credits=20, created_by=1)
     watch = credits_.watch_alerts(app_id=APP, after_position=0)
@@ -86,5 +88,50 @@ async def test_a_reader_with_a_position_from_before_a_restore_misses_no_event(
                 assert await read(credits_, after) == [*users][index:]
         # The second restore loses the events of the first one.
         old += new
-        async with AsyncMongoClient[dict[str, object]](mongod_uri) as client:
-            await client.drop_database(target)
+
+    # The third restore is of a backup of the second one, and loses no event of it.
+    second = tmp_path / "second"
+    await command("export", "--folder", str(second), *to)
+    to = ("--mongodb-uri", mongod_uri, "--mongodb-database", f"{database}_3")
+    await command("import", "--folder", str(second), *to)
+    kept, lost = new, [*old[: -len(new)], new[-1] + 1]
+    async with client_of(credit_server_process, *to) as credits_:
+        await cross(credits_, 30)
+        for after in lost:
+            for app in (APP, OTHER_APP):
+                with pytest.raises(AlertEventsExpired) as rejected:
+                    await read(credits_, after, app=app)
+                assert rejected.value.position == (3 if after < kept[0] else kept[-1])
+        for index, after in enumerate(kept, 1):
+            assert await read(credits_, after) == [*users[index:], 30]
+    async with AsyncMongoClient[dict[str, object]](mongod_uri) as client:
+        for number in (1, 2, 3):
+            await client.drop_database(f"{database}_{number}")
+
+
+async def test_a_reader_with_a_position_from_before_a_restore_without_events_is_rejected(
+    mongod_uri: str, database: str, tmp_path: Path, credit_server_process: StartServer
+) -> None:
+    backup = str(tmp_path / "backup")
+    options = await migrated(mongod_uri, database)
+    target = f"{database}_restored"
+    to = ("--mongodb-uri", mongod_uri, "--mongodb-database", target)
+    async with client_of(credit_server_process, *options) as credits_:
+        await credits_.set_alert(
+            app_id=APP, credits=20, created_by=1, direction=AlertDirection.RISES_TO
+        )
+        for arguments in (("export", *options), ("import", *to)):
+            ended = await run_credit_server(tmp_path, *arguments, "--folder", backup)
+            assert ended.status == 0, ended.errors
+        lost = await cross(credits_, 1, 2)
+    async with client_of(credit_server_process, *to) as credits_:
+        for users in ((), (3,), (3, 4)):
+            await cross(credits_, *users[-1:])
+            for after in lost:
+                for app in (APP, OTHER_APP):
+                    with pytest.raises(AlertEventsExpired, match="or a smaller one") as rejected:
+                        await read(credits_, after, app=app)
+                    assert rejected.value.position == 0
+            assert await read(credits_, 0) == [*users]
+    async with AsyncMongoClient[dict[str, object]](mongod_uri) as client:
+        await client.drop_database(target)

@@ -192,7 +192,10 @@ def test_a_sound_record_has_no_findings(folder: Path) -> None:
 
 
 def _change(line: Line, **changes: Any) -> None:
-    """Change fields of the message of a line. Any: fields have many types."""
+    """Change fields of the message of a line. Any: fields have many types.
+
+    `value ^ 1` is another value of the field, also if the value is the greatest one.
+    """
     message = message_of(line)
     for name, value in changes.items():
         assert getattr(message, name) != value
@@ -224,10 +227,10 @@ def swap_two_entries(recorded: Recorded) -> None:
     rows[0], rows[1] = rows[1], rows[0]
 
 
-def credit_more_than_was_acknowledged(recorded: Recorded) -> None:
+def credit_other_than_was_acknowledged(recorded: Recorded) -> None:
     rows = recorded.read("ListUserTransactions")
     entry = next(row for row in rows if message_of(row).type is TransactionType.ADD)
-    _change(entry, credits=message_of(entry).credits + 1)
+    _change(entry, credits=message_of(entry).credits ^ 1)
 
 
 def write_what_was_not_requested(recorded: Recorded) -> None:
@@ -279,7 +282,7 @@ def acknowledge_another_balance(recorded: Recorded) -> None:
     answer = recorded.acknowledged()[0]["answer"]
     receipt = message_of(answer)
     assert isinstance(receipt, Receipt)
-    _change(answer, balance=receipt.balance + 1)
+    _change(answer, balance=receipt.balance ^ 1)
 
 
 def acknowledge_in_another_order_than_time(recorded: Recorded) -> None:
@@ -295,7 +298,7 @@ def answer_with_an_internal_error(recorded: Recorded) -> None:
 def read_another_balance(recorded: Recorded) -> None:
     (balance,) = recorded.read("GetUserCredits")
     shown = message_of(balance)
-    shown.balances[0].balance += 1
+    shown.balances[0].balance ^= 1
     balance.update(message_line(shown))
 
 
@@ -316,7 +319,7 @@ def lose_a_hold(recorded: Recorded) -> None:
 
 def total_another_sum(recorded: Recorded) -> None:
     (total,) = recorded.read("GetAppBalance of all")
-    _change(total, balance=message_of(total).balance + 1)
+    _change(total, balance=message_of(total).balance ^ 1)
 
 
 def _of_user(recorded: Recorded) -> list[Line]:
@@ -346,7 +349,7 @@ def swap_two_events(recorded: Recorded) -> None:
 
 def alter_an_event(recorded: Recorded) -> None:
     entry = _of_user(recorded)[2]["entry"]
-    _change(entry, credits=message_of(entry).credits + 1)
+    _change(entry, credits=message_of(entry).credits ^ 1)
 
 
 def end_a_watch(recorded: Recorded) -> None:
@@ -362,7 +365,7 @@ PLANTS: list[Callable[[Recorded], None]] = [
     lose_an_entry_in_the_middle,
     write_an_entry_twice,
     swap_two_entries,
-    credit_more_than_was_acknowledged,
+    credit_other_than_was_acknowledged,
     write_what_was_not_requested,
     refuse_what_took_effect,
     deny_the_effect,

@@ -106,6 +106,47 @@ def test_a_backup_has_the_secrets_of_webhooks_only_on_request(
     assert (tmp_path / "with").stat().st_mode & 0o077 == 0
 
 
+def test_a_backup_of_a_restored_ledger_has_the_gaps_of_earlier_imports(
+    ledger: Ledger, target: Ledger, tmp_path: Path
+) -> None:
+    newest = max(each["position"] for each in ledger.documents()["alert_events"])
+    folders = [tmp_path / str(number) for number in range(3)]
+    made = exported(ledger, folders[0])
+    assert made.header.event_gaps == []
+    for folder, next_folder in itertools.pairwise(folders):
+        earlier = manifest.load(folder).header.event_gaps
+        with MongoClient[Document](target.uri) as client:
+            client.drop_database(target.database)
+            before = client.admin.command("hello")["localTime"].replace(tzinfo=UTC)
+        imported(target, folder)
+        again = exported(target, next_folder)
+        assert again.digest == made.digest
+        *kept, added = again.header.event_gaps
+        assert kept == earlier
+        assert added.last == newest
+        assert added.next >= before.timestamp() * 1_000_000
+        assert manifest.load(next_folder) == again
+
+
+@pytest.mark.parametrize(
+    ("gaps", "error"), [({}, ""), ({"event_gaps": [7]}, "damaged"), ({"event_gaps": 7}, "damaged")]
+)
+def test_the_gaps_of_a_manifest_may_be_missing_but_not_malformed(
+    ledger: Ledger, tmp_path: Path, gaps: Document, error: str
+) -> None:
+    made = exported(ledger, tmp_path)
+    path = tmp_path / manifest.NAME
+    first, *lines = path.read_text().splitlines(keepends=True)
+    header = json.loads(first)
+    del header["event_gaps"]
+    path.write_text("".join([json.dumps(header | gaps) + "\n", *lines]))
+    if error:
+        with pytest.raises(BackupUnusable, match=error):
+            manifest.load(tmp_path)
+    else:
+        assert manifest.load(tmp_path) == made
+
+
 def test_what_is_written_during_an_export_is_not_part_of_it(
     changing: Ledger, tmp_path: Path
 ) -> None:
@@ -372,7 +413,7 @@ def test_an_import_that_runs_excludes_another_one(
     with target.writer() as writer, target.reader() as reader:
         import_(writer, backup, again)
         compare_imported(writer, reader, backup, again)
-        writer.finish()
+        writer.finish([])
     assert len(refused) > len(backup.chunks)
     with pytest.raises(StoreMisconfigured, match="not empty"):
         imported(target, tmp_path)
@@ -394,7 +435,7 @@ STEPS: dict[str, Callable[[LedgerWriter, Ledger, Manifest], object]] = {
     "advance": lambda writer, _, backup: writer.advance(len(backup.chunks)),
     "build": lambda writer, _ledger, _backup: writer.build(),
     "compare": _compare,
-    "finish": lambda writer, _ledger, _backup: writer.finish(),
+    "finish": lambda writer, _ledger, _backup: writer.finish([]),
 }
 
 

@@ -53,10 +53,11 @@ async def store(
         yield opened
 
 
-async def set_least_position(store: MongoStore, position: int) -> None:
-    """Set the first position of new events, as an import does."""
+async def add_gap(store: MongoStore, last: int, next_: int) -> None:
+    """Add a gap to the positions, as an import does."""
+    gap = {"last": Int64(last), "next": Int64(next_)}
     await store._database["schema_version"].update_one(
-        {"_id": "credit"}, {"$set": {"event_positions_from": Int64(position)}}
+        {"_id": "credit"}, {"$push": {"event_gaps": gap}}
     )
 
 
@@ -209,7 +210,7 @@ async def test_a_read_after_a_position_in_the_gap_of_an_import_is_rejected(
         await store.migrate()
         await write(store, event(1), event(2, app_id=2))
         await order_all(store)
-        await set_least_position(store, 100)
+        await add_gap(store, 2, 100)
         await write(store, event(3), event(4))
         await order_all(store)
         assert await positions(store) == [(1, event(1)), (100, event(3)), (101, event(4))]
@@ -220,21 +221,83 @@ async def test_a_read_after_a_position_in_the_gap_of_an_import_is_rejected(
                     await page(app_id, after_position=position, limit=9)
                 assert rejected.value.last == last
         assert [len((await page(1, after_position=n, limit=9)).events) for n in (2, 100)] == [2, 1]
-        # No event remains before the gap, but the page is complete.
+        # The events on both sides of the gap are removed.
         later = NOW + timedelta(days=99)
         assert await store.alert_events.remove_before(later, 9) == 3
-        assert [each.position for each in (await page(2, after_position=99, limit=9)).events] == []
+        for app_id in (2, 3):
+            for position in (3, 99):
+                with pytest.raises(PositionUnknown) as rejected:
+                    await page(app_id, after_position=position, limit=9)
+                assert rejected.value.last == 2
+            for position in (2, 100, 101):
+                assert await page(app_id, after_position=position, limit=9) == ([], 101)
         with pytest.raises(EventsRemoved):
             await page(1, after_position=99, limit=9)
 
 
-@pytest.mark.parametrize("least", [1, 2, 3])
-async def test_a_least_position_that_is_reached_leaves_no_gap(
-    mongod_uri: str, database: str, least: int
+@pytest.mark.parametrize("driver", Driver)
+async def test_a_read_after_a_position_before_the_first_event_of_a_restore_is_rejected(
+    mongod_uri: str, migrated_database: str, driver: Driver
 ) -> None:
+    async with mongo(mongod_uri, migrated_database, driver) as store:
+        await add_gap(store, 0, 100)
+        page = store.alert_events.page
+        for expected in ([], [100], [100, 101]):
+            assert [each.position for each in (await page(1, limit=9)).events] == expected
+            for app_id in (1, 2):
+                for position in (1, 99):
+                    with pytest.raises(PositionUnknown) as rejected:
+                        await page(app_id, after_position=position, limit=9)
+                    assert rejected.value.last == 0
+            await write(store, event(len(expected)))
+            await order_all(store)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "position", "last"),
+    [
+        ([(3, 100), (110, 200)], 3, None),
+        ([(3, 100), (110, 200)], 4, 3),
+        ([(3, 100), (110, 200)], 99, 3),
+        ([(3, 100), (110, 200)], 100, None),
+        ([(3, 100), (110, 200)], 110, None),
+        ([(3, 100), (110, 200)], 111, 110),
+        ([(3, 100), (110, 200)], 199, 110),
+        ([(3, 100), (110, 200)], 200, None),
+        # The second import is of a backup from before the first one.
+        ([(3, 100), (2, 200)], 2, None),
+        ([(3, 100), (2, 200)], 3, 2),
+        ([(3, 100), (2, 200)], 50, 2),
+        ([(3, 100), (2, 200)], 100, 2),
+    ],
+)
+async def test_the_gap_of_each_import_is_kept(
+    mongod_uri: str,
+    migrated_database: str,
+    gaps: list[tuple[int, int]],
+    position: int,
+    last: int | None,
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
+        for gap in gaps:
+            await add_gap(store, *gap)
+        await write(store, event(1), event(2))
+        await order_all(store)
+        assert await positions(store) == [(200, event(1)), (201, event(2))]
+        page = store.alert_events.page(2, after_position=position, limit=9)
+        if last is None:
+            assert await page == ([], 201)
+        else:
+            with pytest.raises(PositionUnknown) as rejected:
+                await page
+            assert rejected.value.last == last
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+async def test_positions_continue_after_a_gap(mongod_uri: str, database: str, least: int) -> None:
     async with mongo(mongod_uri, database) as store:
         await store.migrate()
-        await set_least_position(store, least)
+        await add_gap(store, 0, least)
         await write(store, event(1), event(2), event(3))
         await order_all(store, limit=1)
         assert [position for position, _ in await positions(store)] == [*range(least, least + 3)]
@@ -275,7 +338,8 @@ async def test_a_page_sees_what_its_earlier_reads_have_seen(
         with profiled_reads(mongod_uri, migrated_database) as reads:
             found = await store.alert_events.page(1, after_position=1, limit=9)
     assert [each.position for each in found.events] == [2]
-    assert [read["find"] for read in reads] == [*["alert_events"] * 3, "removed_events"]
+    collections = ["alert_events", "alert_events", "removed_events", "schema_version"]
+    assert [read["find"] for read in reads] == collections
     assert all("afterClusterTime" in read["readConcern"] for read in reads[1:])
 
 

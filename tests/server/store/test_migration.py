@@ -93,17 +93,18 @@ async def test_a_plan_changes_nothing_and_is_empty_after_the_migration(
     assert changes.names == []
 
 
-async def test_a_migration_keeps_the_least_position_that_an_import_has_set(
+async def test_a_migration_keeps_the_gaps_of_imports(
     bare: AsyncDatabase[Document],
 ) -> None:
     await migration.migrate(bare)
+    gaps = [{"last": Int64(0), "next": Int64(7)}]
     await bare["schema_version"].update_one(
-        {"_id": "credit"}, {"$set": {"version": Int64(3), "event_positions_from": Int64(7)}}
+        {"_id": "credit"}, {"$set": {"version": Int64(3), "event_gaps": gaps}}
     )
     assert await migration.migrate(bare) == schema.SCHEMA_VERSION
     stored = await bare["schema_version"].find_one()
     assert stored is not None
-    assert (stored["version"], stored["event_positions_from"]) == (schema.SCHEMA_VERSION, 7)
+    assert (stored["version"], stored["event_gaps"]) == (schema.SCHEMA_VERSION, gaps)
 
 
 async def test_two_migrations_at_once_do_each_step_once(

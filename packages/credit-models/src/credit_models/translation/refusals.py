@@ -288,11 +288,11 @@ def alert_position_unknown(last: int) -> Answer:
     Args:
         last: The greatest position of an event before that position; 0 if there is none.
     """
+    begin = f"Continue after the greatest earlier position, {last}, or begin" if last else "Begin"
     return Answer(
         ErrorReason.ALERT_EVENTS_EXPIRED,
         "after_position does not belong to any event: the operator has restored an older backup, or"
-        " the position is from another server. Events may be missing. Continue after the greatest"
-        f" earlier position, {last}, or begin with after_position 0",
+        f" the position is from another server. Events may be missing. {begin} with after_position 0",
         {"position": str(last)},
     )
 

@@ -94,7 +94,7 @@ def _import(settings: StoreSettings, manifest: Manifest) -> None:
             _progress("compare", manifest.records, logged=True) as advance,
         ):
             compare_imported(writer, reader, manifest, advance)
-        writer.finish()
+        writer.finish(manifest.header.event_gaps)
 
 
 @contextmanager

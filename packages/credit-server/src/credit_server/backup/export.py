@@ -63,6 +63,7 @@ def _begin(
         schema=schema,
         moment=reader.time().isoformat(timespec="milliseconds"),
         secrets=secrets,
+        event_gaps=reader.event_gaps(),
     )
     manifest = Manifest(folder=folder, header=header)
     with reader.snapshot() as snapshot:

@@ -10,6 +10,7 @@ from typing import Any
 
 from credit_server.backup.chunk import Chunk, sync_folder, writing
 from credit_server.backup.errors import BackupUnusable
+from credit_server.store.alert_events import EventGap
 
 NAME = "manifest.ndjson"
 
@@ -27,6 +28,7 @@ class Header:
         moment: The time of the primary just before the snapshot. The backup has every write that
             was acknowledged before.
         secrets: Whether the webhooks are part of the backup.
+        event_gaps: The gaps in the positions of events that earlier imports have left.
     """
 
     database: str
@@ -34,6 +36,7 @@ class Header:
     schema: int
     moment: str
     secrets: bool
+    event_gaps: list[EventGap] = field(default_factory=list)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -137,7 +140,8 @@ def read(folder: Path) -> Manifest:
         head, *lines = [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
         if head.pop("credit_backup") != _FORMAT:
             raise BackupUnusable(f"{folder} was exported by a later release: import it with that")
-        manifest = Manifest(folder=folder, header=Header(**head))
+        gaps = [EventGap(*each) for each in head.pop("event_gaps", [])]
+        manifest = Manifest(folder=folder, header=Header(**head, event_gaps=gaps))
         for line in lines:
             if "digest" in line:
                 manifest.digest = line["digest"]

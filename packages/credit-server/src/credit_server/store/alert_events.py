@@ -6,7 +6,8 @@ reader that has read up to a position never misses an event before it.
 
 Only an import of a backup leaves a gap. Readers may have stored the positions of events that the
 restored database lacks. So the next event gets a position that no event had before the import, and
-a reader that continues from a position in the gap is rejected.
+a reader that continues from a position in the gap is rejected. The gaps are stored, because the
+events beside them are removed later. The store in memory has no gap: it has no import.
 
 Old events are removed, those with the smallest positions first. The latest event stays, because the
 next position follows from it. For each app, the store keeps the position up to which its events
@@ -41,6 +42,18 @@ class EventPage(NamedTuple):
 
     events: Sequence[OrderedEvent]
     position: int
+
+
+class EventGap(NamedTuple):
+    """Positions that an import has left out.
+
+    Attributes:
+        last: The greatest position of the imported events; 0 if there was none.
+        next: The least position of later events.
+    """
+
+    last: int
+    next: int
 
 
 class EventsRemoved(Exception):

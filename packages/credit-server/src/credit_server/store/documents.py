@@ -3,6 +3,7 @@
 The models define the collections: `schema.py` makes the `$jsonSchema` validators from them.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, get_args
 
@@ -18,6 +19,7 @@ from credit_models.ledger import (
 )
 from pydantic import Field
 
+from credit_server.store.alert_events import EventGap
 from credit_server.store.app_documents import (
     AllocationDocument,
     AppDocument,
@@ -360,14 +362,27 @@ class CounterDocument(Document):
     last: Annotated[Long, Field(ge=1, le=UINT32_MAX + 1)]
 
 
+class EventGapDocument(Document):
+    """A gap in the positions of the events of alerts."""
+
+    last: Annotated[Long, Field(ge=0)]
+    next: Annotated[Long, Field(ge=1)]
+
+
 class SchemaVersionDocument(Document):
     """`schema_version`: the version of the database's schema; a single document.
 
-    After an import, it also has `event_positions_from`: the lowest position that a new event of an
-    alert may get. It is greater than all positions before the import.
+    Each import adds one of the `event_gaps`: see `alert_events`.
     """
 
     id: Literal["credit"] = Field(default="credit", alias="_id")
     version: Annotated[Long, Field(ge=1)]
     migrated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    event_positions_from: Annotated[Long, Field(ge=1)] | None = None
+    event_gaps: list[EventGapDocument] | None = None
+
+
+# Any: the driver's documents.
+def event_gaps(stored: Mapping[str, Any] | None) -> list[EventGap]:
+    """Return the gaps of a document of `schema_version`, to which later releases may add fields."""
+    gaps = (stored or {}).get("event_gaps", [])
+    return [EventGap(gap["last"], gap["next"]) for gap in gaps]

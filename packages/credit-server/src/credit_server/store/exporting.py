@@ -17,6 +17,8 @@ from pymongo.errors import OperationFailure
 from pymongo.read_concern import ReadConcern
 
 from credit_server.store import schema
+from credit_server.store.alert_events import EventGap
+from credit_server.store.documents import event_gaps
 from credit_server.store.errors import all_translated
 from credit_server.store.extended_json import Document
 from credit_server.store.fields import DECODED
@@ -134,6 +136,10 @@ class LedgerReader:
                 of a later release.
         """
         return schema.ledger_version(self._database)
+
+    def event_gaps(self) -> list[EventGap]:
+        """Return the gaps in the positions of events that imports have left."""
+        return event_gaps(self._database[schema.VERSION].find_one({"_id": "credit"}))
 
     def time(self) -> datetime:
         """Return the time of the primary."""

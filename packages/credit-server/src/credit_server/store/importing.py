@@ -1,8 +1,9 @@
 """Write the documents of a backup into an empty database, step by step, so that it can continue."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from threading import Thread
 from typing import Any, NoReturn, TypeVar
@@ -15,6 +16,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from credit_server.store import migration, schema
+from credit_server.store.alert_events import EventGap
 from credit_server.store.connection import open_clients
 from credit_server.store.driver import Client
 from credit_server.store.errors import all_translated
@@ -272,13 +274,16 @@ class LedgerWriter:
         if totals:
             self._database[schema.APP_TOTALS].bulk_write(totals, session=session)
 
-    def finish(self) -> int:
+    def finish(self, gaps: Sequence[EventGap]) -> int:
         """Let servers start on the database; return the version of its schema.
+
+        Args:
+            gaps: The gaps in the positions of events that the exported database had.
 
         Raises:
             StoreError: See `confirm`.
         """
-        version = self._step(migration.finish_import)
+        version = self._step(partial(migration.finish_import, gaps=gaps))
         self._progress.drop()
         return version
 

@@ -1,6 +1,6 @@
 """Create and update the collections, their validators and indexes, step by step."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from pymongo.errors import OperationFailure
 
 from credit_server.store import schema, sharding
-from credit_server.store.documents import SchemaVersionDocument
+from credit_server.store.alert_events import EventGap
+from credit_server.store.documents import EventGapDocument, SchemaVersionDocument
 from credit_server.store.driver import Database
 from credit_server.store.leases import held
+from credit_server.store.mongo_alert_events import newest_position
 from credit_server.store.port import StoreMisconfigured
 
 _INDEX_NOT_FOUND = 27
@@ -144,9 +146,10 @@ async def _drop_index(database: Database, name: str, index: str) -> None:
             raise
 
 
-async def _write_version(database: Database, event_positions_from: int | None = None) -> None:
+async def _write_version(database: Database, gaps: Sequence[EventGap] = ()) -> None:
     stored = SchemaVersionDocument(
-        version=schema.SCHEMA_VERSION, event_positions_from=event_positions_from
+        version=schema.SCHEMA_VERSION,
+        event_gaps=[EventGapDocument(last=gap.last, next=gap.next) for gap in gaps] or None,
     ).to_bson()
     # Keep the other fields, which an import has written.
     await database[schema.VERSION].update_one(
@@ -174,14 +177,19 @@ async def complete_import(database: Database) -> int:
     return 0
 
 
-async def finish_import(database: Database) -> int:
-    """Write the version of an imported ledger, so that servers can start.
+async def finish_import(database: Database, *, gaps: Sequence[EventGap]) -> int:
+    """Write the version of an imported ledger, on which servers may start.
 
     Readers may have stored the positions of events that the backup lacks. So the positions of new
     events begin with the time in microseconds. They are greater than all earlier positions, because
     positions grow by one for each event, and no ledger has a million events per second.
+
+    Args:
+        database: The database.
+        gaps: The gaps that the exported database had. This import adds one.
     """
+    last = await newest_position(database[schema.ALERT_EVENTS])
     hello = await database.client.admin.command("hello")
     now: datetime = hello["localTime"].replace(tzinfo=UTC)
-    await _write_version(database, event_positions_from=int(now.timestamp() * 1_000_000))
+    await _write_version(database, [*gaps, EventGap(last, int(now.timestamp() * 1_000_000))])
     return schema.SCHEMA_VERSION

@@ -16,11 +16,13 @@ from pymongo.read_concern import ReadConcern
 from credit_server.store import schema
 from credit_server.store.alert_documents import AlertEventDocument, RemovedEventsDocument
 from credit_server.store.alert_events import (
+    EventGap,
     EventPage,
     EventsRemoved,
     OrderedEvent,
     PositionUnknown,
 )
+from credit_server.store.documents import event_gaps
 from credit_server.store.driver import Clients, Collection, Database, Document, Session
 from credit_server.store.errors import INVALID_DOCUMENT, report
 from credit_server.store.mongo_webhooks import MongoWebhooks
@@ -65,20 +67,21 @@ class MongoAlertEvents:
         """Give positions to events: see the port.
 
         Positions have no gap, although several processes may order events at once. The last
-        position is read first. Only an import sets the lowest position, and no server runs then.
-        So an event that is found without a position gets a greater position than the last one, from
-        this process or from another. Events are updated one by one, and the unique index rejects a
-        position that another event has. When this process updates the n-th event that it found, the
-        n - 1 events before it have positions after the last one. So the position for the n-th event
-        follows these without a gap, or another event has it. Events that cannot be read are left
-        out.
+        position is read first. Only an import adds a gap, and no server runs then. So an event that
+        is found without a position gets a greater position than the last one, from this process or
+        from another. Events are updated one by one, and the unique index rejects a position that
+        another event has. When this process updates the n-th event that it found, the n - 1 events
+        before it have positions after the last one. So the position for the n-th event follows
+        these without a gap, or another event has it. Events that cannot be read are left out.
         """
         waiting: Document = {"unordered": True, "_id": {"$nin": self._malformed.ids()}}
         async with self._deadline():
             # The usual case. The read takes an index that is empty then.
             if await self._events.find_one(waiting, {"_id": 1}, hint=schema.BY_UNORDERED) is None:
                 return 0
-            first = max(await _newest(self._events) + 1, await self._least_position())
+            positions = [await newest_position(self._events) + 1]
+            positions += [gap.next for gap in await self._gaps()]
+            first = max(positions)
             cursor = self._events.find(waiting).hint(schema.BY_UNORDERED)
             cursor = cursor.sort([("created_at", ASCENDING), ("sequence", ASCENDING)])
             found = await cursor.limit(limit).to_list(None)
@@ -88,10 +91,8 @@ class MongoAlertEvents:
                 await self._set_positions([id_ for id_, _ in events], first)
         return len(found)
 
-    async def _least_position(self) -> int:
-        """Return the lowest position of the next event: see `SchemaVersionDocument`."""
-        found = await self._version.find_one({"_id": "credit"}, {"event_positions_from": 1})
-        return 1 if found is None else int(found.get("event_positions_from", 1))
+    async def _gaps(self, session: Session | None = None) -> list[EventGap]:
+        return event_gaps(await self._version.find_one({"_id": "credit"}, session=session))
 
     def _readable(self, documents: Sequence[Document]) -> list[tuple[ObjectId, AlertEvent]]:
         """Return the events that can be read, and set the others aside."""
@@ -129,7 +130,7 @@ class MongoAlertEvents:
     async def newest(self) -> int:
         """Return the greatest position: see the port."""
         async with self._deadline():
-            return await _newest(self._events)
+            return await newest_position(self._events)
 
     async def since(self, position: int, limit: int) -> Sequence[tuple[int, int]]:
         """Return the position and the app of later events: see the port."""
@@ -152,11 +153,9 @@ class MongoAlertEvents:
             index = schema.BY_USER_AND_POSITION
         async with self._deadline(), self._clients.causal() as session:
             # Read before the events, so that all events up to this position are among them.
-            newest = await _newest(self._events, session)
+            newest = await newest_position(self._events, session)
             if after_position > newest:
                 await self._check_known(after_position)
-            elif 0 < after_position < newest:
-                await self._check_in_no_gap(after_position, session)
             cursor = self._events.find(query, session=session).hint(index)
             cursor = cursor.sort("position", ASCENDING).limit(limit)
             documents = await cursor.batch_size(limit + 1).to_list(None)
@@ -165,6 +164,8 @@ class MongoAlertEvents:
             removed = await self._removed_until(app_id, session) if after_position else 0
             if after_position < removed:
                 raise EventsRemoved(removed)
+            if 0 < after_position < newest:
+                await self._check_in_no_gap(after_position, session)
             events = [AlertEventDocument.model_validate(document) for document in documents]
         ordered = [OrderedEvent(event.position or 0, event.to_event()) for event in events]
         return EventPage(ordered, max(newest, ordered[-1].position if ordered else 0))
@@ -176,7 +177,7 @@ class MongoAlertEvents:
         primary has just changed. A linearizable read misses nothing that any read has returned. It
         waits for a majority, so it is not used for each page.
         """
-        newest = await _newest(self._confirmed)
+        newest = await newest_position(self._confirmed)
         if position > newest:
             raise PositionUnknown(newest)
         raise StoreUnavailable(STALE_READ)
@@ -184,13 +185,13 @@ class MongoAlertEvents:
     async def _check_in_no_gap(self, position: int, session: Session) -> None:
         """Reject a read after a position in a gap.
 
-        If no event has this position or a smaller one, the read is not rejected here. Either the
-        earlier events were removed, and `_removed_until` returns the last of them, or there were
-        none before the gap, and the page is complete.
+        Gaps overlap if the last import was of a backup from before the other imports. Then none of
+        their events is left.
         """
-        last = await _newest(self._events, session, up_to=position)
-        if 0 < last < position:
-            raise PositionUnknown(last)
+        gaps = await self._gaps(session)
+        last = [gap.last for gap in gaps if gap.last < position < gap.next]
+        if last:
+            raise PositionUnknown(min(last))
 
     async def _removed_until(self, app_id: int, session: Session) -> int:
         found = await self._removed.find_one({"_id": app_id}, session=session)
@@ -200,7 +201,7 @@ class MongoAlertEvents:
         """Remove the oldest events: see the port."""
         async with self._deadline():
             cursor = self._events.find(
-                {"position": {"$gt": 0, "$lt": await _newest(self._events)}},
+                {"position": {"$gt": 0, "$lt": await newest_position(self._events)}},
                 {"_id": 0, "position": 1, "app_id": 1, "created_at": 1},
             ).hint(schema.BY_POSITION)
             oldest = await cursor.sort("position", ASCENDING).limit(limit).to_list(None)
@@ -248,12 +249,10 @@ def _removed_until(position: int) -> Document:
     return {"_id": "$_id", "position": {"$max": [earlier, Int64(position)]}}
 
 
-async def _newest(
-    events: Collection, session: Session | None = None, *, up_to: int = _POSITION_MAX
-) -> int:
-    """Return the greatest position that is not above a limit; 0 if there is none."""
+async def newest_position(events: Collection, session: Session | None = None) -> int:
+    """Return the greatest position in `alert_events`; 0 if there is none."""
     last = await events.find_one(
-        {"position": {"$gt": 0, "$lte": Int64(up_to)}},
+        {"position": {"$gt": 0, "$lte": Int64(_POSITION_MAX)}},
         {"position": 1},
         sort=[("position", DESCENDING)],
         hint=schema.BY_POSITION,
