@@ -74,17 +74,17 @@ def test_a_position_that_no_event_has_is_rejected_as_one_whose_events_were_remov
     answer = alert_position_unknown(7)
     assert answer.reason is alert_events_expired(7).reason
     assert answer.metadata == {"position": "7"}
-    assert "the last one before it has 7" in answer.message
-    assert "continue after 7, or begin with after_position 0" in answer.message
+    assert answer.message.endswith(
+        "Continue after the greatest earlier position, 7, or begin with after_position 0"
+    )
 
 
 def test_a_position_before_all_events_is_rejected_without_an_earlier_one() -> None:
     answer = alert_position_unknown(0)
     assert answer.metadata == {"position": "0"}
     assert answer.message == (
-        "no event has the position after_position or a smaller one: the operator has restored an"
-        " older backup, or the position is of another server. Events may be missing: begin with"
-        " after_position 0"
+        "after_position does not belong to any event: the operator has restored an older backup, or"
+        " the position is from another server. Events may be missing. Begin with after_position 0"
     )
 
 

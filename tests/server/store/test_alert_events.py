@@ -713,7 +713,7 @@ async def test_an_unconfirmed_write_is_no_success(mongod_uri: str, migrated_data
         ):
             whole = getattr(owner, name)
             setattr(owner, name, Failing(whole, **{operation: unconfirmed}))
-            with pytest.raises(BulkWriteError):
+            with pytest.raises(StoreUnavailable):
                 await store.alert_events.order(10)
             setattr(owner, name, whole)
         await order_all(store)

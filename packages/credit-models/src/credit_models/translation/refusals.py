@@ -292,7 +292,8 @@ def alert_position_unknown(last: int) -> Answer:
     return Answer(
         ErrorReason.ALERT_EVENTS_EXPIRED,
         "after_position does not belong to any event: the operator has restored an older backup, or"
-        f" the position is from another server. Events may be missing. {begin} with after_position 0",
+        " the position is from another server. Events may be missing."
+        f" {begin} with after_position 0",
         {"position": str(last)},
     )
 
