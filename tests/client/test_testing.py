@@ -10,14 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from credit_client import ClientSettings, CreditClient, errors
-from credit_client.testing import FakeClock, FakeCreditService, FakeLedger, fake_credits
+from credit_client import ClientSettings, CreditClient, errors, methods
+from credit_client.testing import (
+    FakeClock,
+    FakeCreditService,
+    FakeLedger,
+    fake_credits,
+    fake_transport,
+)
 from credit_client.testing.ledger import Refused
 from credit_models import (
     CreditRequest,
     CreditServiceStub,
     ErrorReason,
     GrantCreditsRequest,
+    ListHoldsRequest,
+    PlaceHoldRequest,
     PurchaseRequest,
     Receipt,
     TransactionType,
@@ -249,8 +257,7 @@ async def test_what_is_due_takes_effect_with_the_first_call_after_the_clock_has_
 
 @pytest.mark.parametrize("seconds", [20, 21, 22])
 def test_a_balance_of_the_fake_is_that_of_one_time_although_a_grant_ends(seconds: int) -> None:
-    start, ticks = datetime(2026, 3, 1, tzinfo=UTC), itertools.count()
-    ledger = FakeLedger(FakeClock(lambda: start + timedelta(seconds=next(ticks))))
+    ledger = FakeLedger(_ticking())
     for life in (500, seconds):
         ledger.write(
             GrantCreditsRequest(
@@ -292,6 +299,46 @@ def test_an_atomic_batch_of_the_fake_leaves_no_trace_of_any_of_its_writes() -> N
 
 def _grant(app_id: int, priority: int = 1) -> GrantCreditsRequest:
     return GrantCreditsRequest(user_id=7, app_id=app_id, created_by=1, credits=1, priority=priority)
+
+
+def _ticking() -> FakeClock:
+    """Return a clock on which a second passes whenever it is read."""
+    start, ticks = datetime(2026, 3, 1, tzinfo=UTC), itertools.count()
+    return FakeClock(lambda: start + timedelta(seconds=next(ticks)))
+
+
+def test_the_writes_of_an_atomic_batch_of_the_fake_have_one_time() -> None:
+    ledger = FakeLedger(_ticking())
+    ledger.write_all([_grant(1), _grant(2), _grant(3)])
+    assert len({entry.created_at for entry in ledger.transactions(user_id=7)}) == 1
+
+
+@pytest.mark.parametrize("seconds", range(5, 15))
+async def test_a_list_of_holds_of_the_fake_is_that_of_one_time_although_a_hold_ends(
+    seconds: int,
+) -> None:
+    ledger = FakeLedger(_ticking())
+    ledger.add(ADDITION)
+    ledger.write(
+        PlaceHoldRequest(
+            user_id=7, app_id=1, credits=5, created_by=1, expires_after_seconds=seconds
+        )
+    )
+    request = ListHoldsRequest(user_id=7, app_id=1)
+    async with fake_transport(FakeCreditService(ledger), ClientSettings()) as transport:
+        answers = [
+            await transport.unary(
+                methods.HOLDS,
+                request,
+                request_id="r",
+                timeout_seconds=60,
+                metadata={},
+                sending=lambda: None,
+            )
+            for _ in range(seconds)
+        ]
+    shown = [answer.reply for answer in answers]
+    assert {(len(page.holds), page.revision) for page in shown} == {(1, 2), (0, 3)}
 
 
 def test_an_atomic_batch_of_the_fake_has_the_largest_size_of_the_server() -> None:

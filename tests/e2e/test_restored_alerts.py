@@ -129,7 +129,9 @@ async def test_a_reader_with_a_position_from_before_a_restore_without_events_is_
             await cross(credits_, *users[-1:])
             for after in lost:
                 for app in (APP, OTHER_APP):
-                    with pytest.raises(AlertEventsExpired, match="Begin with after_position 0") as rejected:
+                    with pytest.raises(
+                        AlertEventsExpired, match="Begin with after_position 0"
+                    ) as rejected:
                         await read(credits_, after, app=app)
                     assert rejected.value.position == 0
             assert await read(credits_, 0) == [*users]

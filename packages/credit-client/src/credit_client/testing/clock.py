@@ -1,7 +1,8 @@
 """The clock of the fake, which runs normally and can be moved forward."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def _now() -> dt.datetime:
@@ -23,11 +24,23 @@ class FakeClock:
         """
         self._source = source
         self._ahead = dt.timedelta()
+        self._stopped: dt.datetime | None = None
 
     def now(self) -> dt.datetime:
         """Return the time in UTC, in whole milliseconds: the precision of the ledger."""
+        if self._stopped is not None:
+            return self._stopped
         now = self._source().astimezone(dt.UTC) + self._ahead
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Return the same time during the context, so that an answer is of one moment."""
+        outer, self._stopped = self._stopped, self.now()
+        try:
+            yield
+        finally:
+            self._stopped = outer
 
     def advance(self, duration: dt.timedelta) -> None:
         """Move the clock forward.

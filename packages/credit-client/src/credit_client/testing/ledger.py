@@ -230,7 +230,8 @@ class FakeLedger:
         concerned = set[int]().union(*map(users_of, requests))
         before = {user_id: self._user(user_id).copy() for user_id in concerned}
         events = len(self._alerts)
-        results = self._results(requests)
+        with self.clock.stopped():
+            results = self._results(requests)
         first = aborting(
             [
                 Decided(

@@ -405,8 +405,9 @@ class FakeCreditService:
                 return
             echo = _echo(stream)
             try:
-                self._admit(method, request)
-                replies, trailers = work(request)
+                with self.ledger.clock.stopped():
+                    self._admit(method, request)
+                    replies, trailers = work(request)
             except Refused as refusal:
                 await _refuse(stream, refusal, echo)
                 return
