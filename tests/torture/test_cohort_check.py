@@ -24,6 +24,8 @@ from credit_torture.record import Line, lines, message_line, message_of
 
 OPERATIONS, PAUSE_SECONDS, SEED = 120, 0.002, 3
 COHORTS_MAX = 50
+SOME_ENTRIES = 4
+"""So many that some were acknowledged before a read that shows all of them."""
 USER = 100
 OUTCOMES = {"acknowledged", "replayed", "refused", "unknown", "shown"}
 
@@ -50,15 +52,15 @@ class Recorded:
         return last
 
     def read_before_the_end(self) -> Line:
-        """Return the last read of the balances of a user who had entries."""
-        return [
+        """Return a read of the balances of a user after some entries."""
+        return next(
             line
             for line in self.calls
             if line["question"].get("read") == "GetUserCredits"
             and not line.get("final")
             and line["answer"]["kind"] == "shown"
-            and message_of(line["answer"]["messages"][0]).balances
-        ][-1]
+            and message_of(line["answer"]["messages"][0]).revision > SOME_ENTRIES
+        )
 
     def read_of_a_revision(self) -> Line:
         """Return the first read that required a revision."""
@@ -401,7 +403,7 @@ def test_each_planted_fault_is_found(
 
 
 def _read_in_a_fault(recorded: Recorded) -> tuple[Line, list[tuple[int, int]]]:
-    """Return the message of the last read before the end, and a fault during this read."""
+    """Return the message of a read before the end, and a fault during this read."""
     line = recorded.read_before_the_end()
     (shown,) = line["answer"]["messages"]
     return shown, [(line["began"], line["ended"])]
