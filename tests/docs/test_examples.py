@@ -74,10 +74,10 @@ def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
             '{"detail":"10 credits are missing"}',
         )
         # What is left after the payment is too little for a second hold.
-        add = "credit add --user 9 --app 1 --credits 10 --by 1"
+        add = "credit add --user 405 --app 1 --credits 10 --by 1"
         run_commands([add], ROOT, {"CREDIT_TARGET": server.address})
         for _ in range(2):
-            paid = _post(f"{address}/users/9/reports/r-82?order_id=4713")
+            paid = _post(f"{address}/users/405/reports/r-82?order_id=4713")
             assert paid == (200, '{"balance":5}')
 
     assert (
