@@ -1,7 +1,6 @@
 """Test the configurations of `deploy/proxy` with real proxies and callers that never retry."""
 
 import asyncio
-import itertools
 import signal
 import uuid
 from collections import Counter
@@ -50,6 +49,7 @@ CALLS_BETWEEN = 150
 METADATA = {f"key-{number}": "v" * 256 for number in range(7)}
 STREAM_BYTES = 2**21 + 2**18
 """More than a `client_max_body_size` of nginx that allows only the longest message."""
+AT_ONCE = 20
 DRAIN_SECONDS = 2
 """The server's default: each proxy asks for the health more often."""
 NO_RETRIES = [
@@ -277,6 +277,10 @@ async def test_a_stream_of_writes_may_be_longer_than_the_longest_message(
     program(name)
     target = f"127.0.0.1:{unused_tcp_port}"
     ports = [server.port for server in patient_servers]
+    grant = GrantCreditsRequest(
+        user_id=1, app_id=9, credits=1, created_by=1, metadata=METADATA, validate_only=True
+    )
+    operation = Operation(grant_credits=grant)
     sent = 0
     async with (
         running_proxy(name, tmp_path, port=unused_tcp_port, servers=ports),
@@ -284,20 +288,16 @@ async def test_a_stream_of_writes_may_be_longer_than_the_longest_message(
     ):
         await serves(target)
         stream = channel.stream_stream("/credit.v1.LedgerService/Write")()
-        for number in itertools.count(1):
-            grant = GrantCreditsRequest(
-                user_id=1, app_id=9, credits=1, created_by=1, metadata=METADATA, validate_only=True
-            )
-            operation = Operation(grant_credits=grant)
-            message = encode(WriteRequest(correlation_id=number, operation=operation))
-            await stream.write(message)
-            answer = decode(WriteResponse, await stream.read())
-            assert answer.outcome is not None
-            assert answer.outcome.receipt is not None
-            assert answer.outcome.receipt.validated
-            sent += len(message)
-            if sent > STREAM_BYTES:
-                break
+        while sent <= STREAM_BYTES:
+            for number in range(AT_ONCE):
+                message = encode(WriteRequest(correlation_id=number, operation=operation))
+                await stream.write(message)
+                sent += len(message)
+            for _ in range(AT_ONCE):
+                answer = decode(WriteResponse, await stream.read())
+                assert answer.outcome is not None
+                assert answer.outcome.receipt is not None
+                assert answer.outcome.receipt.validated
         await stream.done_writing()
         assert await stream.read() == grpc.aio.EOF
 
