@@ -374,6 +374,8 @@ class AccountsMachine(RuleBasedStateMachine):
         own["idempotency_key"] = request.idempotency_key
         if isinstance(other, TransferCreditsRequest) and not drawn.kind:
             own["app_id"] = other.app_id
+            if (request.user_id, other.app_id) == (other.to_user_id, other.to_app_id):
+                own["to_user_id"] = next(user for user in self.users if user != request.user_id)
         self._send(client, Way.CALL, turns, replace(other, **own))
 
     @rule(client=clients, drawn=writes(), turns=st.integers(0, 60))

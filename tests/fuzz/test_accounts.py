@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from credit_models import ReverseTransactionRequest, TransactionType
+from credit_models import ReverseTransactionRequest, TransactionType, TransferCreditsRequest
 from credit_models.ledger import decide
 from credit_server.store.memory import MemoryStore
 from credit_testing.accounts.journal import Call, Journal, Written
@@ -21,7 +21,7 @@ from credit_testing.http2_client import Connection
 from hypothesis.errors import Flaky
 from structlog.testing import capture_logs
 
-from tests.fuzz.accounts_machine import Loop, explore
+from tests.fuzz.accounts_machine import AccountsMachine, Drawn, Loop, explore
 from tests.server.clocks import Clocks
 from tests.server.serving import LIMITS as SERVING_LIMITS
 from tests.server.serving import serving
@@ -136,6 +136,25 @@ def test_the_answer_to_a_refund_can_change_when_a_grant_that_paid_has_ended() ->
     call = Call(client=0, question=Written(request=request), began=1)
     account = Account(user_id=7, facts={"used": paid})  # nothing is left of the grant
     assert end in Windows(Journal(), {}).times(call, [account], [1], [request])
+
+
+def test_a_transfer_with_a_reused_key_goes_to_the_other_user() -> None:
+    transfer = TransferCreditsRequest(user_id=1, app_id=1, created_by=1, credits=1)
+    drawn = Drawn(
+        request=transfer, user=1, app=0, place=0, kind=False, ahead=None, offsets=(0, 0), to=(1, 0)
+    )
+
+    class Machine(AccountsMachine):
+        pass
+
+    with _loop() as loop:
+        Machine.loop, Machine.met = loop, Counter()
+        machine = Machine()
+        machine.endow(
+            client=0, user=0, app=0, credits=20, priority=None, start=None, lasts=None, moves=False
+        )
+        machine.use_an_accepted_key_again(client=0, drawn=drawn, turns=0)
+        machine.teardown()
 
 
 # Any, from here on: the arguments of the ledger's functions, which the bugs do not look at.
