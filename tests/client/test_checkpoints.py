@@ -235,9 +235,11 @@ class _Forger(FakeCheckpoints):
 
 
 @asynccontextmanager
-async def _forging(change: Change, key: Path) -> AsyncIterator[CreditClient]:
+async def _forging(
+    change: Change, key: Path, service: FakeCreditService | None = None
+) -> AsyncIterator[CreditClient]:
     """Open a client of a service that has checkpoints of apps 1 and 2, and changes its answers."""
-    service = FakeCreditService()
+    service = service or FakeCreditService()
     forger = _Forger(service.ledger)
     forger.change = change
     service._checkpoints = forger
@@ -320,12 +322,7 @@ async def test_an_older_signed_checkpoint_is_rejected_after_two_days(
 
     key, age = tmp_path / "key", timedelta(days=days)
     service = FakeCreditService(FakeLedger(FakeClock(lambda: datetime.now(UTC) - age)))
-    forger = _Forger(service.ledger)
-    forger.change = change
-    service._checkpoints = forger
-    async with fake_credits(service) as credits_:
-        await _history(credits_)
-        service.sign_checkpoint(app_id=1, key_file=key)
+    async with _forging(change, key, service) as credits_:
         older = await credits_.checkpoint(
             app_id=1, user_id=7, key=key, not_before=datetime.now(UTC) - age - DAY
         )

@@ -34,13 +34,20 @@ async def test_a_cut_link_delays_bytes_and_another_one_does_not(echo_port: int) 
         assert await reader.readexactly(1) == b"1"
         with pytest.raises(NotCut, match="nothing was sent"):
             await _send_and_receive(links, reader, writer)
-        async with links.cut([("own", "node 0")]):
-            writer.write(b"3")
-            arriving = asyncio.ensure_future(reader.readexactly(1))
-            await asyncio.sleep(0.2)
-            assert not arriving.done()
-        assert await arriving == b"3"
+        await _is_delayed(links, reader, writer)
         writer.close()
+
+
+async def _is_delayed(
+    links: Links, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Send a byte during a cut of its link, and check that it arrives only after the cut."""
+    async with links.cut([("own", "node 0")]):
+        writer.write(b"3")
+        arriving = asyncio.ensure_future(reader.readexactly(1))
+        await asyncio.sleep(0.2)
+        assert not arriving.done()
+    assert await arriving == b"3"
 
 
 async def _send_and_receive(
@@ -64,12 +71,7 @@ async def test_a_process_that_was_unknown_when_it_connected_is_cut_off(echo_port
             async with links.cut([("own", "node 0")]):
                 pass
         known["own"] = [os.getpid()]
-        async with links.cut([("own", "node 0")]):
-            writer.write(b"2")
-            arriving = asyncio.ensure_future(reader.readexactly(1))
-            await asyncio.sleep(0.2)
-            assert not arriving.done()
-        assert await arriving == b"2"
+        await _is_delayed(links, reader, writer)
         writer.close()
 
 

@@ -14,4 +14,5 @@ def build_once() -> None:
     """Keep the commands of an application from its first call on, in this process."""
     built = cache(typer.main.get_command)
     typer.main.get_command = built
-    typer.testing._get_command = built  # type: ignore[attr-defined] # typer's private function
+    # `CliRunner` has imported the function under this private name, so it calls this one.
+    typer.testing._get_command = built  # type: ignore[attr-defined] # mypy sees public names only
