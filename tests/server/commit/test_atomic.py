@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -400,22 +401,29 @@ async def test_a_bug_fails_the_whole_batch_and_nothing_else(store: ScriptedStore
     assert await rows(store, 3) == []
 
 
-async def test_a_cancelled_batch_that_waits_is_dropped_by_all_shards(
-    store: ScriptedStore,
-) -> None:
+@asynccontextmanager
+async def _waiting_batch(store: ScriptedStore) -> AsyncIterator[Sequence[Answer]]:
+    """Return the answers of a batch that waits for a commit, and require that it is dropped."""
     store.script.hold = asyncio.Event()
     endings: list[WriteResult] = []
     async with Committer(store, LIMITS) as committer:
         running = asyncio.create_task(committer.submit(add(store, 1)))
         await store.script.held.wait()
         submissions = [Submission(add(store, 5, user=user), endings.append) for user in (1, 2)]
-        batch = asyncio.gather(*committer.submit_all(submissions, atomic=True))
-        await asyncio.sleep(0)
-        batch.cancel()
+        yield committer.submit_all(submissions, atomic=True)
         store.script.hold.set()
         assert isinstance(await running, Receipt)
         assert isinstance(await committer.submit(add(store, 1, user=2)), Receipt)
     assert endings == [None, None]
+
+
+async def test_a_cancelled_batch_that_waits_is_dropped_by_all_shards(
+    store: ScriptedStore,
+) -> None:
+    async with _waiting_batch(store) as answers:
+        batch = asyncio.gather(*answers)
+        await asyncio.sleep(0)
+        batch.cancel()
     assert len(await rows(store, 1)) == 1
 
 
@@ -424,19 +432,9 @@ async def test_a_batch_with_a_cancelled_answer_is_dropped_as_a_whole(
     store: ScriptedStore, cancelled: int
 ) -> None:
     """The cancellation of a task first cancels only the answer that the task awaits."""
-    store.script.hold = asyncio.Event()
-    endings: list[WriteResult] = []
-    async with Committer(store, LIMITS) as committer:
-        running = asyncio.create_task(committer.submit(add(store, 1)))
-        await store.script.held.wait()
-        submissions = [Submission(add(store, 5, user=user), endings.append) for user in (1, 2)]
-        answers = committer.submit_all(submissions, atomic=True)
+    async with _waiting_batch(store) as answers:
         answers[cancelled].cancel()
-        store.script.hold.set()
-        assert isinstance(await running, Receipt)
-        assert isinstance(await committer.submit(add(store, 1, user=2)), Receipt)
     assert all(answer.cancelled() for answer in answers)
-    assert endings == [None, None]
     assert [len(await rows(store, user)) for user in (1, 2)] == [1, 1]
 
 
