@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from credit_models import (
@@ -29,8 +29,18 @@ from credit_models.codec import encode
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import history_service
 from credit_server.api.page_token import make_token
-from credit_server.store.history import FIRST_ID, Page, Position, TransactionQuery, TransactionRow
+from credit_server.store.history import (
+    FIRST_ID,
+    HistoryQuery,
+    Page,
+    Position,
+    PurchaseQuery,
+    PurchaseRow,
+    TransactionQuery,
+    TransactionRow,
+)
 from credit_server.store.memory import MemoryStore
+from credit_server.store.port import StoreUnavailable
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from grpclib.const import Status
 
@@ -39,6 +49,8 @@ from tests.server.clocks import NOON, Clocks
 from tests.server.identities import EVERYTHING, FakeAuthenticator
 from tests.server.requests import ANY_ID, request_of
 from tests.server.serving import until
+
+_QueryT = TypeVar("_QueryT", bound=HistoryQuery)
 
 ONE = replace(EVERYTHING, name="one", apps=frozenset({1}))
 OTHER = replace(ONE, name="other")
@@ -70,6 +82,29 @@ def query(**changed: Any) -> QueryTransactionsRequest:
 
 async def sequences(caller: WireCaller, **changed: Any) -> list[int]:
     return [each.sequence for each in (await page(caller, **changed)).transactions]
+
+
+class FailoverStore(MemoryStore):
+    """Loses its primary; the old one, which has fewer entries, still answers.
+
+    Attributes:
+        newest: The newest sequence that the old primary has; None: the primary has not changed.
+    """
+
+    newest: int | None = None
+
+    async def query_transactions(self, query: TransactionQuery) -> Page[TransactionRow]:
+        return await super().query_transactions(self._there(query))
+
+    async def query_purchases(self, query: PurchaseQuery) -> Page[PurchaseRow]:
+        return await super().query_purchases(self._there(query))
+
+    def _there(self, query: _QueryT) -> _QueryT:
+        if self.newest is None:
+            return query
+        if query.stored_sequence > self.newest:
+            raise StoreUnavailable("not there yet")
+        return replace(query, before_sequence=min(query.before_sequence or 99, self.newest + 1))
 
 
 async def add(caller: WireCaller, number: int, **changed: Any) -> None:
@@ -130,6 +165,26 @@ class TestQueryTransactions:
         seen = [each.sequence for part in (first, second, third) for each in part.transactions]
         assert seen == [5, 4, 3, 2, 1]
         assert third.next_page_token == ""
+
+    async def test_pages_omit_nothing_if_the_primary_changes(self) -> None:
+        store = FailoverStore()
+        async with open_wire(store) as caller:
+            await add(caller, 5)
+            first = await page(caller, page_size=1)
+            request = query(page_size=1, page_token=first.next_page_token)
+            store.newest = 2  # 3 and 4 would be omitted
+            assert (await caller.call("QueryTransactions", request)).status is Status.UNAVAILABLE
+            store.newest = None
+            assert await sequences(caller, page_token=first.next_page_token) == [4, 3, 2, 1]
+
+    async def test_pages_of_the_oldest_end_early_if_the_primary_changes(self) -> None:
+        store = FailoverStore()
+        async with open_wire(store) as caller:
+            await add(caller, 5)
+            first = await page(caller, page_size=3, oldest_first=True)
+            store.newest = 2
+            token = first.next_page_token
+            assert await sequences(caller, oldest_first=True, page_token=token) == []
 
     async def test_the_oldest_first_include_what_is_written_meanwhile(
         self, caller: WireCaller
@@ -359,6 +414,24 @@ class TestQueryPurchases:
                 token = one.next_page_token
             whole = await purchase_page(shop, **scope)
             assert found == [each.id for each in whole.purchases]
+
+    async def test_pages_omit_nothing_if_the_primary_changes(self) -> None:
+        store = FailoverStore()
+        async with open_wire(store) as caller:
+            await add(caller, 1)
+            for report in "abcd":
+                await caller.write("UseCredits", credits=1, report_id=report)
+            first = await purchase_page(caller, page_size=1)
+            token = first.next_page_token
+            request = QueryPurchasesRequest(user_id=7, page_size=1, page_token=token)
+            store.newest = 3
+            assert (await caller.call("QueryPurchases", request)).status is Status.UNAVAILABLE
+            store.newest = None
+            assert await bought(caller, page_token=token) == [
+                (7, "c"),
+                (7, "b"),
+                (7, "a"),
+            ]
 
     async def test_a_token_of_transactions_is_none_of_purchases(self, shop: WireCaller) -> None:
         token = (await page(shop, page_size=1)).next_page_token

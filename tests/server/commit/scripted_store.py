@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from credit_models.ledger import Account, Add, ReportKey, Transaction, Use
+from credit_models.ledger import Account, Add, Policy, ReportKey, Transaction, Use
 from credit_server.commit import CommitLimits
 from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
@@ -67,6 +67,9 @@ class ScriptedTransaction:
         self._script.looked_up.append(len(keys))
         _raise_next(self._script.looked_up_fails)
         return await self._transaction.transactions(keys, ids)
+
+    async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
+        return await self._transaction.policies(app_ids)
 
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]

@@ -249,6 +249,7 @@ class CountingTransaction:
     def __init__(self, transaction: StoreTransaction, store: CountingStore) -> None:
         self._transaction = transaction
         self._store = store
+        self.policies = transaction.policies
         self.references = transaction.references
         self.write = transaction.write
         self.commit = transaction.commit
@@ -266,7 +267,7 @@ class CountingTransaction:
 
 def writer(store: MemoryStore, *, cache_max: int) -> BatchWriter:
     return BatchWriter(
-        store.writer(), PolicyCache(store), clock=Clock(), random=Random(7), cache_max=cache_max
+        store.writer(), PolicyCache(), clock=Clock(), random=Random(7), cache_max=cache_max
     )
 
 
@@ -359,9 +360,7 @@ async def test_an_attempt_whose_time_is_too_old_is_not_committed() -> None:
     """Its entry would appear behind the position of a page that was already read."""
     clocks = Clocks()
     store = SlowStore(clocks, 10.1)
-    batches = BatchWriter(
-        store, PolicyCache(store), clock=clocks.clock(), random=Random(7), cache_max=0
-    )
+    batches = BatchWriter(store, PolicyCache(), clock=clocks.clock(), random=Random(7), cache_max=0)
     with pytest.raises(Interrupted):
         await commit(batches, add(1, id_="a"))
     assert await store.account(1) is None
@@ -392,6 +391,7 @@ class SuspendedTransaction:
         self._store = store
         self.accounts = transaction.accounts
         self.transactions = transaction.transactions
+        self.policies = transaction.policies
         self.references = transaction.references
         self.write = transaction.write
 
@@ -406,7 +406,7 @@ async def test_a_batch_is_not_committed_if_the_process_was_suspended_before_its_
     clocks = Clocks()
     store = SuspendedStore(clocks)
     batches = BatchWriter(
-        store.writer(), PolicyCache(store), clock=clocks.clock(), random=Random(7), cache_max=10
+        store.writer(), PolicyCache(), clock=clocks.clock(), random=Random(7), cache_max=10
     )
     await commit(batches, add(1, id_="a"))
     store.seconds = 10.001

@@ -20,6 +20,7 @@ from credit_models.ledger import (
     GrantCredits,
     Kind,
     PlaceHold,
+    Policy,
     Receipt,
     ReleaseHold,
     ReportKey,
@@ -80,6 +81,10 @@ class _CrashingTransaction:
     ) -> list[Transaction]:
         self._store.step("transactions")
         return await self._transaction.transactions(keys, ids)
+
+    async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
+        self._store.step("policies")
+        return await self._transaction.policies(app_ids)
 
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]

@@ -1,7 +1,7 @@
 """Test the commit of grants, holds, reversals and transfers, alone and within a batch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +11,6 @@ from credit_models.ledger import (
     Add,
     AlreadyPurchased,
     BatchAborted,
-    CapExceeded,
-    Caps,
     CaptureHold,
     Command,
     GrantCredits,
@@ -21,7 +19,6 @@ from credit_models.ledger import (
     Kind,
     NothingDue,
     PlaceHold,
-    Policy,
     Receipt,
     Refusal,
     ReleaseHold,
@@ -34,14 +31,12 @@ from credit_models.ledger import (
     Use,
 )
 from credit_server.commit import Clock, Committer, Submission
-from credit_server.commit.policies import PolicyCache
 from credit_server.store.memory import MemoryStore
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import AppPolicy, CommitUnknown, Conflict, Store
+from credit_server.store.port import CommitUnknown, Conflict, Store
 from credit_testing.ledger_check import findings
 from pymongo import MongoClient
 
-from tests.server.clocks import Clocks
 from tests.server.commit.auditing import audit
 from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, rows, use
 
@@ -463,49 +458,6 @@ async def test_a_retry_of_a_command_with_a_reference_is_replayed(
             for one in (committer, fresh):
                 assert await done(one, again) == replace(receipt, replayed=True)
     await audit(store, 1, 2)
-
-
-async def test_a_policy_applies_within_seconds_of_its_change() -> None:
-    store, seconds = MemoryStore(), [0.0]
-    policies = PolicyCache(store, monotonic=lambda: seconds[0])
-    commands: Sequence[Command] = [use(store, 5), replace(use(store, 5), app_id=2)]
-    assert await policies.apply(commands) is commands
-    policy = Policy(caps=Caps(day=4))
-    await store.set_policy(
-        AppPolicy(app_id=2, policy=policy, revision=1, updated_at=NOW, updated_by=1)
-    )
-    seconds[0] = 3.9
-    assert await policies.apply(commands) is commands
-    seconds[0] = 4.1
-    for _ in range(2):
-        applied = await policies.apply(commands)
-        assert list(applied) == [commands[0], replace(commands[1], policy=policy)]
-
-
-async def test_a_write_is_decided_with_the_policy_of_its_app(
-    store: ScriptedStore, committer: Committer
-) -> None:
-    await store.set_policy(
-        AppPolicy(
-            app_id=1, policy=Policy(caps=Caps(hour=4)), revision=1, updated_at=NOW, updated_by=1
-        )
-    )
-    await done(committer, add(store, 10))
-    await done(committer, use(store, 4))
-    assert isinstance(await committer.submit(use(store, 1)), CapExceeded)
-
-
-async def test_the_policies_of_a_committer_age_by_its_clock() -> None:
-    store, clocks = MemoryStore(), Clocks()
-    async with Committer(store, clock=clocks.clock()) as committer:
-        await done(committer, add(store, 10))
-        policy = Policy(caps=Caps(hour=4))
-        await store.set_policy(
-            AppPolicy(app_id=1, policy=policy, revision=1, updated_at=NOW, updated_by=1)
-        )
-        await done(committer, use(store, 5))
-        clocks.advance(5)
-        assert isinstance(await committer.submit(use(store, 5)), CapExceeded)
 
 
 async def test_all_kinds_are_committed_to_mongodb(mongod_uri: str, database: str) -> None:

@@ -424,6 +424,22 @@ async def test_a_policy_is_set_on_the_revision_that_was_read(store: Store) -> No
     assert await store.policy(2) == AppPolicy(app_id=2)
 
 
+@with_each_driver
+async def test_a_transaction_reads_the_policies_of_its_snapshot(store: Store) -> None:
+    first = AppPolicy(
+        app_id=1, policy=Policy(caps=Caps(day=5)), revision=1, updated_at=NOW, updated_by=3
+    )
+    await store.set_policy(first)
+    async with store.writer().begin() as transaction:
+        assert await transaction.policies([1, 2]) == {1: first.policy}
+        second = replace(first, policy=Policy(allow_negative=True), revision=2)
+        await store.set_policy(second)
+        assert await transaction.policies([1, 2]) == {1: first.policy}
+        await transaction.commit()
+    async with store.writer().begin() as transaction:
+        assert await transaction.policies([2, 1]) == {1: second.policy}
+
+
 async def test_of_two_writers_of_a_new_policy_one_is_rejected(store: Store) -> None:
     policy = AppPolicy(app_id=1, revision=1, updated_at=NOW, updated_by=3)
     results = await asyncio.gather(

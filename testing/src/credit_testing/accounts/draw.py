@@ -105,7 +105,7 @@ class Draw:
             **fields,
             **_REPORT,
             hold_id=id_,
-            credits=self.random.choice((None, self.up_to(20))),
+            credits=self.random.choice((None, self.up_to(20), self.up_to(60))),
             final=self.random.random() < 0.6,
             allow_excess=self.random.random() < 0.5,
         )

@@ -15,7 +15,7 @@ from credit_testing.accounts.model import Account, Entry, Limit
 from credit_testing.accounts.replay import AlertChange, History
 
 from credit_simulate.history import Queries
-from credit_simulate.policies import PolicyReads
+from credit_simulate.policies import StoredPolicies
 
 _LIMITS: Sequence[Limit] = (
     (10, AlertDirection.FALLS_BELOW),
@@ -83,7 +83,7 @@ def event_findings(
     events: Sequence[AlertEvent],
     journal: Journal,
     histories: Mapping[int, History],
-    policies: PolicyReads,
+    policies: StoredPolicies,
 ) -> Iterator[str]:
     """Yield crossings without an event, and events without a crossing.
 

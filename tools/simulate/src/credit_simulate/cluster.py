@@ -2,8 +2,8 @@
 
 Both are in-memory stores. The primary applies an operation at once. After a delay, a majority has
 the operation too, and only then the primary confirms it. A failover drops some of the operations
-that no majority has. Reads return the data of a majority. Right after a failover, some reads reach
-the old primary, which has older data.
+that no majority has. Reads return the data of a majority. Right after a failover, some reads and
+transactions reach the old primary, which has older data.
 """
 
 import asyncio
@@ -77,6 +77,7 @@ class OpenTransaction:
         number: Its number in the session; a later one ends it.
         term: The primary on which it began.
         seen: How many operations the primary had when it began.
+        node: The data that it reads.
         changes: The changes that it writes.
     """
 
@@ -84,6 +85,7 @@ class OpenTransaction:
     number: int
     term: int
     seen: int
+    node: Node
     changes: list[Changes] = field(default_factory=list)
 
 
@@ -159,9 +161,14 @@ class Cluster:
         return number, result
 
     def begin(self, writer: int) -> OpenTransaction:
-        """Begin a transaction of a session, and end the one before."""
-        self._sessions[writer] = self._sessions.get(writer, 0) + 1
-        return OpenTransaction(writer, self._sessions[writer], self.term, len(self._applied))
+        """Begin a transaction of a session, and end the one before.
+
+        Soon after a failover, it may begin on the old primary, which cannot commit it.
+        """
+        number = self._sessions[writer] = self._sessions.get(writer, 0) + 1
+        if self._reaches_old():
+            return OpenTransaction(writer, number, self.term - 1, 0, self._old)
+        return OpenTransaction(writer, number, self.term, len(self._applied), self.primary)
 
     def leave_open(self, transaction: OpenTransaction) -> None:
         """Leave a transaction open, which blocks other writes of its documents for some time."""
@@ -169,6 +176,17 @@ class Cluster:
         for changes in transaction.changes:
             for _, account in changes.accounts:
                 self._locks[account.user_id] = (transaction, until)
+
+    def check_readable(self, transaction: OpenTransaction) -> None:
+        """Check that a transaction can read.
+
+        Raises:
+            StoreUnavailable: There is no primary.
+            Interrupted: It has ended.
+        """
+        if transaction.node is not self._old or self._loop.time() >= self.stale_until:
+            self.check_available()
+            self.check_open(transaction)
 
     def check_open(self, transaction: OpenTransaction) -> None:
         """Check that a transaction has not ended.
@@ -234,10 +252,14 @@ class Cluster:
         Raises:
             StoreUnavailable: The read goes to the new primary, which is not elected yet.
         """
-        if self._loop.time() < self.stale_until and self._random.random() < _OLD_SHARE:
+        if self._reaches_old():
             return self._old
         self.check_available()
         return self.majority
+
+    def keeps(self, operation: Operation) -> bool:
+        """Return whether the primary has an operation."""
+        return operation in self._applied
 
     @property
     def log_end(self) -> int:
@@ -259,6 +281,9 @@ class Cluster:
         if after > self.log_end:
             raise LogTruncated("the log does not have the position")
         return self.primary.page(after, self.log_end, app_id, limit)
+
+    def _reaches_old(self) -> bool:
+        return self._loop.time() < self.stale_until and self._random.random() < _OLD_SHARE
 
     def _node(self) -> Node:
         return Node(page_size=PAGE_SIZE, clock=self._wall)

@@ -18,7 +18,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from credit_models.ledger import Account, ReportKey, Transaction
+from credit_models.ledger import Account, Policy, ReportKey, Transaction
 from credit_server.store.alert_events import AlertEvents, EventPage, PositionUnknown
 from credit_server.store.checkpoints import Checkpoints, MemoryCheckpoints
 from credit_server.store.history import (
@@ -56,7 +56,7 @@ from credit_server.store.webhooks import Webhooks
 
 from credit_simulate.cluster import PAGE_SIZE, Cluster, Node, OpenTransaction, complete, position
 from credit_simulate.faults import Faults
-from credit_simulate.policies import PolicyReads
+from credit_simulate.policies import StoredPolicies
 from credit_simulate.webhooks import StoredWebhooks
 
 _Value = TypeVar("_Value")
@@ -80,7 +80,7 @@ class Connection:
         self,
         cluster: Cluster,
         faults: Faults,
-        policies: PolicyReads,
+        policies: StoredPolicies,
         ids: Callable[[], int],
         monotonic: Callable[[], float],
     ) -> None:
@@ -89,7 +89,7 @@ class Connection:
         Args:
             cluster: The replica set.
             faults: Decides which messages are lost or slow.
-            policies: Records the policies that are read.
+            policies: Records the policies that are stored.
             ids: Returns numbers that are unique among all servers.
             monotonic: The server's monotonic clock.
         """
@@ -117,10 +117,15 @@ class Connection:
         Raises:
             StoreUnavailable: It does not arrive.
         """
-        await self._arrive()
+        await self.arrive()
         self.cluster.check_available()
 
-    async def _arrive(self) -> None:
+    async def arrive(self) -> None:
+        """Let a request arrive, at whichever primary.
+
+        Raises:
+            StoreUnavailable: It does not arrive.
+        """
         await asyncio.sleep(self.faults.seconds())
         if self.dead or self.faults.strike("store request lost"):
             raise StoreUnavailable("the request was lost")
@@ -137,7 +142,7 @@ class Connection:
 
     async def read(self, read: Callable[[Node], Coroutine[Any, Any, _Value]]) -> _Value:
         """Read the data of a majority or, after a failover, of the old primary."""
-        await self._arrive()
+        await self.arrive()
         value = complete(read(self.cluster.readable()))
         await self.answer()
         return value
@@ -186,13 +191,7 @@ class Connection:
 
     async def policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
-
-        async def recorded(node: Node) -> AppPolicy:
-            policy = await node.policy(app_id)
-            self._policies.add(policy)
-            return policy
-
-        return await self.read(recorded)
+        return await self.read(lambda node: node.policy(app_id))
 
     async def latest_policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
@@ -201,7 +200,7 @@ class Connection:
 
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app: see the port."""
-        await self.write(lambda node: node.set_policy(changed))
+        await self.write(self._policies.setting(changed))
 
     async def find_user(self, name: int | ExternalId) -> DirectoryUser | None:
         """Return a user of the directory: see the port."""
@@ -388,12 +387,13 @@ class _Session:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreTransaction]:
         cluster = self._connection.cluster
-        async with cluster.primary.begin() as snapshot:
-            yield _Transaction(self._connection, snapshot, cluster.begin(self._number))
+        begun = cluster.begin(self._number)
+        async with begun.node.begin() as snapshot:
+            yield _Transaction(self._connection, snapshot, begun)
 
 
 class _Transaction:
-    """Reads of one snapshot of the primary, and writes that are sent with the commit."""
+    """Reads of one snapshot, and writes that are sent with the commit."""
 
     def __init__(
         self, connection: Connection, snapshot: StoreTransaction, begun: OpenTransaction
@@ -410,6 +410,9 @@ class _Transaction:
     ) -> list[Transaction]:
         return await self._read(self._snapshot.transactions(keys, ids))
 
+    async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
+        return await self._read(self._snapshot.policies(app_ids))
+
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:
@@ -417,8 +420,8 @@ class _Transaction:
 
     async def _read(self, read: Coroutine[Any, Any, _Value]) -> _Value:
         value = complete(read)
-        await self._connection.request()
-        self._connection.cluster.check_open(self._open)
+        await self._connection.arrive()
+        self._connection.cluster.check_readable(self._open)
         await self._connection.answer()
         return value
 

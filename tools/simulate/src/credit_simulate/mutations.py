@@ -262,7 +262,19 @@ MUTATIONS = (
     ),
     Mutation(
         "a changed policy is never applied",
-        (Edit(PolicyCache.__init__, {"ttl=_CACHED_SECONDS": "ttl=3600.0"}),),
+        (
+            Edit(PolicyCache.__init__, {"+ _CACHED_SECONDS": "+ 3600.0"}),
+            Edit(PolicyCache.read, {"+ _APPLIED_SECONDS": "+ 3600.0"}),
+        ),
+    ),
+    Mutation(
+        "a policy is kept before the batch that read it is committed",
+        (
+            Edit(
+                PolicyCache.read,
+                {"stored |= read": "stored |= read; self._cached.update(read)"},
+            ),
+        ),
     ),
     Mutation(
         "a change of a policy overwrites another one",
@@ -312,6 +324,15 @@ MUTATIONS = (
             ),
         ),
         seed=30,
+    ),
+    Mutation(
+        "a page of a history is older than the page before it",
+        (
+            Edit(
+                history_service._continued,
+                {"max(query.stored_sequence, last)": "query.stored_sequence"},
+            ),
+        ),
     ),
     Mutation(
         "a watch of a user skips an entry when it catches up",

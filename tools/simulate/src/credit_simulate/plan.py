@@ -26,6 +26,7 @@ class Act(Enum):
     START = "start a server"
     FAIL_OVER = "failover"
     LOSE = "lose a write by a failover"
+    LOSE_POLICY = "lose a policy by a failover"
     CHANGE_BACK = "change a policy back after a failover"
     SET_CLOCK = "set a clock"
     BREAK_CLOCK = "set a clock too far"
@@ -49,6 +50,7 @@ _WEIGHTS = {
     Act.START: 3,
     Act.FAIL_OVER: 2,
     Act.LOSE: 2,
+    Act.LOSE_POLICY: 1,
     Act.CHANGE_BACK: 1,
     Act.SET_CLOCK: 2,
     Act.BREAK_CLOCK: 0.5,

@@ -17,16 +17,11 @@ from credit_testing.accounts.journal import Journal
 from credit_testing.accounts.model import Limit
 from credit_testing.accounts.policies import AppRules
 
-from credit_simulate.cluster import Cluster
+from credit_simulate.cluster import Cluster, Node, Operation
 from credit_simulate.trace import Trace
 
-APPLIED_SECONDS = 7.0
-"""How long a server may apply a policy that it has read.
-
-The contract allows 5 s between a change and its effect. In the simulation, it can take longer: a
-message can take a second, which servers do not allow for, and a batch can wait for the read of
-another policy.
-"""
+APPLIED_SECONDS = 5.0
+"""After this time, no server applies the policy from before a change; see the contract."""
 _CAPS: Sequence[dict[str, int]] = (
     {"per_day": 45},
     {"per_day": 60},
@@ -51,18 +46,20 @@ No alert is changed twice, so a copy of a request that arrives late has no effec
 
 
 @dataclass(kw_only=True, slots=True)
-class Applicable:
-    """A policy that a server has read, and when servers may apply it.
+class _Stored:
+    """A policy that was stored on a primary.
 
     Attributes:
-        stored: The policy.
-        since: When it was read, on the journal's clock.
-        until: The time after which no server may apply it; None: servers may still apply it.
+        policy: The policy.
+        operation: The operation that stored it.
+        since: When it was stored, on the journal's clock.
+        replaced: The time from which no server applies an earlier policy; None: later than the end.
     """
 
-    stored: StoredPolicy
+    policy: StoredPolicy
+    operation: Operation
     since: int
-    until: int | None = None
+    replaced: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,48 +73,79 @@ class Shown:
     stale: bool
 
 
-class PolicyReads:
-    """Records the policies that servers read, which are the ones that they may apply."""
+class StoredPolicies:
+    """Records the policies that are stored, which servers may apply until they are replaced.
 
-    def __init__(self, journal: Journal) -> None:
-        """Prepare to record policies, on the clock of a journal."""
+    A policy that is lost with a primary may never be applied.
+    """
+
+    def __init__(self, cluster: Cluster, journal: Journal) -> None:
+        """Prepare to record policies.
+
+        Args:
+            cluster: Where they are stored.
+            journal: The journal whose clock is used.
+        """
+        self._cluster = cluster
         self._journal = journal
-        self._read: list[Applicable] = []
+        self._stored: list[_Stored] = []
+        self._grown = asyncio.Event()
 
-    def add(self, stored: StoredPolicy) -> None:
-        """Record that a server reads a policy at the current time."""
-        applicable = Applicable(stored=stored, since=self._journal.now())
-        self._read.append(applicable)
-        asyncio.get_running_loop().call_later(APPLIED_SECONDS, self._end, applicable)
+    async def next(self) -> None:
+        """Wait until a primary has another policy."""
+        await self._grown.wait()
 
-    def _end(self, applicable: Applicable) -> None:
-        applicable.until = self._journal.now()
+    def setting(self, policy: StoredPolicy) -> Operation:
+        """Return the operation that stores a policy, and that records when the primary has it."""
+
+        async def operation(node: Node) -> None:
+            await node.set_policy(policy)
+            if node is self._cluster.primary:
+                self._add(_Stored(policy=policy, operation=operation, since=self._journal.now()))
+
+        return operation
+
+    def _add(self, stored: _Stored) -> None:
+        def replace() -> None:
+            stored.replaced = self._journal.now()
+
+        self._stored.append(stored)
+        self._grown.set()
+        self._grown.clear()
+        asyncio.get_running_loop().call_later(APPLIED_SECONDS, replace)
+
+    def _applicable(self) -> Iterator[tuple[StoredPolicy, int, int | None]]:
+        """Yield the policies that were not lost, with the times between which each may apply."""
+        kept = [each for each in self._stored if self._cluster.keeps(each.operation)]
+        for number, each in enumerate(kept):
+            app_id = each.policy.app_id
+            later = (other for other in kept[number + 1 :] if other.policy.app_id == app_id)
+            following = next(later, None)
+            yield each.policy, each.since, None if following is None else following.replaced
 
     def rules(self) -> Mapping[int, Sequence[AppRules]]:
         """Return the rules that servers may apply, by app."""
         found: dict[int, list[AppRules]] = {}
-        for each in self._read:
-            caps, policy = each.stored.policy.caps, each.stored.policy
+        for stored, since, until in self._applicable():
+            caps = stored.policy.caps
             named = {"hour": caps.hour, "day": caps.day, "month": caps.month}
             rules = AppRules(
                 caps={period: cap for period, cap in named.items() if cap is not None},
-                allow_negative=policy.allow_negative,
-                since=each.since,
-                until=each.until,
+                allow_negative=stored.policy.allow_negative,
+                since=since,
+                until=until,
             )
-            found.setdefault(each.stored.app_id, []).append(rules)
+            found.setdefault(stored.app_id, []).append(rules)
         return found
 
     def alerts(self, app_id: int, first: int, last: int) -> set[frozenset[Limit]]:
         """Return each set of alerts that a server may apply at some time in a period."""
         return {
             frozenset(
-                (alert.credits, _DIRECTIONS[alert.direction]) for alert in each.stored.policy.alerts
+                (alert.credits, _DIRECTIONS[alert.direction]) for alert in stored.policy.alerts
             )
-            for each in self._read
-            if each.stored.app_id == app_id
-            and each.since < last
-            and (each.until is None or each.until > first)
+            for stored, since, until in self._applicable()
+            if stored.app_id == app_id and since < last and (until is None or until > first)
         }
 
 
@@ -181,6 +209,10 @@ class PolicyChanges:
             await self._set_negative(app_id, allow=each, created_by=1)
         fail_over()
         await self._set_negative(app_id, allow=allow, created_by=1)
+
+    async def cap(self, app_id: int, per_hour: int) -> None:
+        """Set the caps of an app."""
+        await self._set_caps(app_id, {"per_hour": per_hour}, created_by=1)
 
     async def read(self, apps: Sequence[int]) -> None:
         """Read the policies."""

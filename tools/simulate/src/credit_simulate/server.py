@@ -38,7 +38,7 @@ from credit_simulate.call import ServedCall
 from credit_simulate.cluster import Cluster
 from credit_simulate.connection import Connection
 from credit_simulate.faults import Faults
-from credit_simulate.policies import PolicyReads
+from credit_simulate.policies import StoredPolicies
 from credit_simulate.receiver import Receiver
 from credit_simulate.trace import Trace
 
@@ -66,7 +66,7 @@ class World:
         faults: Decides which messages are lost or slow.
         trace: Receives a line for each event.
         receiver: Receives the events of webhooks.
-        policies: Records the policies that servers read.
+        policies: Records the policies that are stored.
         bugs: The calls that failed with INTERNAL, and the tasks that ended with an error.
     """
 
@@ -75,7 +75,7 @@ class World:
     faults: Faults
     trace: Trace
     receiver: Receiver
-    policies: PolicyReads
+    policies: StoredPolicies
     bugs: list[str]
 
 

@@ -26,12 +26,12 @@ from credit_testing.accounts.rules.requests import Write
 
 from credit_simulate.alerts import UserAlerts
 from credit_simulate.caller import Callers
-from credit_simulate.cluster import Cluster, Operation
+from credit_simulate.cluster import Cluster
 from credit_simulate.directory import Names
 from credit_simulate.faults import Faults
 from credit_simulate.history import Queries
 from credit_simulate.plan import Act, Step
-from credit_simulate.policies import PolicyChanges, PolicyReads
+from credit_simulate.policies import PolicyChanges, StoredPolicies
 from credit_simulate.receiver import Receiver
 from credit_simulate.server import Server, World
 from credit_simulate.trace import Trace
@@ -77,6 +77,8 @@ _CUT_OFF_SECONDS = (0.02, 0.1)
 """The timeout of the write that is lost, and of the request after it that depends on it."""
 _READS_OF_OLD, _OLD_SECONDS = 4, 0.8
 """The number of reads after a change of primary, and the longest pause before each read."""
+_PAGES_SHARE = 0.25
+"""How often such a read is a query whose pages may come from different primaries."""
 _LATEST = 12
 """A request refers to one of so many of the latest writes."""
 
@@ -148,7 +150,7 @@ class Simulation:
             faults=faults,
             trace=trace,
             receiver=Receiver(faults, trace),
-            policies=PolicyReads(journal),
+            policies=StoredPolicies(cluster, journal),
             bugs=[],
         )
         self._servers = [Server(name, self._world) for name in ("a", "b")]
@@ -165,7 +167,7 @@ class Simulation:
     async def run(self) -> Played:
         """Run all steps, wait until all calls have ended, and read everything."""
         for policy in _POLICIES:
-            self._world.cluster.prepare(_setting(policy))
+            self._world.cluster.prepare(self._world.policies.setting(policy))
         self._world.cluster.prepare(lambda node: node.webhooks.set(WEBHOOK))
         for server in self._servers:
             server.set_clock(self._world.random.uniform(-1.9, 1.9))
@@ -247,10 +249,15 @@ class Simulation:
                 await self._policies.change(random, APPS[1], APPS)
             case _:
                 await self._break(random, step)
-        if step.act in (Act.FAIL_OVER, Act.LOSE, Act.CHANGE_BACK):
-            for _ in range(_READS_OF_OLD):
+        if step.act in (Act.FAIL_OVER, Act.LOSE, Act.LOSE_POLICY, Act.CHANGE_BACK):
+            for number in range(_READS_OF_OLD):
                 await asyncio.sleep(random.uniform(0, _OLD_SECONDS))
-                await self._read_back(random, client)
+                if random.random() < _PAGES_SHARE:
+                    new = [_addition(random, f"{client}-page-{number}-{part}") for part in (1, 2)]
+                    await callers.batch(client, new)
+                    await self._queries.pages(USERS[0], None, oldest_first=False, page_size=1)
+                else:
+                    await self._read_back(random, client)
 
     async def _break(self, random: Random, step: Step) -> None:
         server = random.choice(self._servers)
@@ -259,6 +266,8 @@ class Simulation:
                 self._world.cluster.fail_over()
             case Act.LOSE if all(server.runs for server in self._servers):
                 await self._lose_a_write(random, step)
+            case Act.LOSE_POLICY:
+                await self._lose_a_policy(server, random, step)
             case Act.CHANGE_BACK:
                 fail_over = self._world.cluster.fail_over
                 await self._policies.change_back(random, random.choice(APPS), fail_over)
@@ -293,6 +302,32 @@ class Simulation:
             await first.crash()
         self._begin(callers.write(client, later, other))
         first.start()
+
+    async def _lose_a_policy(self, server: Server, random: Random, step: Step) -> None:
+        """Cut off the primary when it has a changed policy. A server reads the policy to decide.
+
+        The policy is lost with the primary, so the server must not apply it.
+        """
+        callers, cluster, policies = self._callers, self._world.cluster, self._world.policies
+        fields: dict[str, Any] = {"user_id": USERS[0], "app_id": APPS[1], "created_by": 1}
+        given = CreditRequest(**fields, credits=9, idempotency_key=f"{step.number}-given")
+        await callers.write(step.number, given)
+        async with self._locks[server]:
+            await server.crash()  # the policies that it has kept are gone
+        server.start()
+        stored = self._begin(policies.next())
+        changing = self._begin(self._policies.cap(APPS[1], per_hour=1))
+        await asyncio.wait([stored, changing], return_when=asyncio.FIRST_COMPLETED)
+        stored.cancel()
+        cluster.isolate()
+        spent = PurchaseRequest(
+            **fields, credits=2, report_id="r", report_name="Report",
+            idempotency_key=f"{step.number}-spent",
+        )  # fmt: skip
+        self._begin(callers.write(step.number, spent, server))
+        await asyncio.sleep(random.uniform(*_CUT_OFF_SECONDS))
+        changing.cancel()
+        cluster.fail_over()
 
     def _request(self, random: Random, step: Step, part: int = 0) -> Write:
         fields: dict[str, Any] = {  # Any: the fields of requests have many types
@@ -410,10 +445,6 @@ class Simulation:
             answer, _ = await caller.unary(methods.ALERT_EVENTS, values)
             found += answer.reply.events
         return found
-
-
-def _setting(policy: AppPolicy) -> Operation:
-    return lambda node: node.set_policy(policy)
 
 
 def _without_effect(random: Random, like: CreditRequest) -> Write:

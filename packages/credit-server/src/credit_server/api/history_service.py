@@ -292,7 +292,10 @@ def _continued(query: _HistoryQueryT, request: HistoryRequest, caller: str) -> _
     if isinstance(last, Position):
         return replace(query, after=last)
     if query.newest_first:
-        return replace(query, before_sequence=last)
+        # Right after a change of primary, a page could miss entries that are older than the page
+        # before. With the oldest first, it could only miss the latest entries, as any read can.
+        stored_sequence = max(query.stored_sequence, last)
+        return replace(query, before_sequence=last, stored_sequence=stored_sequence)
     return replace(query, after_sequence=last)
 
 

@@ -37,7 +37,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.commit.clock import Clock, Moment
-from credit_server.commit.policies import PolicyCache
+from credit_server.commit.policies import BatchPolicies, PolicyCache
 from credit_server.store.port import (
     AppKey,
     Changes,
@@ -316,7 +316,7 @@ class BatchWriter:
 
         Args:
             writer: Begins the transactions of the store.
-            policies: Returns the policies of apps.
+            policies: Keeps the policies of apps, for all shards.
             clock: The clock for new entries.
             random: Picks the counter shard of the apps' totals.
             cache_max: How many accounts, and how many keys, are cached; 0: none.
@@ -343,10 +343,11 @@ class BatchWriter:
         """
         committing = False
         try:
-            commands = await self._policies.apply(commands)
             moment = self._clock.now()
             known = self._cached(commands)
             async with self._writer.begin() as transaction:
+                policies = await self._policies.read(transaction, commands)
+                commands = policies.apply(commands)
                 references = await self._references(transaction, commands, known)
                 decided = partial(
                     plan,
@@ -368,9 +369,10 @@ class BatchWriter:
                 # An answer that rests on what was read needs the commit too: only the commit proves
                 # that a majority of the nodes has what was read.
                 if verify_first or batch.transactions or batch.depends_on_reads:
-                    check = partial(self._check_recent, moment) if batch.transactions else None
+                    check = partial(self._check_recent, moment, policies)
                     committing = True
                     await transaction.commit(check)
+                    self._policies.keep(policies)
             self._cache(batch)
         except Exception as error:
             self._forget(commands, error)
@@ -380,7 +382,7 @@ class BatchWriter:
             raise
         return batch.outcomes
 
-    def _check_recent(self, moment: Moment) -> None:
+    def _check_recent(self, moment: Moment, policies: BatchPolicies) -> None:
         """Check the time of an attempt after its writes.
 
         If all accounts were cached, the writes begin the transaction of the store. This process can
@@ -388,6 +390,7 @@ class BatchWriter:
         """
         if not self._clock.is_recent(moment):
             raise Interrupted("the attempt took too long; nothing was committed")
+        self._policies.check(policies)
 
     async def _load(
         self,

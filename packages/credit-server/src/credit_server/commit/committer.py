@@ -115,7 +115,7 @@ class Committer:
         self._shed_ratio = ShedRatio(random)
         self._genesis = genesis
         turns = turns or [nullcontext()] * self._limits.shards
-        policies = PolicyCache(store, monotonic=self._clock.monotonic)
+        policies = PolicyCache(monotonic=self._clock.monotonic)
         self._shards = [self._shard(store, policies, random, turn) for turn in turns]
         self._tasks: list[asyncio.Task[None]] = []
         self._start = start

@@ -1,64 +1,120 @@
 """The policies of apps, which are part of every decision."""
 
-import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 from credit_models.ledger import NO_POLICY, Command, Policy, TransferCredits
 
-from credit_server.store.port import Store
+from credit_server.store.port import Interrupted, StoreTransaction
 
-# A change of a policy takes effect within 5 s on every server. A second is left for the read.
+# A change of a policy takes effect within this time on every server; see `AppPolicy` in the
+# contract.
+_APPLIED_SECONDS = 5.0
+
+# A transaction that begins with a cached policy has a second for its commit.
 _CACHED_SECONDS = 4.0
 
 _CACHED_MAX = 10_000
 
 
-class PolicyCache:
-    """Reads the policies of apps, and keeps each for a few seconds.
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The policy of an app, and the monotonic clock before it was read."""
 
-    A policy is not read in the transaction of the store. It bounds what later commands may do, and
-    has no effect on what is written already.
+    policy: Policy
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicies:
+    """The policies that apply to a batch.
+
+    Attributes:
+        by_app: The policies, without those of apps that have none.
+        read: What was read in the batch's own transaction, by app.
+        applied_until: The monotonic clock until which the other policies may be applied.
     """
 
-    def __init__(self, store: Store, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Prepare; nothing is read yet.
+    by_app: Mapping[int, Policy]
+    read: Mapping[int, _Stored]
+    applied_until: float
+
+    def apply(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """Return the commands with the policies of their apps."""
+        if not self.by_app:
+            return commands
+        return [_with(self.by_app, command) for command in commands]
+
+
+class PolicyCache:
+    """Keeps the policies of apps for a few seconds.
+
+    A batch reads the policies that are missing in its own transaction, and they are kept after its
+    commit. Only the commit proves that a majority of the nodes has them: an old primary, which is
+    cut off, still returns policies, but cannot commit.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Prepare; nothing is kept yet.
 
         Args:
-            store: Where the policies are.
             monotonic: A clock in seconds.
         """
-        self._store = store
-        self._cached: TTLCache[int, Policy] = TTLCache(
-            _CACHED_MAX, ttl=_CACHED_SECONDS, timer=monotonic
+        self._monotonic = monotonic
+        self._cached: TLRUCache[int, _Stored] = TLRUCache(
+            _CACHED_MAX, ttu=lambda _, stored, __: stored.read_at + _CACHED_SECONDS, timer=monotonic
         )
 
-    async def apply(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """Return the commands with the policies of their apps.
+    async def read(
+        self, transaction: StoreTransaction, commands: Sequence[Command]
+    ) -> BatchPolicies:
+        """Return the policies for some commands. Those that are not cached are read.
+
+        Args:
+            transaction: The transaction in which the commands are decided.
+            commands: The commands.
 
         Raises:
             StoreError: A policy cannot be read.
         """
-        policies = {}
-        missing = []
+        stored: dict[int, _Stored] = {}
+        missing: list[int] = []
+        applied_until = math.inf
         for app_id in {app_id for command in commands for app_id in apps_of(command)}:
-            policy = self._cached.get(app_id)
-            if policy is None:
+            cached = self._cached.get(app_id)
+            if cached is None:
                 missing.append(app_id)
-            elif policy is not NO_POLICY:
-                policies[app_id] = policy
+            else:
+                stored[app_id] = cached
+                applied_until = min(applied_until, cached.read_at + _APPLIED_SECONDS)
+        read: dict[int, _Stored] = {}
         if missing:
-            # The store reads them with one query.
-            for stored in await asyncio.gather(*map(self._store.policy, missing)):
-                policy = NO_POLICY if stored.policy == NO_POLICY else stored.policy
-                self._cached[stored.app_id] = policy
-                if policy is not NO_POLICY:
-                    policies[stored.app_id] = policy
-        if not policies:
-            return commands
-        return [_with(policies, command) for command in commands]
+            now = self._monotonic()
+            found = await transaction.policies(missing)
+            # A policy without rules is the same object as no policy, which is fast to compare.
+            policies = {app_id: policy for app_id, policy in found.items() if policy != NO_POLICY}
+            read = {app_id: _Stored(policies.get(app_id, NO_POLICY), now) for app_id in missing}
+            stored |= read
+        by_app = {
+            app_id: each.policy for app_id, each in stored.items() if each.policy is not NO_POLICY
+        }
+        return BatchPolicies(by_app, read, applied_until)
+
+    def check(self, policies: BatchPolicies) -> None:
+        """Check, before the commit of a batch, that its cached policies may still be applied.
+
+        Raises:
+            Interrupted: They are too old: the process was suspended, or the store was slow.
+        """
+        if self._monotonic() > policies.applied_until:
+            raise Interrupted("the policies are too old; nothing was committed")
+
+    def keep(self, committed: BatchPolicies) -> None:
+        """Keep what a batch has read, after its commit."""
+        self._cached.update(committed.read)
 
 
 def apps_of(command: Command) -> tuple[int, ...]:

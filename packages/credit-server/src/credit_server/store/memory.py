@@ -25,6 +25,7 @@ from credit_models.ledger import (
     Account,
     AppAccount,
     Kind,
+    Policy,
     Purchase,
     ReportKey,
     Transaction,
@@ -399,6 +400,7 @@ class _MemoryTransaction:
             transactions=dict(tables.transactions),
             keys=dict(tables.keys),
             purchases=dict(tables.purchases),
+            policies=dict(tables.policies),
         )
         self._changes: list[Changes] = []
 
@@ -412,6 +414,10 @@ class _MemoryTransaction:
         found = {self._snapshot.keys[key] for key in keys if key in self._snapshot.keys}
         found.update(id_ for id_ in ids if id_ in self._snapshot.transactions)
         return [self._snapshot.transactions[id_] for id_ in found]
+
+    async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
+        stored = self._snapshot.policies
+        return {app_id: stored[app_id].policy for app_id in app_ids if app_id in stored}
 
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]

@@ -134,7 +134,6 @@ class MongoStore:
         read_seconds_max = 2 * timeout_seconds
         self._account_reads = SharedReads(self._account_documents, seconds_max=read_seconds_max)
         self._total_reads = SharedReads(self._app_totals, seconds_max=read_seconds_max)
-        self._policy_reads = SharedReads(self._policy_documents, seconds_max=read_seconds_max)
         # The parts of ids after the time: 5 random bytes, and a counter with a random start.
         self._id_origin = secrets.token_hex(5)
         self._id_count = count(secrets.randbits(24))
@@ -313,20 +312,17 @@ class MongoStore:
 
     async def policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
-        return _policy(app_id, await self._policy_reads.read(app_id))
+        return await self._find_policy(self._policies, app_id)
 
     async def latest_policy(self, app_id: int) -> AppPolicy:
         """Return the policy of an app: see the port."""
         confirmed = self._policies.with_options(read_concern=ReadConcern("linearizable"))
-        async with self._deadline():
-            found = await confirmed.find_one({"app_id": app_id})
-        return _policy(app_id, found)
+        return await self._find_policy(confirmed, app_id)
 
-    async def _policy_documents(self, app_ids: Sequence[int]) -> dict[int, Document]:
+    async def _find_policy(self, policies: Collection, app_id: int) -> AppPolicy:
         async with self._deadline():
-            cursor = self._policies.find({"app_id": {"$in": app_ids}})
-            found = await cursor.batch_size(len(app_ids) + 1).to_list(None)
-        return {document["app_id"]: document for document in found}
+            found = await policies.find_one({"app_id": app_id})
+        return _policy(app_id, found)
 
     async def set_policy(self, changed: AppPolicy) -> None:
         """Store the policy of an app: see the port."""

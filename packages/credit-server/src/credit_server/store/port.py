@@ -352,6 +352,10 @@ class StoreTransaction(Protocol):
         """Return the transactions that have one of the keys or one of the ids."""
         ...
 
+    async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
+        """Return the policies of those apps that have one."""
+        ...
+
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
     ) -> References:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from credit_models.ledger import Account, Kind, Purchase, ReportKey, Transaction
+from credit_models.ledger import Account, Kind, Policy, Purchase, ReportKey, Transaction
 from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING, MongoClient
 from pymongo.client_session import ClientSession
@@ -35,12 +35,14 @@ from pymongo.write_concern import WriteConcern
 
 from credit_server.store import schema
 from credit_server.store.alert_documents import event_bson
+from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.documents import PurchaseDocument, TransactionDocument
 from credit_server.store.errors import translate, translated, unreadable
 from credit_server.store.fields import DECODED
 from credit_server.store.pipeline import run_pipelined
 from credit_server.store.port import (
     AppKey,
+    AppPolicy,
     Changes,
     CommitUnknown,
     Conflict,
@@ -154,6 +156,12 @@ class MongoTransaction:
             return []
         collection = self._database[schema.CREDIT_TRANSACTIONS]
         return await self._find(collection, {"$or": wanted}, _transaction)
+
+    async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
+        """Return the policies of those apps that have one."""
+        query = {"app_id": {"$in": list(app_ids)}}
+        found = await self._find(self._database[schema.APP_POLICIES], query, _policy)
+        return {stored.app_id: stored.policy for stored in found}
 
     async def references(
         self, references: Collection[Reference], reports: Collection[ReportKey]
@@ -355,6 +363,10 @@ def _transaction(document: dict[str, Any]) -> Transaction:
     return TransactionDocument.model_validate(document).to_transaction()
 
 
+def _policy(document: dict[str, Any]) -> AppPolicy:
+    return AppPolicyDocument.model_validate(document).to_policy()
+
+
 def _purchase(document: dict[str, Any]) -> Purchase:
     return PurchaseDocument.model_validate(document).to_purchase()
 
@@ -365,18 +377,24 @@ def _read(
     """Convert documents to the ledger's values.
 
     Raises:
-        Unreadable: Some cannot be converted; it has the users of all of these.
+        Unreadable: Some cannot be converted. It has the users of all of these; the policy of an app
+            belongs to no user, so it has the app.
     """
     values: list[_ValueT] = []
-    faults: dict[int, ValidationError] = {}
+    faults: list[tuple[_DocumentT, ValidationError]] = []
     for document in documents:
         try:
             values.append(convert(document))
         except ValidationError as fault:
-            faults[document["user_id"]] = fault
+            faults.append((document, fault))
     if faults:
-        first = next(iter(faults.values()))
-        raise unreadable(first, user_ids=faults) from first
+        first = faults[0][1]
+        faulty = [document for document, _ in faults]
+        raise unreadable(
+            first,
+            user_ids=[each["user_id"] for each in faulty if "user_id" in each],
+            app_ids=[each["app_id"] for each in faulty if "user_id" not in each],
+        ) from first
     return values
 
 

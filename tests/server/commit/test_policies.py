@@ -1,0 +1,168 @@
+"""Test which policies of apps a batch is decided with, and for how long they are kept."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from random import Random
+
+import pytest
+from credit_models.ledger import (
+    Accepted,
+    CapExceeded,
+    Caps,
+    Command,
+    Outcome,
+    Policy,
+)
+from credit_server.commit import Committer
+from credit_server.commit.batch import BatchWriter
+from credit_server.commit.policies import PolicyCache
+from credit_server.store.memory import MemoryStore
+from credit_server.store.port import (
+    CommitUnknown,
+    Conflict,
+    Interrupted,
+    StoreTransaction,
+    StoreUnavailable,
+)
+
+from tests.server.clocks import NOON, Clocks
+from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, use
+
+CAPPED = Policy(caps=Caps(hour=4))
+
+
+async def change(store: MemoryStore, policy: Policy, *, app: int = 1) -> None:
+    """Store another policy, as another server does."""
+    stored = await store.latest_policy(app)
+    changed = replace(
+        stored, policy=policy, revision=stored.revision + 1, updated_at=NOON, updated_by=1
+    )
+    await store.set_policy(changed)
+
+
+async def applied(
+    store: MemoryStore, cache: PolicyCache, commands: Sequence[Command]
+) -> Sequence[Command]:
+    """Return commands with their policies, in a transaction that is committed."""
+    async with store.begin() as transaction:
+        policies = await cache.read(transaction, commands)
+        await transaction.commit()
+    cache.keep(policies)
+    return policies.apply(commands)
+
+
+async def test_a_policy_applies_within_seconds_of_its_change() -> None:
+    store, clocks = MemoryStore(), Clocks()
+    cache = PolicyCache(monotonic=lambda: clocks.monotonic)
+    commands: Sequence[Command] = [use(store, 5), replace(use(store, 5), app_id=2)]
+    assert await applied(store, cache, commands) is commands
+    await change(store, CAPPED, app=2)
+    clocks.advance(3.9)
+    assert await applied(store, cache, commands) is commands
+    clocks.advance(0.2)
+    for _ in range(2):
+        found = await applied(store, cache, commands)
+        assert list(found) == [commands[0], replace(commands[1], policy=CAPPED)]
+
+
+async def test_a_write_is_decided_with_the_policy_of_its_app() -> None:
+    store = MemoryStore()
+    await change(store, CAPPED)
+    async with Committer(store, LIMITS) as committer:
+        await committer.submit(add(store, 10))
+        await committer.submit(use(store, 4))
+        assert isinstance(await committer.submit(use(store, 1)), CapExceeded)
+
+
+async def test_the_policies_of_a_committer_age_by_its_clock() -> None:
+    store, clocks = MemoryStore(), Clocks()
+    async with Committer(store, LIMITS, clock=clocks.clock()) as committer:
+        await committer.submit(add(store, 10))
+        await change(store, CAPPED)
+        assert not isinstance(await committer.submit(use(store, 5)), CapExceeded)
+        clocks.advance(5)
+        assert isinstance(await committer.submit(use(store, 5)), CapExceeded)
+
+
+def batches(store: MemoryStore, clocks: Clocks) -> BatchWriter:
+    return BatchWriter(
+        store.writer(),
+        PolicyCache(monotonic=lambda: clocks.monotonic),
+        clock=clocks.clock(),
+        random=Random(7),
+        cache_max=10,
+    )
+
+
+async def decide(writer: BatchWriter, command: Command) -> Outcome:
+    (outcome,) = await writer.commit([command], verify_first=False)
+    return outcome
+
+
+@pytest.mark.parametrize(
+    "error", [Conflict("no"), Interrupted("no"), StoreUnavailable("no"), CommitUnknown("no")]
+)
+async def test_a_policy_is_not_kept_if_the_commit_fails(error: Exception) -> None:
+    """An old primary returns old policies, and cannot commit."""
+    store = ScriptedStore()
+    await change(store, CAPPED)
+    writer = batches(store, Clocks())
+    await decide(writer, add(store, 10))
+    writer = batches(store, Clocks())  # its caches are empty
+    store.script.before = [error]
+    with pytest.raises(type(error)):
+        await decide(writer, use(store, 5))
+    await change(store, Policy())
+    assert isinstance(await decide(writer, use(store, 5)), Accepted)
+
+
+class SuspendedStore(MemoryStore):
+    """Lets time pass between the decision and the commit."""
+
+    def __init__(self, clocks: Clocks) -> None:
+        super().__init__()
+        self.clocks = clocks
+        self.seconds = 0.0
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        async with super().begin() as transaction:
+            send = transaction.commit
+
+            async def commit(check: Callable[[], None] | None = None) -> None:
+                self.clocks.advance(self.seconds)
+                await send(check)
+
+            transaction.commit = commit  # type: ignore[method-assign] # only of this one
+            yield transaction
+
+
+@pytest.mark.parametrize("credits_", [4, 5])
+async def test_a_batch_with_a_cached_policy_is_committed_within_five_seconds(
+    credits_: int,
+) -> None:
+    """Both a write and a refusal rest on the policy."""
+    clocks = Clocks()
+    store = SuspendedStore(clocks)
+    await change(store, CAPPED)
+    writer = batches(store, clocks)
+    await decide(writer, add(store, 10))
+    clocks.advance(3.9)
+    store.seconds = 1.2
+    with pytest.raises(Interrupted):
+        await decide(writer, use(store, credits_))
+    assert await store.app_total(1) == 10
+    store.seconds = 0.0
+    await change(store, Policy(caps=Caps(hour=3)))
+    outcome = await decide(writer, use(store, credits_))
+    assert isinstance(outcome, CapExceeded)
+    assert outcome.cap == 3
+
+
+async def test_a_batch_that_reads_a_policy_may_take_longer() -> None:
+    """Otherwise a slow store would fail every batch."""
+    clocks = Clocks()
+    store = SuspendedStore(clocks)
+    store.seconds = 9.0
+    assert isinstance(await decide(batches(store, clocks), add(store, 10)), Accepted)
