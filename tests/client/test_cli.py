@@ -369,7 +369,7 @@ def test_a_failure_before_the_time_ran_out_decides_the_exit_code(
         ([*ADD[:-1], "1.5"], "'1.5' is not a whole number"),
         (["unknown"], "No such command"),
         (["balance", "--app", "1", "--target", "http://x"], "is not a server's address"),
-        (["balance", "--app", "1", "--timeout", "0"], "credit: --timeout should be greater than 0"),
+        (["balance", "--app", "1", "--timeout", "0"], "credit: --timeout must be above 0, got 0"),
         (["balance", "--app", "1", "--client-key", "k"], "credit: --client-key is given without"),
         (["user", "7", "--last", "-1"], "--last must be 0 or more"),
     ],

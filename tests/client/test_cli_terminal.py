@@ -406,14 +406,14 @@ def test_the_acting_id_comes_from_the_environment_unless_it_is_given(
 @pytest.mark.parametrize(
     ("options", "variables", "sentence"),
     [
-        (["--timeout", "-1"], {}, "--timeout should be greater than 0"),
-        ([], {"TIMEOUT_SECONDS": "-1"}, "CREDIT_TIMEOUT_SECONDS should be greater than 0"),
+        (["--timeout", "-1"], {}, "--timeout must be above 0, got -1"),
+        ([], {"TIMEOUT_SECONDS": "-1"}, "CREDIT_TIMEOUT_SECONDS must be above 0, got '-1'"),
         (
             [],
             {"CHANNELS": "0", "RETRY_ATTEMPTS_MAX": "0"},
             (
-                "CREDIT_RETRY_ATTEMPTS_MAX should be greater than or equal to 1;"
-                " CREDIT_CHANNELS should be greater than or equal to 1"
+                "CREDIT_RETRY_ATTEMPTS_MAX must be at least 1, got '0';"
+                " CREDIT_CHANNELS must be at least 1, got '0'"
             ),
         ),
         (

@@ -144,9 +144,9 @@ def test_the_file_may_limit_what_one_call_adds_in_all_apps_or_by_app(tmp_path: P
     [
         ("no json", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("[]", "dictionary"),
+        ("[]", "must be an object"),
         ('{"shop": {}}', "shop → scopes"),
-        ('{"": {"scopes": []}}', "at least 1 character"),
+        ('{"": {"scopes": []}}', "must not be empty"),
         ('{"a\\nb": {"scopes": []}}', "cannot be printed"),
         (entry(scopes=["credits:everything"]), "there is no such scope"),
         (entry(scopes="credits:read"), "shop → scopes"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import structlog
+from credit_models.faults import rule
 from pydantic import ValidationError
 
 from credit_server.access.identity import FileUnusable
@@ -135,11 +136,8 @@ def _read(path: Path, parse: Callable[[bytes], _Content]) -> _Content:
 
 def _sentence(error: ValidationError) -> str:
     """Describe what is wrong where, on one line and without the values."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(
-        f"{_place(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in problems
-    )
+    problems = error.errors(include_url=False, include_input=False)
+    return "; ".join(f"{_place(problem['loc'])}: {rule(problem)}" for problem in problems)
 
 
 def _place(location: tuple[int | str, ...]) -> str:
