@@ -246,6 +246,24 @@ def test_an_empty_table_is_reported_and_empty_json_is_not(
     assert credit(*arguments, "-o", "json").stderr == ""
 
 
+def test_the_balance_of_an_unknown_user_is_0_and_a_table_has_a_hint(served: Served) -> None:
+    of_user = ["balance", "--user", "9", "--app", "1"]
+    shown = credit(*of_user, "-o", "table")
+    assert (shown.exit_code, shown.stderr) == (
+        0,
+        "credit: user 9 has no credits in app 1, and no known history\n",
+    )
+    assert re.search(r"balance +0\n", shown.stdout)
+    for form in ("json", "csv"):
+        result = credit(*of_user, "-o", form)
+        assert (result.exit_code, result.stderr) == (0, "")
+    credit(*ADD)
+    credit("use", "--user", "7", "--app", "1", "--report", "r", "--name", "n", "--credits", "120")
+    for app in ("1", "2"):  # spent, and only known in another app
+        known = credit("balance", "--user", "7", "--app", app, "-o", "table")
+        assert (known.exit_code, known.stderr) == (0, "")
+
+
 def test_a_rejected_identity_has_its_exit_code(served: Served) -> None:
     served.service.fail_next(ErrorReason.UNAUTHENTICATED)
     _refused(credit(*ADD), 8, "set to fail; no change was made (request ")
