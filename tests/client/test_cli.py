@@ -259,8 +259,8 @@ def test_the_balance_of_an_unknown_user_is_0_and_a_table_has_a_hint(served: Serv
         assert (result.exit_code, result.stderr) == (0, "")
     credit(*ADD)
     credit("use", "--user", "7", "--app", "1", "--report", "r", "--name", "n", "--credits", "120")
-    for app in ("1", "2"):  # spent, and only known in another app
-        known = credit("balance", "--user", "7", "--app", app, "-o", "table")
+    for app_id in ("1", "2"):  # spent, and only known in another app
+        known = credit("balance", "--user", "7", "--app", app_id, "-o", "table")
         assert (known.exit_code, known.stderr) == (0, "")
 
 
@@ -292,6 +292,33 @@ def test_a_token_comes_from_a_file_or_the_environment_and_not_from_the_command_l
     assert credit("balance", "--app", "1", "--token", "t").exit_code == 2
     missing = credit("balance", "--app", "1", "--token-file", str(tmp_path / "missing"))
     _refused(missing, 8, "missing: No such file")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "verify-history {}",
+        "verify-history {file} --receipts {}",
+        "verify-history {file} --checkpoint {} --key {}",
+        "checkpoint --app 1 --key {}",
+        "export 7 --file {}",
+        "import {}",
+        "balance --app 1 --token-file {}",
+        "balance --app 1 --tls-ca {}",
+        "balance --app 1 --client-certificate {} --client-key {}",
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_without_an_errno(
+    served: Served, tmp_path: Path, words: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("neither PEM nor JSON\n")
+    for path in (tmp_path / "absent" / "below", file / "below", tmp_path):
+        result = credit(*words.replace("{}", str(path)).replace("{file}", str(file)).split())
+        assert result.exit_code > 0
+        assert str(path) in result.stderr
+        assert "[Errno" not in result.stderr
+        assert "Error:" not in result.stderr.replace("Error: Invalid value", "")
 
 
 def test_a_token_is_not_sent_to_another_machine_in_the_clear(

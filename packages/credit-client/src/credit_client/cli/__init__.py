@@ -17,6 +17,6 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
-        sys.stderr.write("credit needs its extra: pip install 'credit-client[cli]'\n")
+        sys.stderr.write(f"credit needs the extra cli of credit-client; {INSTALLED_FROM}\n")
         sys.exit(Exit.MISUSE)
     run()

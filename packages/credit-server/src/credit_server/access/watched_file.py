@@ -94,6 +94,7 @@ class WatchedFile(WatchedFiles[_Content]):
         path: Path,
         parse: Callable[[bytes], _Content],
         *,
+        setting: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read a file.
@@ -102,12 +103,13 @@ class WatchedFile(WatchedFiles[_Content]):
             path: The file.
             parse: Returns the content of its bytes, or raises ValueError with a reason that quotes
                 nothing secret.
+            setting: The variable that names the file, for the messages of errors.
             clock: Returns seconds that never go back.
 
         Raises:
             FileUnusable: It cannot be read or parsed.
         """
-        super().__init__([path], lambda: _read(path, parse), clock=clock)
+        super().__init__([path], lambda: _read(path, parse, setting), clock=clock)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
@@ -119,19 +121,20 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read(path: Path, parse: Callable[[bytes], _Content]) -> _Content:
+def _read(path: Path, parse: Callable[[bytes], _Content], setting: str) -> _Content:
+    name = f"{setting} {path}"
     try:
         with path.open("rb") as file:
             data = file.read(_BYTES_MAX + 1)
         if len(data) > _BYTES_MAX:
-            raise FileUnusable(f"{path} is longer than {_BYTES_MAX} bytes.")
+            raise FileUnusable(f"{name} is longer than {_BYTES_MAX} bytes.")
         return parse(data)
     except OSError as error:
-        raise FileUnusable(f"{path} cannot be read: {error.strerror}.") from None
+        raise FileUnusable(f"{name} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
-        raise FileUnusable(f"{path} cannot be used: {_sentence(error)}.") from None
+        raise FileUnusable(f"{name} cannot be used: {_sentence(error)}.") from None
     except ValueError as error:
-        raise FileUnusable(f"{path} cannot be used: {error}.") from None
+        raise FileUnusable(f"{name} cannot be used: {error}.") from None
 
 
 def _sentence(error: ValidationError) -> str:
