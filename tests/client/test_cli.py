@@ -495,4 +495,7 @@ def test_without_the_extra_it_names_the_package_to_install(missing: str) -> None
         [sys.executable, "-c", program], check=False, capture_output=True, text=True
     )
     assert result.returncode == 2
-    assert result.stderr == "credit needs its extra: pip install 'credit-client[cli]'\n"
+    assert result.stderr == (
+        "credit needs its extra: pip install ./dist/*.whl 'credit-client[cli]', with the wheels"
+        " that make wheels builds\n"
+    )
