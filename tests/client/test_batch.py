@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from credit_client import (
+    AlreadyPurchased,
     Batch,
     BatchAborted,
     ClientClosed,
@@ -138,6 +139,24 @@ async def test_an_atomic_batch_takes_effect_as_a_whole_or_not_at_all() -> None:
         await credits_.add(**ADDITION | {"app_id": 2})
         await batch.send()
         assert (first.receipt.balance, few.receipt.balance) == (120, 100)
+
+
+async def test_an_aborted_batch_names_no_purchase_of_its_own() -> None:
+    async with fake_credits() as credits_:
+        await credits_.add(**ADDITION)
+        batch = credits_.batch(atomic=True)
+        batch.use(**PURCHASE, once=True)
+        repeated = batch.use(**PURCHASE, once=True)
+        await batch.send()
+        assert isinstance(repeated.error, AlreadyPurchased)
+        assert repeated.error.purchase_id == ""
+        await credits_.use(**PURCHASE)
+        batch = credits_.batch(atomic=True)
+        repeated = batch.use(**PURCHASE, once=True)
+        await batch.send()
+        (purchase,) = [each async for each in credits_.purchases(user_id=PURCHASE["user_id"])]
+        assert isinstance(repeated.error, AlreadyPurchased)
+        assert repeated.error.purchase_id == purchase.id
 
 
 async def test_an_atomic_batch_has_at_most_a_thousand_writes() -> None:

@@ -246,6 +246,24 @@ def test_an_empty_table_is_reported_and_empty_json_is_not(
     assert credit(*arguments, "-o", "json").stderr == ""
 
 
+def test_the_balance_of_an_unknown_user_is_0_and_a_table_has_a_hint(served: Served) -> None:
+    of_user = ["balance", "--user", "9", "--app", "1"]
+    shown = credit(*of_user, "-o", "table")
+    assert (shown.exit_code, shown.stderr) == (
+        0,
+        "credit: user 9 has no credits in app 1, and no known history\n",
+    )
+    assert re.search(r"balance +0\n", shown.stdout)
+    for form in ("json", "csv"):
+        result = credit(*of_user, "-o", form)
+        assert (result.exit_code, result.stderr) == (0, "")
+    credit(*ADD)
+    credit("use", "--user", "7", "--app", "1", "--report", "r", "--name", "n", "--credits", "120")
+    for app_id in ("1", "2"):  # spent, and only known in another app
+        known = credit("balance", "--user", "7", "--app", app_id, "-o", "table")
+        assert (known.exit_code, known.stderr) == (0, "")
+
+
 def test_a_rejected_identity_has_its_exit_code(served: Served) -> None:
     served.service.fail_next(ErrorReason.UNAUTHENTICATED)
     _refused(credit(*ADD), 8, "set to fail; no change was made (request ")
@@ -274,6 +292,33 @@ def test_a_token_comes_from_a_file_or_the_environment_and_not_from_the_command_l
     assert credit("balance", "--app", "1", "--token", "t").exit_code == 2
     missing = credit("balance", "--app", "1", "--token-file", str(tmp_path / "missing"))
     _refused(missing, 8, "missing: No such file")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "verify-history {}",
+        "verify-history {file} --receipts {}",
+        "verify-history {file} --checkpoint {} --key {}",
+        "checkpoint --app 1 --key {}",
+        "export 7 --file {}",
+        "import {}",
+        "balance --app 1 --token-file {}",
+        "balance --app 1 --tls-ca {}",
+        "balance --app 1 --client-certificate {} --client-key {}",
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_without_an_errno(
+    served: Served, tmp_path: Path, words: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("neither PEM nor JSON\n")
+    for path in (tmp_path / "absent" / "below", file / "below", tmp_path):
+        result = credit(*words.replace("{}", str(path)).replace("{file}", str(file)).split())
+        assert result.exit_code > 0
+        assert str(path) in result.stderr
+        assert "[Errno" not in result.stderr
+        assert "Error:" not in result.stderr.replace("Error: Invalid value", "")
 
 
 def test_a_token_is_not_sent_to_another_machine_in_the_clear(
@@ -369,7 +414,7 @@ def test_a_failure_before_the_time_ran_out_decides_the_exit_code(
         ([*ADD[:-1], "1.5"], "'1.5' is not a whole number"),
         (["unknown"], "No such command"),
         (["balance", "--app", "1", "--target", "http://x"], "is not a server's address"),
-        (["balance", "--app", "1", "--timeout", "0"], "credit: --timeout should be greater than 0"),
+        (["balance", "--app", "1", "--timeout", "0"], "credit: --timeout must be above 0, got 0"),
         (["balance", "--app", "1", "--client-key", "k"], "credit: --client-key is given without"),
         (["user", "7", "--last", "-1"], "--last must be 0 or more"),
     ],
@@ -450,4 +495,7 @@ def test_without_the_extra_it_names_the_package_to_install(missing: str) -> None
         [sys.executable, "-c", program], check=False, capture_output=True, text=True
     )
     assert result.returncode == 2
-    assert result.stderr == "credit needs its extra: pip install 'credit-client[cli]'\n"
+    assert result.stderr == (
+        "credit needs its extra: pip install ./dist/*.whl 'credit-client[cli]', with the wheels"
+        " that make wheels builds\n"
+    )

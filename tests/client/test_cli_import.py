@@ -220,7 +220,7 @@ def test_a_dry_run_checks_the_rows_and_sends_nothing(tmp_path: Path) -> None:
         (["--name", "a"], "user_id,app_id,credits,credits\n", "has a column twice"),
         (["--name", ""], CSV, "1 to 100 characters"),
         (["--name", "a", "--concurrency", "0"], CSV, "--concurrency must be 1 to 64"),
-        (["--name", "a", "--timeout", "0"], CSV, "--timeout should be greater than 0"),
+        (["--name", "a", "--timeout", "0"], CSV, "--timeout must be above 0, got 0"),
     ],
 )
 @pytest.mark.parametrize("dry", [False, True])

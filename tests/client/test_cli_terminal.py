@@ -10,6 +10,7 @@ import termios
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 
 import pytest
 from credit_client.cli.commands import app
@@ -18,9 +19,11 @@ from credit_client.cli.flags import sentence_of
 from credit_client.cli.history import with_effect
 from credit_client.cli.output import Format, Layout, show_rows
 from credit_client.cli.table import shown
-from credit_client.errors import TlsFailed
+from credit_client.cli.times import duration, duration_text
+from credit_client.errors import HoldLifeExceeded, TlsFailed
 from credit_client.settings import ClientSettings
-from credit_models import CreditRequest, PurchaseRequest
+from credit_models import CreditRequest, PurchaseRequest, ledger
+from credit_models.translation.refusals import answer_of
 from typer.testing import CliRunner, Result
 
 from tests.client.served import Served
@@ -30,6 +33,7 @@ BOXES = re.compile(r"[\u2500-\u257f]")
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 LARGEST = 2**32 - 1
 NAME = "Traffic of all cities, week by week and by kind of vehicle"
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 IDS = [f"{number:024x}" for number in (1, 3)]
 
 
@@ -290,6 +294,23 @@ def test_a_server_that_sends_no_effects_gets_signs_from_the_types() -> None:
     assert [effect("EXTEND", 0), effect("CAP", 0)] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    "text", ["0s", "1s", "59s", "90s", "15m", "90m", "12h", "36h", "7d", "9999d"]
+)
+def test_a_duration_is_shown_as_it_is_given(text: str) -> None:
+    assert duration_text(int(duration(text).total_seconds())) == text
+
+
+def test_the_longest_duration_of_a_grant_is_shown_in_days() -> None:
+    assert duration_text(LARGEST) == "49710d"
+
+
+def test_the_longest_life_of_a_hold_is_shown_in_days() -> None:
+    answer = answer_of(ledger.HoldLifeExceeded(limit_seconds=604_800, placed_at=NOON))
+    error = HoldLifeExceeded(answer.message, limit_seconds=604_800, placed_at=NOON)
+    assert sentence_of(error).startswith("a hold ends at most 7d after it was placed")
+
+
 def test_a_user_s_summary_has_balances_and_last_transactions(served: Served) -> None:
     for _ in range(3):
         served.service.ledger.add(CreditRequest(user_id=7, app_id=2, credits=5, created_by=1))
@@ -406,14 +427,14 @@ def test_the_acting_id_comes_from_the_environment_unless_it_is_given(
 @pytest.mark.parametrize(
     ("options", "variables", "sentence"),
     [
-        (["--timeout", "-1"], {}, "--timeout should be greater than 0"),
-        ([], {"TIMEOUT_SECONDS": "-1"}, "CREDIT_TIMEOUT_SECONDS should be greater than 0"),
+        (["--timeout", "-1"], {}, "--timeout must be above 0, got -1"),
+        ([], {"TIMEOUT_SECONDS": "-1"}, "CREDIT_TIMEOUT_SECONDS must be above 0, got '-1'"),
         (
             [],
             {"CHANNELS": "0", "RETRY_ATTEMPTS_MAX": "0"},
             (
-                "CREDIT_RETRY_ATTEMPTS_MAX should be greater than or equal to 1;"
-                " CREDIT_CHANNELS should be greater than or equal to 1"
+                "CREDIT_RETRY_ATTEMPTS_MAX must be at least 1, got '0';"
+                " CREDIT_CHANNELS must be at least 1, got '0'"
             ),
         ),
         (

@@ -265,7 +265,7 @@ async def test_a_key_can_be_made_before_the_write_and_before_the_client_is_open(
                 " or unix:path"
             ),
         ),
-        ({"timeout_seconds": 0}, "timeout_seconds should be greater than 0"),
+        ({"timeout_seconds": 0}, "timeout_seconds must be above 0, got 0"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_sentence(arguments: dict[str, Any], sentence: str) -> None:

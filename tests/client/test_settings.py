@@ -1,10 +1,15 @@
 """Settings: where they come from and what they may be."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from credit_client import ClientSettings, CreditClient
+from credit_client.cli import commands
+from credit_client.cli.exits import Exit
+from credit_testing.bad_values import has_our_words, rejections
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +52,65 @@ def test_an_argument_comes_before_settings_and_these_before_the_environment(
 def test_a_value_out_of_range_is_refused(name: str, value: Any) -> None:  # Any: of several types
     with pytest.raises(ValidationError, match=name):
         ClientSettings(**{name: value})
+
+
+# A bad value of each setting that can have one.
+BAD = {
+    "target": "http://x",
+    "timeout_seconds": "soon",
+    "retry_attempts_max": "101",
+    "retry_backoff_initial_seconds": "0",
+    "retry_backoff_max_seconds": "inf",
+    "retry_budget_tokens": "1001",
+    "retry_budget_ratio": "2",
+    "channels": "1.5",
+    "connect_timeout_seconds": "nan",
+    "keepalive_seconds": "-1",
+    "keepalive_timeout_seconds": "86401",
+    "http2": "h3",
+    "streams": "on",
+    "users_app_id": "4294967296",
+    "token": "a secret",
+    "token_insecure": "perhaps",
+    "tls": "perhaps",
+}
+
+
+def test_every_setting_that_can_have_a_bad_value_has_one_here() -> None:
+    # The command sets `wait_for_ready` itself, and any text is a path.
+    files = {
+        name
+        for name, field in ClientSettings.model_fields.items()
+        if Path in get_args(field.annotation)
+    }
+    assert BAD.keys() == ClientSettings.model_fields.keys() - files - {"wait_for_ready"}
+
+
+@pytest.mark.parametrize(("name", "value"), BAD.items())
+def test_a_bad_variable_is_described_in_our_words(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"CREDIT_{name.upper()}", value)
+    result = CliRunner().invoke(commands.app, ["balance", "--app", "1"])
+    assert result.exit_code == Exit.MISUSE
+    line = result.stderr.removesuffix("\n")
+    has_our_words(line)
+    assert line.startswith(f"credit: CREDIT_{name.upper()}")
+    assert (value in line) is (name != "token")
+
+
+def test_a_bad_token_is_not_repeated() -> None:
+    with pytest.raises(ValueError, match=r"^token must be text$"):
+        CreditClient(token=83_421)  # type: ignore[arg-type] # the bad value
+
+
+def test_a_bad_value_of_an_option_is_described_in_our_words() -> None:
+    found = rejections(commands.app)
+    assert {"balance --output", "balance --timeout", "add --users-app", "top --app"} <= found.keys()
+    for name, message in found.items():
+        assert message.startswith(f"Invalid value for '{name.split()[-1]}'")
+        has_our_words(message)
+        assert "☃" in message
 
 
 def test_the_variables_of_the_server_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:

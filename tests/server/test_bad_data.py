@@ -221,7 +221,10 @@ def logged() -> Iterator[Log]:
 def is_refused(answer: Answer) -> None:
     """Check that a call was refused with a reason and without any value of a document."""
     assert (answer.status, reason_of(answer)) == (Status.DATA_LOSS, "DATA_UNREADABLE")
-    assert answer.sentence.startswith("data that the request needs cannot be read; no change")
+    assert answer.sentence in {
+        f"data that the request needs cannot be read{effect}: the operator must correct the data"
+        for effect in ("", "; no change was made")  # of a read, and of a write
+    }
 
 
 def is_reported_once(logged: Log) -> None:

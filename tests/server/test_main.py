@@ -71,6 +71,39 @@ def test_help_shows_all_commands(option: str, capsys: Captured) -> None:
     assert "token" in shown
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "import --check --folder {}",
+        "token keys --directory {}",
+        "token certificates --directory {}",
+        "token issue --subject s --scopes credits:spend --key {}",
+        "serve --audit-log {}",
+        "serve --mongodb-uri-file {}",
+        "serve --tls-certificate {0} --tls-key {0}",
+        "serve --token-issuer i --token-audience a --token-keys {}",
+    ],
+)
+@pytest.mark.parametrize("place", ["absent", "file/below"])
+def test_a_file_that_cannot_be_used_is_named_without_an_errno(
+    words: str, place: str, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "file").write_text("neither PEM nor JSON\n")
+    path = tmp_path / place
+    if place == "absent" and words.startswith(("token keys", "token cert", "serve --audit")):
+        path.symlink_to(tmp_path / "file")  # these make what is absent, but not in a file's place
+        path /= "below"
+    assert main.run([*words.format(path).split(), *_elsewhere(words, tmp_path)]) > 0
+    lines = capsys.readouterr().err
+    assert str(path) in lines
+    assert "[Errno" not in lines
+    assert "Traceback" not in lines
+
+
+def _elsewhere(words: str, folder: Path) -> list[str]:
+    return ["--data-dir", str(folder / "data")] if words.startswith("serve") else []
+
+
 def test_version_is_the_distributions_own(capsys: Captured) -> None:
     assert main.run(["--version"]) == 0
     assert capsys.readouterr().out == version("credit-server") + "\n"

@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from credit_models.http2_engine import Engine
+from credit_server import main
 from credit_server.access.authorize import AccessLimits
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
@@ -29,6 +30,7 @@ from credit_server.settings.command_line import (
     refuse_secrets,
     with_settings,
 )
+from credit_testing.bad_values import has_our_words, rejections
 from pydantic import SecretStr, ValidationError
 
 # Each setting: how it is written, and its value then. None of the values is the default.
@@ -86,6 +88,8 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
     "identities_file": (*TLS, "tls_client_ca"),
 }
 OUT_OF_RANGE = {
+    "host": ["unix:"],
+    "http2": ["h3"],
     "mongodb_database": ["x" * 64],
     "store_timeout_seconds": ["0", "-1", "3600.1", "nan"],
     "port": ["-1", "65536", "http", "1.5"],
@@ -107,6 +111,11 @@ OUT_OF_RANGE = {
     "grace_seconds": ["0", "3601"],
     "log_format": ["xml"],
     "log_level": ["trace"],
+    "token_algorithms": ["HS256", "ES256,none,x", ","],
+    "settle_per_second": ["0", "100001", "fast"],
+    "webhook_allow_private": ["perhaps"],
+    "begin_hash_chains": ["perhaps"],
+    "user_ids_from": ["0", "4294967296"],
 }
 BY_NAME = {setting.name: setting for setting in settings_of(ServerSettings)}
 EVERY_SETTING = sorted(BY_NAME)
@@ -232,10 +241,50 @@ def test_a_value_out_of_range_is_rejected_by_name(
     monkeypatch.setenv(f"CREDIT_{name.upper()}", text)
     with pytest.raises(ValidationError) as rejected:
         parse()
-    assert [problem["loc"] for problem in rejected.value.errors()] == [BY_NAME[name].path]
+    path = BY_NAME[name].path
+    assert {problem["loc"][: len(path)] for problem in rejected.value.errors()} == {path}
     option = f"--{name.replace('_', '-')}"
     (line,) = explain(ServerSettings, rejected.value)
     assert line.startswith(f"{option} (CREDIT_{name.upper()}): ")
+    has_our_words(line)
+    wrong = [part.strip() for part in text.split(",")] if name == "token_algorithms" else [text]
+    assert any(part[:60] in line for part in wrong)
+
+
+def test_every_setting_that_can_have_a_bad_value_has_one_here() -> None:
+    # Any text is a connection string, a path, or an address to listen on.
+    free = {
+        name
+        for name, each in BY_NAME.items()
+        if {Path, SecretStr} & {each.type, *get_args(each.type)}
+    }
+    # An empty variable sets nothing.
+    free |= {"metrics_host", "token_issuer", "token_audience"}
+    assert OUT_OF_RANGE.keys() == BY_NAME.keys() - free
+
+
+def test_an_empty_option_is_a_bad_value() -> None:
+    with pytest.raises(ValidationError) as rejected:
+        parse(["--token-issuer="])
+    assert explain(ServerSettings, rejected.value) == [
+        "--token-issuer (CREDIT_TOKEN_ISSUER): must not be empty, got ''"
+    ]
+
+
+def test_a_bad_connection_string_is_not_repeated() -> None:
+    with pytest.raises(ValidationError) as rejected:
+        load(StoreSettings, {"mongodb_uri": 5}, {})
+    assert explain(StoreSettings, rejected.value) == [
+        "--mongodb-uri (CREDIT_MONGODB_URI): must be text"
+    ]
+
+
+def test_a_bad_value_of_an_option_is_described_in_our_words() -> None:
+    found = rejections(main.cli)
+    assert {"verify --jobs", "repair --created-by", "checkpoint --app"} <= found.keys()
+    for name, message in found.items():
+        assert message.startswith(f"Invalid value for '{name.split()[-1]}'")
+        has_our_words(message)
 
 
 def test_the_defaults_are_those_of_the_documents() -> None:

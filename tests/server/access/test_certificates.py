@@ -43,7 +43,9 @@ COMMON_NAME = ((("organizationName", "Example"),), (("commonName", "admin"),))
 def identities(tmp_path: Path, clock: Clock) -> CertificateIdentities:
     path = tmp_path / "identities.toml"
     path.write_text(TOML)
-    return CertificateIdentities(WatchedFile(path, identity_parser(path), clock=clock), clock=clock)
+    return CertificateIdentities(
+        WatchedFile(path, identity_parser(path), setting="CREDIT_FILE", clock=clock), clock=clock
+    )
 
 
 def test_a_listed_owner_has_the_permissions_in_the_file(tmp_path: Path) -> None:
@@ -144,9 +146,9 @@ def test_the_file_may_limit_what_one_call_adds_in_all_apps_or_by_app(tmp_path: P
     [
         ("no json", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("[]", "dictionary"),
+        ("[]", "must be an object"),
         ('{"shop": {}}', "shop → scopes"),
-        ('{"": {"scopes": []}}', "at least 1 character"),
+        ('{"": {"scopes": []}}', "must not be empty"),
         ('{"a\\nb": {"scopes": []}}', "cannot be printed"),
         (entry(scopes=["credits:everything"]), "there is no such scope"),
         (entry(scopes="credits:read"), "shop → scopes"),
@@ -166,7 +168,7 @@ def test_an_ambiguous_file_is_rejected(text: str, reason: str, tmp_path: Path) -
     path = tmp_path / "identities.json"
     path.write_text(text)
     with pytest.raises(FileUnusable, match=reason) as refused:
-        WatchedFile(path, identity_parser(path))
+        WatchedFile(path, identity_parser(path), setting="CREDIT_FILE")
     assert "\n" not in str(refused.value)
 
 
@@ -174,4 +176,4 @@ def test_a_toml_file_that_is_not_toml_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "identities.toml"
     path.write_text(entry())
     with pytest.raises(FileUnusable, match="not TOML"):
-        WatchedFile(path, identity_parser(path))
+        WatchedFile(path, identity_parser(path), setting="CREDIT_FILE")

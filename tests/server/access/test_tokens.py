@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 def verifier(path: Path, clock: Clock, **rules: Any) -> TokenVerifier:
     watched: WatchedFile[KeySet] = WatchedFile(
-        path, partial(parse_keys, algorithms=PINNED), clock=clock
+        path, partial(parse_keys, algorithms=PINNED), setting="CREDIT_TOKEN_KEYS", clock=clock
     )
     full = {"issuer": ISSUER, "audience": AUDIENCE, "leeway_seconds": LEEWAY, **rules}
     return TokenVerifier(watched, TokenRules(**full), clock=clock)

@@ -29,7 +29,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_replaced_file_is_read_again_and_not_before_it_is_checked(path: Path) -> None:
     clock = Clock()
-    file = WatchedFile(path, parse, clock=clock)
+    file = WatchedFile(path, parse, setting="CREDIT_FILE", clock=clock)
     replace(path, b"second")
     clock.now += LOOK_SECONDS / 2
     assert file.current() == "first"
@@ -39,7 +39,7 @@ def test_a_replaced_file_is_read_again_and_not_before_it_is_checked(path: Path) 
 
 def test_the_content_is_the_same_object_until_the_file_changes(path: Path) -> None:
     clock = Clock()
-    file = WatchedFile(path, bytes.split, clock=clock)
+    file = WatchedFile(path, bytes.split, setting="CREDIT_FILE", clock=clock)
     first = file.current()
     clock.now += LOOK_SECONDS
     assert file.current() is first
@@ -50,7 +50,7 @@ def test_the_content_is_the_same_object_until_the_file_changes(path: Path) -> No
 
 def test_an_immediate_check_is_bounded_too(path: Path) -> None:
     clock = Clock()
-    file = WatchedFile(path, parse, clock=clock)
+    file = WatchedFile(path, parse, setting="CREDIT_FILE", clock=clock)
     clock.now += LOOK_SECONDS
     assert file.current() == "first"
     replace(path, b"second")
@@ -70,7 +70,7 @@ def test_a_file_behind_swapped_links_is_read_again(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("1")
     (tmp_path / "file").symlink_to("..data/file")
     clock = Clock()
-    file = WatchedFile(tmp_path / "file", parse, clock=clock)
+    file = WatchedFile(tmp_path / "file", parse, setting="CREDIT_FILE", clock=clock)
     (tmp_path / "..new").symlink_to("2")
     (tmp_path / "..new").replace(tmp_path / "..data")
     clock.now += LOOK_SECONDS
@@ -82,7 +82,7 @@ def test_a_broken_file_keeps_the_earlier_content_and_is_logged_once(
     missing: bool, path: Path, logged: Logged
 ) -> None:
     clock = Clock()
-    file = WatchedFile(path, parse, clock=clock)
+    file = WatchedFile(path, parse, setting="CREDIT_FILE", clock=clock)
     if missing:
         path.unlink()
     else:
@@ -112,27 +112,27 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_again(path: Path) -> N
                 replace(path, b"second")
             return file
 
-    file = WatchedFile(Slow(path), parse_slowly, clock=clock)
+    file = WatchedFile(Slow(path), parse_slowly, setting="CREDIT_FILE", clock=clock)
     assert file.current() == b"first"
     clock.now += LOOK_SECONDS
     assert file.current() == b"second"
 
 
 def test_a_file_that_is_missing_at_the_start_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileUnusable, match="nowhere cannot be read: No such file"):
-        WatchedFile(tmp_path / "nowhere", parse)
+    with pytest.raises(FileUnusable, match=r"^CREDIT_FILE .*nowhere cannot be read: No such file"):
+        WatchedFile(tmp_path / "nowhere", parse, setting="CREDIT_FILE")
 
 
 def test_a_file_that_is_broken_at_the_start_is_named_with_the_reason(path: Path) -> None:
     path.write_text("broken")
     with pytest.raises(FileUnusable, match="file cannot be used: it is broken"):
-        WatchedFile(path, parse)
+        WatchedFile(path, parse, setting="CREDIT_FILE")
 
 
 def test_a_file_without_end_is_not_read(path: Path) -> None:
     os.truncate(path, 1 << 40)
     with pytest.raises(FileUnusable, match="is longer than"):
-        WatchedFile(path, parse)
+        WatchedFile(path, parse, setting="CREDIT_FILE")
 
 
 def test_files_that_belong_together_are_read_again_when_one_changes(tmp_path: Path) -> None:

@@ -27,7 +27,13 @@ from credit_server.commit import (
     Stopping,
 )
 from credit_server.grpc.ports import CutOff
-from credit_server.store.port import CommitUnknown, StoreError, StoreUnavailable
+from credit_server.store.port import (
+    CommitUnknown,
+    IndexMissing,
+    StoreError,
+    StoreUnavailable,
+    Unreadable,
+)
 from credit_testing.calls import Answer, call_headers, framed
 from credit_testing.http2_client import Connection
 from credit_testing.stores import FailingStore
@@ -70,6 +76,12 @@ def _translated(error: Exception) -> GRPCError:
     return translated
 
 
+def _says_nothing_of_changes(sentence: str) -> None:
+    """Check the sentence of a read that failed: it has no phrase of a write."""
+    assert "no change" not in sentence
+    assert "taken effect" not in sentence
+
+
 def _info(answer: Answer) -> ErrorInfo:
     info = answer.details[0]
     assert isinstance(info, ErrorInfo)
@@ -96,6 +108,8 @@ async def test_a_refusal_is_as_the_contract_defines_and_has_no_receipt(
     names = [detail.DESCRIPTOR.full_name for detail in answer.details]
     assert names == ["google.rpc.ErrorInfo", *(f"google.rpc.{name}" for name in rule.details)]
     assert answer.sentence
+    if PATHS[call.partition("/")[0]] not in WRITING:
+        _says_nothing_of_changes(answer.sentence)
     assert "secret" not in str(answer.metadata)
     assert "credit-receipt-bin" not in answer.metadata
     assert not answer.data
@@ -302,6 +316,23 @@ def test_only_a_write_without_an_effect_is_reported_as_no_change(
     assert ("no change was made" in str(translated.message)) is certain
     unknown = isinstance(error, ResultUnknown)
     assert ("may or may not have taken effect" in str(translated.message)) is unknown
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(NotAdmitted(each, "the reason", retry_seconds=2) for each in Decision),
+        IndexMissing(),
+        StoreUnavailable(),
+        Unreadable(),
+        CutOff(),
+    ],
+    ids=repr,
+)
+def test_a_failed_read_says_nothing_of_changes(error: Exception) -> None:
+    translated = errors.translate(error, write=False)
+    assert translated is not None
+    _says_nothing_of_changes(str(translated.message))
 
 
 @pytest.mark.parametrize("decision", [one for one in Decision if one is not Decision.ADMIT])

@@ -301,8 +301,10 @@ def test_a_folder_with_something_else_is_rejected(ledger: Ledger, tmp_path: Path
     with pytest.raises(BackupUnusable, match="complete backup"):
         exported(ledger, tmp_path / "backup")
     (tmp_path / "backup").chmod(0o500)
-    with pytest.raises(BackupUnusable, match="cannot be used"):
+    with pytest.raises(BackupUnusable, match=r"cannot be used: Not a directory; name a new"):
         exported(ledger, tmp_path / "notes.txt" / "backup")
+    with pytest.raises(BackupUnusable, match=r"notes\.txt cannot be used: File exists; name a new"):
+        exported(ledger, tmp_path / "notes.txt")
 
 
 CHUNK = "purchases-000001.ndjson.gz"

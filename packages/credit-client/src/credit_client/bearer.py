@@ -99,7 +99,7 @@ class FileToken:
             why = _TOKEN_RULE  # the error itself holds the file's bytes
         except ValueError as error:
             why = str(error)
-        raise TokenUnavailable(f"the token in the file {self._path}: {why}")
+        raise TokenUnavailable(f"the token cannot be read from the file {self._path}: {why}")
 
     def reject(self, token: str) -> None:
         """See `Bearer.reject`. The file is read again: its time may not show a change."""

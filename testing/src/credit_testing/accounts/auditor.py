@@ -205,7 +205,6 @@ class _Auditor:
         for answer, alike in zip(answers, shown, strict=True):
             if isinstance(answer, Refused):
                 alike.add(_comparable(_without_time(answer, first, last)))
-                alike.add(_comparable(self._without_unwritten(answer)))
         for circumstances in self._circumstances(call, requests):
             decisions: list[Decided | Refused] = []
             for decided in self._decisions(requests, *circumstances):
@@ -302,18 +301,6 @@ class _Auditor:
             self._refused(one) if isinstance(one, Refused) else self._previewed(one, request)
             for one, request in zip(decisions, requests, strict=True)
         ]
-
-    def _without_unwritten(self, refused: Refused) -> Refused:
-        """Leave out the id of a purchase that no history has: its atomic batch was aborted."""
-        if refused.reason != "ALREADY_PURCHASED":
-            return refused
-        ((name, purchase_id),) = refused.metadata
-        written = any(
-            purchase.id == purchase_id
-            for history in self._histories.values()
-            for purchase in history.purchases
-        )
-        return refused if written else Refused(refused.reason, ((name, ""),))
 
     def _refused(self, refused: Refused) -> Refused:
         if refused.reason != "ALREADY_PURCHASED":

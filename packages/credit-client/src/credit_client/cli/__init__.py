@@ -17,6 +17,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
-        sys.stderr.write("credit needs its extra: pip install 'credit-client[cli]'\n")
+        sys.stderr.write(
+            "credit needs its extra: pip install ./dist/*.whl 'credit-client[cli]', with the wheels"
+            " that make wheels builds\n"
+        )
         sys.exit(Exit.MISUSE)
     run()

@@ -97,4 +97,7 @@ def _save(found: Checkpoint, file: Path) -> None:
     try:
         found.save(file)
     except OSError as error:
-        fail(f"{file}: {error.strerror}; the checkpoint was not saved", Exit.OTHER)
+        fail(
+            f"the file {file} cannot be written: {error.strerror}; the checkpoint was not saved",
+            Exit.OTHER,
+        )

@@ -225,6 +225,10 @@ def balance(
         if display.form is Format.TABLE and not found.revision:
             del shown["revision"]  # not known, such as to an identity that belongs to certain apps
         _show_balance(shown, display)
+        unknown = not (found.balance or found.held or found.owed or found.revision)
+        if unknown and display.form is Format.TABLE:
+            # A revision of 0 is also that of a user whose history the caller may not read.
+            complain(f"credit: user {user} has no credits in app {app_id}, and no known history\n")
 
     async def of_user(client: CreditClient, user_id: int | str) -> None:
         held = await client.user_credits(user_id=user_id, min_revision=min_revision)

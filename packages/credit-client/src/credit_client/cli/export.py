@@ -151,9 +151,13 @@ def _opened(path: Path, user: int, form: Format | None, *, resuming: bool) -> It
     was_complete, is_new = path.exists(), not partial.exists()
     try:
         stream, after, found = _usable(path, partial, user, form, resuming=resuming)
-    except (OSError, UnusableFile) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise typer.BadParameter(f"{path}: {why}") from None
+    except UnusableFile as error:
+        raise typer.BadParameter(f"{path}: {error}") from None
+    except OSError as error:
+        raise typer.BadParameter(
+            f"the file {path} cannot be written: {error.strerror}; name a file in a folder that you"
+            " may write"
+        ) from None
     with stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
         target = _Target(file=text, form=found, after=after)
         try:

@@ -3,8 +3,10 @@
 import re
 
 from credit_client.cli.connection import Connection
+from credit_client.cli.times import duration_text
 from credit_client.errors import (
     CreditError,
+    HoldLifeExceeded,
     IdempotencyKeyReused,
     InvalidField,
     NotReversible,
@@ -87,13 +89,30 @@ def sentence_of(error: CreditError) -> str:
         names = {violation.field for violation in error.violations}
     elif isinstance(error, IdempotencyKeyReused):
         names = set(error.fields)
-    text = str(error)
+    text = _with_durations(error, str(error))
     for name in names & _OF_FIELD.keys():
         text = re.sub(rf"\b{re.escape(name)}\b", _OF_FIELD[name], text)
     if isinstance(error, NotReversible | ReversalExceeds):
         # `ReverseTransaction` has two directions; the command for both is `credit refund`.
         text = text.replace("reversed", "refunded")
     return _with_options(text)
+
+
+def _with_durations(error: CreditError, text: str) -> str:
+    """Write numbers of seconds as the command takes durations: 7d, and not 604800."""
+    if isinstance(error, InvalidField):
+        for violation in error.violations:
+            if violation.field.endswith("_seconds"):
+                shown = re.sub(
+                    r"[0-9]+", lambda it: duration_text(int(it[0])), violation.description
+                )
+                text = text.replace(
+                    f"{violation.field} {violation.description}", f"{violation.field} {shown}"
+                )
+    elif isinstance(error, HoldLifeExceeded):
+        seconds = error.limit_seconds
+        text = text.replace(f"{seconds} seconds", duration_text(seconds))
+    return text
 
 
 def settings_sentence(error: ValueError, connection: Connection) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import typer
+from credit_models.faults import fault_behind
 from typer.core import TyperCommand, TyperGroup
 
 from credit_client.cli.exits import MEANINGS
@@ -48,7 +49,19 @@ def _write_parameters(command: TyperCommand | TyperGroup, ctx: Any, formatter: A
 
 
 class Command(TyperCommand):
-    """A command of `credit`, with the help in this module's layout."""
+    """A command of `credit`, with the help in this module's layout and its own words for faults."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments.
+
+        Raises:
+            typer.BadParameter: One is not valid.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = fault_behind(error) or error.message
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options."""

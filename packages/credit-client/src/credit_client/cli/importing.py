@@ -87,7 +87,7 @@ def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
     try:
         return file.open("rb")
     except OSError as error:
-        raise typer.BadParameter(f"{file}: {error.strerror}") from None
+        raise typer.BadParameter(f"the file {file} cannot be read: {error.strerror}") from None
 
 
 class ImportFile:

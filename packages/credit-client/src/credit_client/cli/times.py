@@ -10,6 +10,8 @@ import typer
 _ReadT = TypeVar("_ReadT")
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DAY_SECONDS = 24 * 60 * 60
+_SIZES = {"d": _DAY_SECONDS, "h": 60 * 60, "m": 60, "s": 1}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 
@@ -28,6 +30,16 @@ def duration(text: str | timedelta) -> timedelta:
     if text.isdecimal():
         raise typer.BadParameter(_without_unit(text))
     raise typer.BadParameter(f"{text!r} is not a duration such as 30d, 12h, 15m or 90s")
+
+
+def duration_text(seconds: int) -> str:
+    """Return a duration as `duration` reads it, such as 7d. From a year on it is whole days."""
+    if seconds >= 365 * _DAY_SECONDS:
+        return f"{seconds // _DAY_SECONDS}d"
+    number, unit = next(
+        (seconds // size, unit) for unit, size in _SIZES.items() if seconds % size == 0
+    )
+    return f"{number}{unit}" if seconds else "0s"
 
 
 def moment(text: str, *, utc: bool = False) -> datetime:

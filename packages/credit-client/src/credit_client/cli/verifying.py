@@ -90,7 +90,7 @@ def verify_history(
     except ImportError as error:
         fail(str(error), Exit.OTHER)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", Exit.OTHER)
+        fail(f"the file {error.filename} cannot be read: {error.strerror}", Exit.OTHER)
     _report(verifier, len(kept), None if covered is None else covered.time)
 
 
@@ -126,9 +126,12 @@ def _read(path: Path, convert: Callable[[Mapping[str, Any]], _MessageT]) -> Iter
                 continue
             try:
                 yield convert(json.loads(line))
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                why = f"line {line_number} cannot be read ({type(error).__name__}: {error})"
-                fail(f"{path}: {why}; make the file with -o json", Exit.MISUSE)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                fail(
+                    f"{path}: line {line_number} is not what credit writes; make the file with -o"
+                    " json",
+                    Exit.MISUSE,
+                )
 
 
 def _transaction(record: Mapping[str, Any]) -> CreditTransaction:

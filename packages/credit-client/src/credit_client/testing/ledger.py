@@ -2,7 +2,7 @@
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -51,6 +51,7 @@ from credit_models.ledger import (
     TransferCredits,
     aborting,
     decide,
+    refusal_of_aborted,
 )
 from credit_models.operations import AnyWrite
 from credit_models.translation import messages
@@ -98,6 +99,14 @@ class Refused(Exception):
 def refused(refusal: ledger.Refusal) -> Refused:
     """Return the contract's error for a refusal of the ledger."""
     return Refused(*answer_of(refusal))
+
+
+def _of_aborted(answer: Refused, own: Container[str]) -> Refused:
+    """Return the answer to a rejected write of an aborted batch: see `refusal_of_aborted`."""
+    if answer.reason is not ErrorReason.ALREADY_PURCHASED:
+        return answer
+    owned = ledger.AlreadyPurchased(purchase_id=answer.metadata["purchase_id"])
+    return refused(refusal_of_aborted(owned, own))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -244,12 +253,20 @@ class FakeLedger:
         )
         if first is None:
             return results
+        own = {
+            purchase_id
+            for user_id, user in before.items()
+            for purchase_id in self._user(user_id).purchases.keys() - user.purchases.keys()
+        }
         self._users |= before
         del self._log[logged:]
         self._alerts.drop(concerned, events)
         aborted = refused(ledger.BatchAborted(index=first))
         not_decided = [aborted] * (len(requests) - len(results))
-        return [each if isinstance(each, Refused) else aborted for each in results] + not_decided
+        decided = [
+            _of_aborted(each, own) if isinstance(each, Refused) else aborted for each in results
+        ]
+        return decided + not_decided
 
     def user_credits(self, *, user_id: int) -> UserCredits:
         """Return a user's balances in all apps."""

@@ -9,6 +9,7 @@ from credit_models.ledger.alerts import (
 from credit_models.ledger.atomic import (
     Decided,
     aborting,
+    refusal_of_aborted,
 )
 from credit_models.ledger.batch_size import (
     BATCH_SIZE_MAX,
@@ -225,5 +226,6 @@ __all__ = [
     "decide",
     "hash_of",
     "invariant",
+    "refusal_of_aborted",
     "settle",
 ]

@@ -1,7 +1,10 @@
-"""Decide whether an atomic batch is aborted. The server and the SDK's fake share this rule."""
+"""Decide whether an atomic batch is aborted. The server and the SDK's fake share these rules."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+from credit_models.ledger.outcomes import AlreadyPurchased, Refusal
 
 
 class Decided(NamedTuple):
@@ -29,3 +32,15 @@ def aborting(batch: Sequence[Decided]) -> int | None:
     if writes and all(command.replayed for command in writes):
         return None
     return next((index for index, command in enumerate(batch) if command.refused), None)
+
+
+def refusal_of_aborted(refusal: Refusal, purchases: Container[str]) -> Refusal:
+    """Return the refusal of a command in an aborted batch, without a purchase of the batch itself.
+
+    Args:
+        refusal: The refusal, which assumes the effects of the commands before it.
+        purchases: The ids of the batch's own purchases. None of them exists.
+    """
+    if isinstance(refusal, AlreadyPurchased) and refusal.purchase_id in purchases:
+        return replace(refusal, purchase_id="")
+    return refusal

@@ -220,7 +220,7 @@ class AlreadyPurchased:
     """The user owns the report, and it is not refunded.
 
     Attributes:
-        purchase_id: The purchase.
+        purchase_id: The purchase; empty if it was of the same atomic batch, which was aborted.
     """
 
     purchase_id: str

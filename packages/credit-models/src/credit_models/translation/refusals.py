@@ -352,7 +352,7 @@ def user_not_found(user: str) -> Answer:
     """Return the answer to a search for a user who is in no directory that the caller may read."""
     return Answer(
         ErrorReason.USER_NOT_FOUND,
-        "the directory has no such user; no change was made",
+        "the directory has no such user",
         {"user": user},
     )
 
@@ -375,7 +375,7 @@ def revision_not_reached(revision: int, *, required: int) -> Answer:
     """
     return Answer(
         ErrorReason.REVISION_NOT_REACHED,
-        f"the user has not reached revision {required} in time; no change was made",
+        f"the user has not reached revision {required} in time",
         {"revision": str(revision), "required": str(required)},
     )
 

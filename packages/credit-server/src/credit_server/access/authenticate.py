@@ -113,10 +113,12 @@ def open_authenticator(files: IdentityFiles) -> Authenticator | None:
         from credit_server.access.tokens import TokenVerifier  # noqa: PLC0415
 
         parse = partial(parse_keys, algorithms=files.token_algorithms)
-        tokens = TokenVerifier(WatchedFile(files.token_keys, parse), files.token_rules)
+        keys = WatchedFile(files.token_keys, parse, setting="CREDIT_TOKEN_KEYS")
+        tokens = TokenVerifier(keys, files.token_rules)
     if files.identities is not None:
         parse_identities = identity_parser(files.identities)
-        certificates = CertificateIdentities(WatchedFile(files.identities, parse_identities))
+        owners = WatchedFile(files.identities, parse_identities, setting="CREDIT_IDENTITIES_FILE")
+        certificates = CertificateIdentities(owners)
     if tokens is None and certificates is None:
         return None
     return CallAuthenticator(tokens=tokens, certificates=certificates)

@@ -118,16 +118,18 @@ def _load(files: TlsFiles) -> tuple[ssl.SSLContext, tuple[Validity, ...]]:
         _load_client_ca(context, files.client_ca)
         required = files.client_required
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
-    paths = (files.certificate, files.client_ca)
-    return context, tuple(_validity(path) for path in paths if path is not None)
+    validities = [_validity(files.certificate, "CREDIT_TLS_CERTIFICATE")]
+    if files.client_ca is not None:
+        validities.append(_validity(files.client_ca, "CREDIT_TLS_CLIENT_CA"))
+    return context, tuple(validities)
 
 
-def _validity(path: Path) -> Validity:
+def _validity(path: Path, setting: str) -> Validity:
     # Imported here, so that a server without TLS starts faster: x509 takes 50 ms of CPU.
     from cryptography import x509  # noqa: PLC0415
 
     try:
-        chain = x509.load_pem_x509_certificates(_read(path).encode())
+        chain = x509.load_pem_x509_certificates(_read(path, setting).encode())
     except ValueError as error:
         # OpenSSL has loaded it, but a certificate that no strict parser accepts fails in some
         # clients.
@@ -140,10 +142,14 @@ def _validity(path: Path) -> Validity:
 
 
 def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
-    for path in (files.certificate, files.key):
-        _read(path)
+    _read(files.certificate, "CREDIT_TLS_CERTIFICATE")
+    _read(files.key, "CREDIT_TLS_KEY")
     # An empty one if there is none: otherwise OpenSSL would prompt for it at the terminal.
-    password = "" if files.key_password is None else _read(files.key_password).strip()
+    password = (
+        ""
+        if files.key_password is None
+        else _read(files.key_password, "CREDIT_TLS_KEY_PASSWORD_FILE").strip()
+    )
     try:
         context.load_cert_chain(files.certificate, files.key, password=lambda: password)
         mode = stat.S_IMODE(files.key.stat().st_mode)
@@ -157,7 +163,9 @@ def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
             " has its password in CREDIT_TLS_KEY_PASSWORD_FILE."
         ) from None
     except OSError as error:
-        raise FileUnusable(f"{files.key} cannot be read: {error.strerror}.") from None
+        raise FileUnusable(
+            f"CREDIT_TLS_KEY {files.key} cannot be read: {error.strerror}."
+        ) from None
     if mode & _OTHERS:
         log.warning(
             "the TLS key is open to all users of this machine: chmod o= it", path=str(files.key)
@@ -166,19 +174,19 @@ def _load_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
 
 def _load_client_ca(context: ssl.SSLContext, path: Path) -> None:
     try:
-        context.load_verify_locations(cadata=_read(path))
+        context.load_verify_locations(cadata=_read(path, "CREDIT_TLS_CLIENT_CA"))
     except (ssl.SSLError, ValueError):
         raise FileUnusable(f"{path} holds no CA certificates: it must be PEM.") from None
     if not context.get_ca_certs():
         raise FileUnusable(f"{path} holds no CA certificate: a client's own is not one.")
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, setting: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise FileUnusable(f"{path} cannot be read: {error.strerror}.") from None
+        raise FileUnusable(f"{setting} {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise FileUnusable(
-            f"{path} is not UTF-8 text: certificates and keys must be PEM."
+            f"{setting} {path} is not UTF-8 text: certificates and keys must be PEM."
         ) from None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import structlog
+from credit_models.faults import rule
 from pydantic import ValidationError
 
 from credit_server.access.identity import FileUnusable
@@ -93,6 +94,7 @@ class WatchedFile(WatchedFiles[_Content]):
         path: Path,
         parse: Callable[[bytes], _Content],
         *,
+        setting: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read a file.
@@ -101,12 +103,13 @@ class WatchedFile(WatchedFiles[_Content]):
             path: The file.
             parse: Returns the content of its bytes, or raises ValueError with a reason that quotes
                 nothing secret.
+            setting: The variable that names the file, for the messages of errors.
             clock: Returns seconds that never go back.
 
         Raises:
             FileUnusable: It cannot be read or parsed.
         """
-        super().__init__([path], lambda: _read(path, parse), clock=clock)
+        super().__init__([path], lambda: _read(path, parse, setting), clock=clock)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
@@ -118,28 +121,26 @@ def _state(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _read(path: Path, parse: Callable[[bytes], _Content]) -> _Content:
+def _read(path: Path, parse: Callable[[bytes], _Content], setting: str) -> _Content:
+    name = f"{setting} {path}"
     try:
         with path.open("rb") as file:
             data = file.read(_BYTES_MAX + 1)
         if len(data) > _BYTES_MAX:
-            raise FileUnusable(f"{path} is longer than {_BYTES_MAX} bytes.")
+            raise FileUnusable(f"{name} is longer than {_BYTES_MAX} bytes.")
         return parse(data)
     except OSError as error:
-        raise FileUnusable(f"{path} cannot be read: {error.strerror}.") from None
+        raise FileUnusable(f"{name} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
-        raise FileUnusable(f"{path} cannot be used: {_sentence(error)}.") from None
+        raise FileUnusable(f"{name} cannot be used: {_sentence(error)}.") from None
     except ValueError as error:
-        raise FileUnusable(f"{path} cannot be used: {error}.") from None
+        raise FileUnusable(f"{name} cannot be used: {error}.") from None
 
 
 def _sentence(error: ValidationError) -> str:
     """Describe what is wrong where, on one line and without the values."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(
-        f"{_place(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in problems
-    )
+    problems = error.errors(include_url=False, include_input=False)
+    return "; ".join(f"{_place(problem['loc'])}: {rule(problem)}" for problem in problems)
 
 
 def _place(location: tuple[int | str, ...]) -> str:

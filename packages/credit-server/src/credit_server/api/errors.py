@@ -43,8 +43,14 @@ _RETRY_STREAM_SECONDS = 0.05
 _CALLERS_OWN = frozenset({Decision.RATE, Decision.RUNNING_CALLS})
 
 
-def translate(error: BaseException) -> GRPCError | None:
-    """Return the status for an error; None: the error is a bug."""
+def translate(error: BaseException, *, write: bool = True) -> GRPCError | None:
+    """Return the status for an error; None: the error is a bug.
+
+    Args:
+        error: The error.
+        write: Whether the call writes. Only then does the sentence say what was changed.
+    """
+    effect = "; no change was made" if write else ""
     match error:
         case GRPCError():
             return error
@@ -52,27 +58,31 @@ def translate(error: BaseException) -> GRPCError | None:
             reason = (
                 ErrorReason.RATE_LIMITED if decision in _CALLERS_OWN else ErrorReason.OVERLOADED
             )
-            sentence = f"{error}; no change was made"
-            return status_of(reason, sentence, {}, _retry_in(error.retry_seconds))
+            return status_of(reason, f"{error}{effect}", {}, _retry_in(error.retry_seconds))
         case AccessDenied():
             return _denied(error)
         case Unreadable():
             # Not STORE_UNAVAILABLE: a retry would fail again.
             return status_of(
                 ErrorReason.DATA_UNREADABLE,
-                "data that the request needs cannot be read; no change was made, and the operator"
-                " must correct the data",
+                f"data that the request needs cannot be read{effect}: the operator must correct the"
+                " data",
                 {},
             )
         case Rejected():  # a bug: a retry would fail again
             return None
+        case IndexMissing():
+            return _store_unavailable(
+                f"an index of the store is missing{effect}: the operator must run credit-server"
+                " migrate"
+            )
         case CommitError() | StoreError():
             return _unavailable(error)
         case CutOff():
             # Not OVERLOADED, which promises that no change was made.
+            effect = f"; {UNCERTAIN_WRITE}" if write else ""
             return _store_unavailable(
-                "the server closes the connection before it has answered the call;"
-                f" {UNCERTAIN_WRITE}"
+                f"the server closes the connection before it has answered the call{effect}"
             )
         case _:
             return None
@@ -172,11 +182,6 @@ def _unavailable(error: CommitError | StoreError) -> GRPCError:
         case ResultUnknown():
             return _store_unavailable(
                 f"the store did not report in time whether it has committed; {UNCERTAIN_WRITE}"
-            )
-        case IndexMissing():
-            return _store_unavailable(
-                "an index of the store is missing; no change was made, and the operator must run"
-                " credit-server migrate"
             )
         case NotCommitted():
             return _store_unavailable(

@@ -103,8 +103,15 @@ def read_lines(folder: Path, chunk: Chunk) -> Iterator[bytes]:
                 digest.update(line)
                 records += 1
                 yield line
-    except (OSError, EOFError, zlib.error) as error:
-        raise BackupUnusable(f"{folder / chunk.file} is damaged or missing: {error}") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BackupUnusable(
+            f"{folder / chunk.file} is damaged: copy the backup again, or use another one"
+        ) from error
+    except OSError as error:
+        raise BackupUnusable(
+            f"{folder / chunk.file} cannot be read: {error.strerror}; all files of the backup must"
+            " be in its folder"
+        ) from error
     if digest.hexdigest() != chunk.sha256 or records != chunk.records:
         raise BackupUnusable(
             f"{folder / chunk.file} is damaged: its content is not what was exported"

@@ -58,7 +58,11 @@ def _usable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise BackupUnusable(f"{folder} cannot be used: {error}") from error
+        # A file in the place of the folder: "File exists".
+        raise BackupUnusable(
+            f"the folder {folder} cannot be used: {error.strerror}; name a new folder, or an empty"
+            " one that this user may write"
+        ) from error
 
 
 def _check_names(folder: Path) -> None:

@@ -119,8 +119,16 @@ def load(folder: Path) -> Manifest:
     """
     try:
         found = read(folder)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BackupUnusable(
+            f"{folder} is no backup: it has no file {NAME}; name a folder that credit-server export"
+            " has written"
+        ) from error
     except OSError as error:
-        raise BackupUnusable(f"{folder} is no backup: {error}") from error
+        raise BackupUnusable(
+            f"{folder / NAME} cannot be read: {error.strerror}; let this user read the folder of"
+            " the backup and its files"
+        ) from error
     if not found.digest:
         raise BackupUnusable(f"{folder} is incomplete: repeat the export to continue it")
     if found.digest != digest_of(found.chunks):

@@ -34,6 +34,7 @@ from credit_models.ledger import (
     Transaction,
     aborting,
     decide,
+    refusal_of_aborted,
 )
 
 from credit_server.commit.clock import Clock, Moment
@@ -283,9 +284,13 @@ def _aborted(batch: Plan, commands: Sequence[Command]) -> Plan:
     if first is None:
         return batch
     aborted = BatchAborted(index=first)
+    own = {purchase.id for purchase in batch.purchases}
     return Plan(
         outcomes=[
-            *(outcome if isinstance(outcome, Refusal) else aborted for outcome in batch.outcomes),
+            *(
+                refusal_of_aborted(outcome, own) if isinstance(outcome, Refusal) else aborted
+                for outcome in batch.outcomes
+            ),
             *[aborted] * (len(commands) - len(batch.outcomes)),
         ],
         # An accepted command is not written, so nothing else proves that its key is new. A refusal

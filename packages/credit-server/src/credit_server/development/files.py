@@ -24,7 +24,9 @@ def write_new_file(path: Path, data: bytes, mode: int) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise FileUnusable(f"{path.parent} cannot be made a folder: {error.strerror}.") from None
+        raise FileUnusable(
+            f"{path.parent} cannot be made a folder: {error.strerror}. Name another --directory."
+        ) from None
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:

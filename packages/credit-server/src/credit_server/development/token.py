@@ -153,7 +153,10 @@ def _load(key_file: Path) -> _SigningKey:
     try:
         key = load_pem_private_key(key_file.read_bytes(), password=None)
     except OSError as error:
-        raise FileUnusable(f"{key_file} cannot be read: {error.strerror}.") from None
+        raise FileUnusable(
+            f"The private key {key_file} cannot be read: {error.strerror}. credit-server token keys"
+            " makes one."
+        ) from None
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise FileUnusable(
             f"{key_file} holds no private key in PEM without a password: make one with"

@@ -111,7 +111,7 @@ def check_token_keys(subject: Subject) -> Iterator[Finding]:
     check = "token keys"
     parse = partial(_parse_token_keys, algorithms=subject.settings.token_algorithms)
     try:
-        pem, keys = WatchedFile(path, parse).current()
+        pem, keys = WatchedFile(path, parse, setting="CREDIT_TOKEN_KEYS").current()
     except FileUnusable as error:
         remedy = "set a PEM file of public keys, or a JWKS file with a public key for signatures"
         yield fails(check, str(error), remedy)
@@ -140,7 +140,9 @@ def check_identities(subject: Subject) -> Iterator[Finding]:
         return
     check = "identities"
     try:
-        owners = WatchedFile(path, identity_parser(path)).current()
+        owners = WatchedFile(
+            path, identity_parser(path), setting="CREDIT_IDENTITIES_FILE"
+        ).current()
     except FileUnusable as error:
         yield fails(check, str(error), "correct the file; no server starts with it")
         return

@@ -106,17 +106,24 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
         yield ok(check, f"{where} is free")
     elif error.errno != errno.EADDRINUSE:
         yield fails(check, f"a server cannot listen on {where}: {error.strerror}", remedy)
-    elif subject.address_error is not None and subject.address_error.errno == errno.EADDRINUSE:
-        # Most likely by the server that already runs. `check_address` judges that.
-        yield ok(check, f"{where} is in use, as is the server's own address")
-    elif "metrics_port" in settings.model_fields_set:
-        yield fails(check, f"{where} is in use: no server starts with it", remedy)
+    elif subject.metrics_served and subject.address_error is not None:
+        yield ok(check, f"a credit-server shows its metrics on {where}")
     else:
-        yield warning(
-            check,
-            f"{where} is in use: a server takes another port, which Prometheus does not scrape",
-            "choose a free port with --metrics-port",
+        # A credit-server that does not listen on the address of the calls has other settings.
+        user = (
+            "another credit-server"
+            if subject.metrics_served
+            else "a program that shows no metrics of a credit-server"
         )
+        if "metrics_port" in settings.model_fields_set:
+            yield fails(check, f"{where} is in use by {user}: no server starts with it", remedy)
+        else:
+            yield warning(
+                check,
+                f"{where} is in use by {user}: a server takes another port, which Prometheus does"
+                " not scrape",
+                "stop that program, or choose a free port with --metrics-port",
+            )
 
 
 def check_workers(subject: Subject) -> Iterator[Finding]:

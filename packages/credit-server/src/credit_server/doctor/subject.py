@@ -68,7 +68,11 @@ __all__ = [
 ]
 
 _SERVICE = "credit.v1.CreditService"
-_HEALTH_SECONDS = 2.0
+# How long a program that listens on an address of the settings may take to answer.
+_ANSWER_SECONDS = 2.0
+# Each name of credit's own metrics begins like this: see `telemetry.metrics`.
+_OWN_METRIC = b"# HELP credit_"
+_SCRAPE_BYTES_MAX = 4 * 1024 * 1024
 
 # The share of the store's time limit that a sum over all accounts, or a search, may take.
 _SCAN_SHARE = 0.5
@@ -157,6 +161,7 @@ class Subject:
         address_error: Why a server cannot listen on its address; None if it can.
         address_serving: Whether a credit-server that listens there serves; None if none answers.
         metrics_error: Why a server cannot listen on the address of its metrics; None if it can.
+        metrics_served: Whether a credit-server shows its metrics there.
         data_directory: The data directory; None if the settings name a MongoDB.
         store: What was read of the store.
     """
@@ -169,6 +174,7 @@ class Subject:
     address_error: OSError | None = None
     address_serving: bool | None = None
     metrics_error: OSError | None = None
+    metrics_served: bool = False
     data_directory: DataDirectory | None = None
     store: StoreReading = field(default_factory=StoreReading)
 
@@ -192,17 +198,22 @@ async def read_addresses(subject: Subject) -> Subject:
     """Return the subject with what listens on the addresses of calls and metrics."""
     settings = subject.settings
     error = await _listen_error(settings.host, settings.port)
-    in_use = error is not None and error.errno == errno.EADDRINUSE
+    metrics_error = (
+        await _listen_error(settings.metrics_host, settings.metrics_port)
+        if settings.metrics
+        else None
+    )
     return replace(
         subject,
         address_error=error,
-        address_serving=await _serving(settings) if in_use else None,
-        metrics_error=(
-            await _listen_error(settings.metrics_host, settings.metrics_port)
-            if settings.metrics
-            else None
-        ),
+        address_serving=await _serving(settings) if _in_use(error) else None,
+        metrics_error=metrics_error,
+        metrics_served=_in_use(metrics_error) and await _shows_metrics(settings),
     )
+
+
+def _in_use(error: OSError | None) -> bool:
+    return error is not None and error.errno == errno.EADDRINUSE
 
 
 async def _listen_error(host: str, port: int) -> OSError | None:
@@ -218,19 +229,45 @@ async def _serving(settings: ServerSettings) -> bool | None:
     context = None if settings.tls_certificate is None else _any_certificate()
     path = socket_path(settings.host)
     if path is None:
-        # An address of all interfaces is reached through loopback.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - nothing is bound
-        channel = Channel(host, settings.port, ssl=context)
+        channel = Channel(_reached(settings.host), settings.port, ssl=context)
     else:
         channel = Channel(path=path, ssl=context)
     try:
-        async with asyncio.timeout(_HEALTH_SECONDS):
+        async with asyncio.timeout(_ANSWER_SECONDS):
             answer = await HealthStub(channel).Check(HealthCheckRequest(service=_SERVICE))
     except (GRPCError, StreamTerminatedError, OSError, TimeoutError):
         return None
     finally:
         channel.close()
     return bool(answer.status == answer.SERVING)
+
+
+async def _shows_metrics(settings: ServerSettings) -> bool:
+    """Return whether the program on the address of the metrics shows those of a credit-server."""
+    found = b""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            reader, writer = await asyncio.open_connection(
+                _reached(settings.metrics_host), settings.metrics_port
+            )
+            try:
+                writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+                while _OWN_METRIC not in found and len(found) < _SCRAPE_BYTES_MAX:
+                    part = await reader.read(_SCRAPE_BYTES_MAX)
+                    if not part:
+                        break
+                    found += part
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return _OWN_METRIC in found
+
+
+def _reached(host: str) -> str:
+    """Return the address under which this machine reaches one that a server listens on."""
+    # An address of all interfaces is reached through loopback.
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
 
 
 def _any_certificate() -> ssl.SSLContext:

@@ -177,38 +177,43 @@ class CallServing:
             path: Method.of(path, served, limits, contract) for path, served in mapping.items()
         }
         self.unknown = Method.of("", None, limits, contract)
-        self._shed_headers: dict[int, list[tuple[str, str]]] = {}
+        self._shed_headers: dict[tuple[int, bool], list[tuple[str, str]]] = {}
 
-    def shed_headers(self, cause: Decision, retry_seconds: float) -> list[tuple[str, str]]:
+    def shed_headers(
+        self, cause: Decision, retry_seconds: float, *, write: bool
+    ) -> list[tuple[str, str]]:
         """Return the whole answer to a shed call but for its request id.
 
         Args:
             cause: Why the call is shed.
             retry_seconds: When the caller should retry; rounded up to a twentieth of a second.
+            write: Whether the call writes.
         """
         steps = ceil(retry_seconds / _RETRY_STEP_SECONDS)
-        headers = self._shed_headers.get(steps)
+        headers = self._shed_headers.get((steps, write))
         if headers is None:
             error = NotAdmitted(
                 cause,
                 "the server has more calls than it can answer in time",
                 retry_seconds=steps * _RETRY_STEP_SECONDS,
             )
-            headers = self._shed_headers[steps] = [
+            headers = self._shed_headers[steps, write] = [
                 (":status", "200"),
                 ("content-type", "application/grpc+proto"),
                 ("grpc-accept-encoding", ACCEPTED),
-                *status_headers(self.status_of(error)),
+                *status_headers(self.status_of(error, write=write)),
             ]
         return headers
 
-    def status_of(self, error: BaseException) -> GRPCError:
-        """Return the status for an exception.
+    def status_of(self, error: BaseException, *, write: bool) -> GRPCError:
+        """Return the status for an exception, of a call that writes or of one that only reads.
 
         Raises:
             BaseException: The exception itself, if it is a bug.
         """
-        status = error if isinstance(error, GRPCError) else self.contract.translate(error)
+        if isinstance(error, GRPCError):
+            return error
+        status = self.contract.translate(error, write=write)
         if status is None:
             raise error
         return status
@@ -245,7 +250,7 @@ class CallHandler(Handler, StreamHandler):
         if method.counted:
             decision = serving.admission.admit(write=method.queued)
             if decision is not Decision.ADMIT:
-                self._shed(stream, request, decision)
+                self._shed(stream, request, decision, write=method.write)
                 release_stream()
                 return
         task = self.loop.create_task(self._serve(stream, request, method))
@@ -263,7 +268,9 @@ class CallHandler(Handler, StreamHandler):
         task.add_done_callback(ended)
         self._tasks[stream] = task
 
-    def _shed(self, stream: H2Stream, request: RequestHead, cause: Decision) -> None:
+    def _shed(
+        self, stream: H2Stream, request: RequestHead, cause: Decision, *, write: bool
+    ) -> None:
         """Answer a call in one packet, without a task, a message or a log line of its own."""
         # grpclib writes after each frame; this engine is ours: see `ServerFrames`.
         http = cast(ServerFrames, stream._h2_connection)  # noqa: SLF001
@@ -275,7 +282,7 @@ class CallHandler(Handler, StreamHandler):
             stream.reset_nowait(ErrorCodes.REFUSED_STREAM)
             return
         assert stream.id is not None  # noqa: S101 - for the type checker
-        headers = self._serving.shed_headers(cause, seconds)
+        headers = self._serving.shed_headers(cause, seconds, write=write)
         http.send_headers(
             stream.id, [*headers, ("x-request-id", request.request_id)], end_stream=True
         )
@@ -317,7 +324,7 @@ class CallHandler(Handler, StreamHandler):
             failure = cancelled
             # A client that does not read would keep the answer, and the drain, waiting.
             if self._cutting_off and call.open and call.writable:
-                await call.send_error(serving.status_of(CutOff()))
+                await call.send_error(serving.status_of(CutOff(), write=method.write))
             raise
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             failure = bug
@@ -334,7 +341,7 @@ class CallHandler(Handler, StreamHandler):
             add_task_fields(request_id=request.request_id)
             if call.observation.trace_id is not None:
                 add_task_fields(trace_id=call.observation.trace_id)
-            request.check()
+            request.check(write=method.write)
             call.deadline = _deadline(request, method, serving.limits)
             caller = call.caller = serving.access.admit(call)
             if caller.identity_name is not None:
@@ -353,19 +360,21 @@ class CallHandler(Handler, StreamHandler):
             else:
                 call.refuse()
         except Exception as error:  # noqa: BLE001 - a bug is raised again
-            await self._answer_error(call, error)
+            await self._answer_error(call, error, write=method.write)
         else:
             if call.outcome is None:
                 await call.send_trailing_metadata()
 
-    async def _answer_error(self, call: "Call[object, object]", error: Exception) -> None:
+    async def _answer_error(
+        self, call: "Call[object, object]", error: Exception, *, write: bool
+    ) -> None:
         """Answer a call that has failed.
 
         Raises:
             Exception: The error itself, if it is a bug.
         """
         try:
-            status = self._serving.status_of(error)
+            status = self._serving.status_of(error, write=write)
         except Exception:
             # The reason is in the log under the request's id, and nowhere else.
             if call.open:

@@ -1,6 +1,6 @@
 """What gRPC needs from the rest of the server, plugged in by `credit_server.app`."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,8 +18,16 @@ class CutOff(Exception):
     """The server ends a call that it has begun, because it closes the connection."""
 
 
-Translate = Callable[[BaseException], GRPCError | None]
-"""Returns the status for an exception; None: the exception is a bug."""
+class Translate(Protocol):
+    """Returns the status for an exception."""
+
+    def __call__(self, error: BaseException, *, write: bool = True) -> GRPCError | None:
+        """Return the status; None: the exception is a bug.
+
+        Args:
+            error: The exception.
+            write: Whether the call writes. The status of a read says nothing about changes.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -73,8 +73,11 @@ class RequestHead:
             request_id = secrets.token_hex(16)
         return cls(headers, fields, fields.get(":path", ""), request_id, too_long)
 
-    def check(self) -> None:
+    def check(self, *, write: bool) -> None:
         """Check that the request is gRPC and sound.
+
+        Args:
+            write: Whether the call writes: its rejection then says that no change was made.
 
         Raises:
             NotGrpc: It is not gRPC. As in grpc-java the answer is an HTTP status, with the reason
@@ -98,6 +101,7 @@ class RequestHead:
                 " nothing else is served here",
                 body=True,
             )
+        effect = "; no change was made" if write else ""
         # PROTOCOL-HTTP2.md demands it: a proxy without it may drop trailers, and the answer's
         # status with them. grpcio and grpc-java on OkHttp reject such a call too; grpc-java on
         # Netty serves it.
@@ -105,12 +109,12 @@ class RequestHead:
             raise GRPCError(
                 Status.INTERNAL,
                 "the request has no header te: trailers, so that a proxy on the way may drop the"
-                " answer's status; no change was made",
+                f" answer's status{effect}",
             )
         if self.too_long:
             raise GRPCError(
                 Status.RESOURCE_EXHAUSTED,
-                f"{self.too_long}; no change was made: send less metadata",
+                f"{self.too_long}{effect}: send less metadata",
             )
         # All values at once: it takes 1 µs for a call with a token; `isprintable` or a pattern
         # takes two to four.

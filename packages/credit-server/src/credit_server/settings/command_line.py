@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from credit_models.faults import fault_behind
 from pydantic import SecretStr
 from typer.core import TyperCommand
 
@@ -52,8 +53,22 @@ class SettingsInvalid(Exception):
 class GroupedCommand(TyperCommand):
     """A command whose help lists its options by group, wrapped and without boxes.
 
-    typer's boxes cut long options and the names of variables in a terminal of 80 columns.
+    typer's boxes cut long options and the names of variables in a terminal of 80 columns. What is
+    wrong with a value is described in the words of the settings.
     """
+
+    # Any: as below.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments.
+
+        Raises:
+            typer.BadParameter: One is not valid.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = fault_behind(error) or error.message
+            raise
 
     # Any: typer's formatter has another module in each version of typer.
     def format_options(self, ctx: Any, formatter: Any) -> None:

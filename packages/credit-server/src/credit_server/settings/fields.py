@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from textwrap import dedent
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from credit_models.faults import fault
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError, model_validator
 
 PREFIX = "CREDIT_"
 
@@ -134,15 +135,19 @@ def load(
 def explain(model: type[Settings], error: ValidationError) -> list[str]:
     """Describe each value that is not valid in a line that names its option and its variable."""
     by_path = {setting.path: setting for setting in settings_of(model)}
-    lines = []
-    for problem in error.errors(include_url=False, include_context=False):
+    lines: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
         place = tuple(str(part) for part in problem["loc"])
         # The place of a list's element is one step longer.
         setting = by_path.get(place[:2]) or by_path.get(place[:1])
-        message = problem["msg"].removeprefix("Value error, ")
-        where = "" if setting is None else f"{setting.option} ({setting.variable}): "
-        lines.append(where + message)
-    return lines
+        if setting is None:  # settings that do not fit together: the sentence names them
+            lines[fault(problem)] = fault(problem)
+            continue
+        secret = SecretStr in get_args(setting.type)
+        line = f"{setting.option} ({setting.variable}): {fault(problem, secret=secret)}"
+        # A list of which several elements are not valid has one line.
+        lines.setdefault(setting.name, line)
+    return list(lines.values())
 
 
 @cache

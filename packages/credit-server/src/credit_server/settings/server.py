@@ -56,7 +56,11 @@ _CONNECTION = Group(
 
 
 def _cpus_if_auto(value: object) -> object:
-    return usable_cpus() if value == "auto" else value
+    if value == "auto":
+        return usable_cpus()
+    if isinstance(value, str) and not value.strip().isdecimal():
+        raise ValueError(f"must be auto or a whole number, got {value!r}")
+    return value
 
 
 class WriteSettings(Settings):

@@ -44,8 +44,15 @@ class ProgressFile:
                 self._read(lines)
             else:
                 path.write_text(json.dumps(self._header) + "\n", encoding="utf-8")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ProgressUnusable(f"{path} cannot be used: {error}; name another file") from None
+        except OSError as error:
+            raise ProgressUnusable(
+                f"the file {path} for the progress cannot be used: {error.strerror}; name another"
+                " file"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise ProgressUnusable(
+                f"{path} has no progress of credit-server verify: name another file"
+            ) from None
 
     def _read(self, lines: list[str]) -> None:
         if json.loads(lines[0]) != self._header:

@@ -404,7 +404,8 @@ class ErrorReason(betterproto2.Enum):
     ALREADY_PURCHASED = 31
     """
     ALREADY_EXISTS. The request sets `once`, and the user owns the report in this app, because a purchase
-    of it is not fully refunded. Metadata: `purchase_id`. Nothing was taken.
+    of it is not fully refunded. Metadata: `purchase_id`; empty if the purchase is of the same atomic batch:
+    the batch was aborted, so the purchase does not exist. Nothing was taken.
     """
 
     REVISION_CHANGED = 32

@@ -1,0 +1,83 @@
+"""Describe a value that pydantic rejects, for a person who has set it in a file or an option.
+
+pydantic's own sentences ("Input should be a valid integer, unable to parse string as an integer")
+are about its input. These are about the setting: "must be a whole number, got 'abc'".
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+# The longest value that a sentence repeats.
+_CHARACTERS_MAX = 80
+
+# The rule that a value breaks, by the prefix of the type of pydantic's error, with the fields of
+# its context: https://docs.pydantic.dev/latest/errors/validation_errors/
+_RULES: Mapping[str, str] = MappingProxyType(
+    {
+        "bool_": "must be true or false",
+        "dict_type": "must be an object",
+        "enum": "must be {expected}",
+        "extra_forbidden": "is not known",
+        "finite_number": "must be a finite number",
+        "float_": "must be a number",
+        "greater_than": "must be above {gt}",
+        "greater_than_equal": "must be at least {ge}",
+        "int_": "must be a whole number",
+        "less_than": "must be below {lt}",
+        "less_than_equal": "must be at most {le}",
+        "list_type": "must be a list",
+        "literal_error": "must be {expected}",
+        "missing": "is missing",
+        "model_type": "must be an object",
+        "path_type": "must be a path",
+        "set_type": "must be a list",
+        "string_too_long": "must have at most {max_length} characters",
+        "string_too_short": "must have at least {min_length} characters",
+        "string_type": "must be text",
+        "too_long": "must have at most {max_length} entries",
+        "too_short": "must have at least {min_length} entries",
+        "tuple_type": "must be a list",
+    }
+)
+
+
+def rule(error: ErrorDetails) -> str:
+    """Return the rule that a value breaks, such as "must be at most 65535", without the value."""
+    kind = error["type"]
+    if kind in ("value_error", "assertion_error"):  # the text of a validator of ours
+        return error["msg"].partition(" error, ")[2].removesuffix(".")
+    form = _RULES.get(kind) or _RULES.get(kind.partition("_")[0] + "_")
+    context = error.get("ctx", {})
+    if context.get("min_length") == 1:
+        return "must not be empty"
+    if form is not None:
+        return form.format_map({name: _short(value) for name, value in context.items()})
+    return "must be " + error["msg"].removeprefix("Input should be ")
+
+
+def _short(value: object) -> object:
+    """Return a number without a fraction that is 0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def fault(error: ErrorDetails, *, secret: bool = False) -> str:
+    """Return the rule that a value breaks, and the value unless it is a secret."""
+    own = error["type"] in ("value_error", "assertion_error", "missing", "extra_forbidden")
+    if own or secret:
+        return rule(error)
+    value = repr(_short(error["input"]))
+    shown = value if len(value) <= _CHARACTERS_MAX else value[:_CHARACTERS_MAX] + "…"
+    return f"{rule(error)}, got {shown}"
+
+
+def fault_behind(error: BaseException) -> str | None:
+    """Return the fault of the value of an option; None if it was not pydantic that rejected it.
+
+    Args:
+        error: What typer has raised; its recent versions check options with pydantic.
+    """
+    cause = error.__cause__
+    return fault(cause.errors()[0]) if isinstance(cause, ValidationError) else None
