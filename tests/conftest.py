@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
+from functools import lru_cache
 from pathlib import Path
 from random import SystemRandom
 
@@ -137,11 +138,20 @@ def _logging_as_it_was() -> Iterator[None]:
 
 def _forget_loggers() -> None:
     """Clear the loggers that structlog has cached: they write to the streams of this test."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("credit_server."):
-            for value in vars(module).values():
-                if isinstance(value, BoundLoggerLazyProxy):
-                    vars(value).pop("bind", None)
+    for logger in _loggers(len(sys.modules)):
+        vars(logger).pop("bind", None)
+
+
+@lru_cache(maxsize=1)
+def _loggers(modules: int) -> list[BoundLoggerLazyProxy]:
+    """Return the loggers of the server's modules, when a number of modules were imported."""
+    return [
+        value
+        for name, module in list(sys.modules.items())
+        if name.startswith("credit_server.")
+        for value in vars(module).values()
+        if isinstance(value, BoundLoggerLazyProxy)
+    ]
 
 
 @pytest.fixture
