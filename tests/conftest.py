@@ -49,8 +49,10 @@ LONGEST = [
 def pytest_configure() -> None:
     """Build the commands of each application once, and run the garbage collector less often.
 
-    By default, the collector takes 5 to 12 % of the CPU time of tests that run in this process.
+    By default, the collector takes 5 to 12 % of the CPU time of tests that run in this process, and
+    colored tracebacks of errors that a server logs 4 %.
     """
+    structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
     build_once()
     gc.set_threshold(10_000, 20, 20)
 
