@@ -28,20 +28,28 @@ from structlog._config import BoundLoggerLazyProxy
 StartServer = Callable[..., Awaitable[ServerProcess]]
 SEED_VARIABLE = "TEST_SEED"
 LONGEST = [
+    "e2e/test_watch_elections.py",
     "resilience/test_attacks.py",
-    "fuzz/test_service.py",
     "fuzz/test_accounts.py",
-    "torture/test_run.py",
-    "simulate/test_mutations.py",
+    "fuzz/test_service.py",
     "fuzz/test_tenants_machine.py",
+    "e2e/test_serve.py",
     "e2e/test_proxies.py",
+    "torture/test_run.py",
+    "e2e/test_workers.py",
+    "server/backup/test_backup.py",
     "bench/test_run.py",
+    "simulate/test_mutations.py",
+    "fuzz/test_ledger_machine.py",
     "contract/test_check.py",
-    "grpc_fuzz/test_detection.py",
+    "server/store/test_upgrade.py",
+    "e2e/test_web.py",
+    "grpc_fuzz/test_runtimes.py",
+    "resilience/test_recovery.py",
+    "fuzz/test_ledger_model.py",
     "server/verify/test_damage.py",
     "e2e/test_money_is_conserved.py",
-    "docs/test_examples.py",
-    "grpc_fuzz/test_runtimes.py",
+    "grpc_fuzz/test_detection.py",
 ]
 """The test files that take more than 10 s each, longest first."""
 
