@@ -108,7 +108,8 @@ async def test_a_short_run_of_the_trivial_calls_is_clean(mongod_uri: str) -> Non
 
 async def test_a_short_overload_is_clean(mongod_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # leaves a core for the other tests
-    monkeypatch.setattr("credit_bench.run.measure", partial(measure, callers=(4,)))
+    brief = partial(measure, callers=(4,), warm_up_seconds=0.1)
+    monkeypatch.setattr("credit_bench.run.measure", brief)
     result = await one(chosen(mongod_uri, OVERLOAD, System.OURS))
     assert [overload.busy for overload in result.overloads] == [False, True]
 

@@ -4,13 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from credit_testing.mongod import running_mongod
-from credit_testing.server import migrated
 
 
 @pytest.fixture
-async def store_options(mongod_uri: str, database: str) -> list[str]:
-    """Migrate a fresh database, and return the options of a server on it."""
-    return await migrated(mongod_uri, database)
+def store_options(mongod_uri: str, migrated_database: str) -> list[str]:
+    """Return the options of a server on a migrated database without documents."""
+    return ["--mongodb-uri", mongod_uri, "--mongodb-database", migrated_database]
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,12 @@ GROWTH_BYTES_MAX = 10 * 2**20
 
 
 async def test_forty_thousand_transactions_stream_in_constant_memory(
-    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
+    mongod_uri: str,
+    migrated_database: str,
+    store_options: list[str],
+    credit_server_process: StartServer,
 ) -> None:
-    store = MongoStore(mongod_uri, database=database)
+    store = MongoStore(mongod_uri, database=migrated_database)
     for user, count in ((SHORT, ENTRIES_SHORT), (LONG, ENTRIES_LONG)):
         await write_history(store, user=user, count=count, key_length=KEY_LENGTH)
     await store.close()

@@ -300,15 +300,14 @@ async def test_a_usage_error_is_one_sentence(
 
 
 async def test_settings_may_come_from_the_environment(
-    mongod_uri: str, database: str, store_options: list[str], credit_server_process: StartServer
+    mongod_uri: str, migrated_database: str, credit_server_process: StartServer
 ) -> None:
-    assert store_options
     server = await credit_server_process(
-        CREDIT_HOST="::1", CREDIT_MONGODB_URI=mongod_uri, CREDIT_MONGODB_DATABASE=database
+        CREDIT_HOST="::1", CREDIT_MONGODB_URI=mongod_uri, CREDIT_MONGODB_DATABASE=migrated_database
     )
     hosts = mongod_uri.removeprefix("mongodb://").partition("/")[0]
     assert server.address == f"[::1]:{server.port}"
-    assert f"  store  MongoDB {hosts}, database {database}\n" in server.banner
+    assert f"  store  MongoDB {hosts}, database {migrated_database}\n" in server.banner
     assert (await _add(server.address)).sequence == 1
 
 

@@ -29,7 +29,7 @@ CALLS = [
 # The wire cases of all calls take 35 s of CPU time. All calls use the same transport, so each run
 # sends only the cases of some calls, which the seed chooses. `make fuzz` sends the cases of all
 # calls, and examples for minutes.
-CALLS_ON_NGHTTP2, CALLS_ON_H2 = 6, 3
+CALLS_ON_NGHTTP2, CALLS_ON_H2 = 4, 2
 EXAMPLES, WORKERS = 3, 4
 # The seed chooses one value of each field and constraint; `make fuzz` sends all values.
 COVERAGE_VALUES = 1

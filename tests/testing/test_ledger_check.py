@@ -111,10 +111,9 @@ def test_a_sound_ledger_passes(documents: Documents) -> None:
 
 
 @pytest.fixture
-async def kinds(mongod_uri: str, database: str) -> AsyncIterator[Documents]:
+async def kinds(mongod_uri: str, migrated_database: str) -> AsyncIterator[Documents]:
     """A ledger of the server with a grant, a hold with a capture, a refund and a debt."""
-    store = MongoStore(mongod_uri, database=database)
-    await store.migrate()
+    store = MongoStore(mongod_uri, database=migrated_database)
     await store.set_policy(
         AppPolicy(
             app_id=2, policy=Policy(allow_negative=True), revision=1, updated_at=NOW, updated_by=1
@@ -149,8 +148,8 @@ async def kinds(mongod_uri: str, database: str) -> AsyncIterator[Documents]:
     client: MongoClient[dict[str, Any]]
     with MongoClient(mongod_uri) as client:
         for name in ("user_credits", "credit_transactions", "purchases"):
-            client[database].command("collMod", name, validationLevel="off")
-        yield client[database]
+            client[migrated_database].command("collMod", name, validationLevel="off")
+        yield client[migrated_database]
 
 
 async def test_a_sound_ledger_of_all_kinds_passes(kinds: Documents) -> None:

@@ -141,7 +141,7 @@ async def running_mongod(
         await mongod.start()
         yield mongod
     finally:
-        await mongod.end()
+        await mongod.end(signal.SIGKILL)  # in order, it would take a second
         mongod.remove_data()
 
 

@@ -47,6 +47,8 @@ IMPORTS = (
     "credit_server.backup.command",
     "credit_server.development",
     "credit_server.doctor",
+    "credit_server.http2.nghttp2_frames",
+    "credit_server.http2.nghttp2_streams",
     "credit_server.multiprocess",
     "credit_server.settings.command_line",
     "uvloop",

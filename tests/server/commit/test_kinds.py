@@ -460,9 +460,8 @@ async def test_a_retry_of_a_command_with_a_reference_is_replayed(
     await audit(store, 1, 2)
 
 
-async def test_all_kinds_are_committed_to_mongodb(mongod_uri: str, database: str) -> None:
-    store, time = MongoStore(mongod_uri, database=database), Moving()
-    await store.migrate()
+async def test_all_kinds_are_committed_to_mongodb(mongod_uri: str, migrated_database: str) -> None:
+    store, time = MongoStore(mongod_uri, database=migrated_database), Moving()
     async with Committer(store, LIMITS, clock=time.clock) as committer:
         await done(committer, add(store, 10))
         given = GrantCredits(**write(store), credits=20, expires_after=2 * MINUTE, priority=1)
@@ -502,7 +501,7 @@ async def test_all_kinds_are_committed_to_mongodb(mongod_uri: str, database: str
     assert [row.kind.value for row in await rows(store, 2)] == ["transfer_in", "expire"]
     await store.close()
     with MongoClient[dict[str, Any]](mongod_uri) as client:
-        assert findings(client[database]) == []
+        assert findings(client[migrated_database]) == []
 
 
 def test_a_plain_write_declares_nothing_to_read() -> None:

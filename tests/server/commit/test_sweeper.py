@@ -387,9 +387,10 @@ async def test_a_server_that_stops_leaves_the_work_to_others(
     assert len(await rows(store)) == 1
 
 
-async def test_the_sweeper_of_mongodb_settles_what_is_due(mongod_uri: str, database: str) -> None:
-    store, time = MongoStore(mongod_uri, database=database), Moving()
-    await store.migrate()
+async def test_the_sweeper_of_mongodb_settles_what_is_due(
+    mongod_uri: str, migrated_database: str
+) -> None:
+    store, time = MongoStore(mongod_uri, database=migrated_database), Moving()
     async with Committer(store, LIMITS, clock=time.clock) as committer:
         await grant(store, committer, 1, 2, 3, 4, 5)
         time.now += 4 * MINUTE
@@ -402,18 +403,17 @@ async def test_the_sweeper_of_mongodb_settles_what_is_due(mongod_uri: str, datab
 
 
 async def test_accounts_of_a_foreign_shape_fail_nothing_but_their_own_commands(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
-    store, time = MongoStore(mongod_uri, database=database), Moving()
-    await store.migrate()
+    store, time = MongoStore(mongod_uri, database=migrated_database), Moving()
     shards = CommitLimits(shards=1)
     async with Committer(store, shards, clock=time.clock) as before:
         await grant(store, before, *range(1, 9))
     time.now += 9 * MINUTE
     foreign = [2, 3, 5, 7]
     with MongoClient[dict[str, object]](mongod_uri) as client:
-        client[database].command("collMod", "user_credits", validationLevel="off")
-        client[database].get_collection("user_credits").update_many(
+        client[migrated_database].command("collMod", "user_credits", validationLevel="off")
+        client[migrated_database].get_collection("user_credits").update_many(
             {"user_id": {"$in": foreign}}, {"$set": {"surprise": 1}}
         )
     async with Committer(store, shards, clock=time.clock) as committer:

@@ -204,10 +204,9 @@ async def test_a_read_after_a_position_that_no_event_has_is_rejected(store: Stor
 
 @pytest.mark.parametrize("driver", Driver)
 async def test_a_read_after_a_position_in_the_gap_of_an_import_is_rejected(
-    mongod_uri: str, database: str, driver: Driver
+    mongod_uri: str, migrated_database: str, driver: Driver
 ) -> None:
-    async with mongo(mongod_uri, database, driver) as store:
-        await store.migrate()
+    async with mongo(mongod_uri, migrated_database, driver) as store:
         await write(store, event(1), event(2, app_id=2))
         await order_all(store)
         await add_gap(store, 2, 100)
@@ -294,9 +293,10 @@ async def test_the_gap_of_each_import_is_kept(
 
 
 @pytest.mark.parametrize("least", [1, 2, 3])
-async def test_positions_continue_after_a_gap(mongod_uri: str, database: str, least: int) -> None:
-    async with mongo(mongod_uri, database) as store:
-        await store.migrate()
+async def test_positions_continue_after_a_gap(
+    mongod_uri: str, migrated_database: str, least: int
+) -> None:
+    async with mongo(mongod_uri, migrated_database) as store:
         await add_gap(store, 0, least)
         await write(store, event(1), event(2), event(3))
         await order_all(store, limit=1)
@@ -366,10 +366,9 @@ async def test_an_event_without_a_position_is_not_removed(store: Store) -> None:
 
 
 async def test_events_are_removed_only_after_their_position_is_stored(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
-    async with mongo(mongod_uri, database) as store:
-        await store.migrate()
+    async with mongo(mongod_uri, migrated_database) as store:
         await write(store, event(1), event(2))
         await order_all(store)
         failing: Any = Failing(store.alert_events._removed, bulk_write=StoreUnavailable("away"))
@@ -779,10 +778,9 @@ async def test_an_event_that_was_corrected_is_ordered_an_hour_later(
 
 
 async def test_an_event_that_only_the_validator_rejects_does_not_stop_the_order(
-    mongod_uri: str, database: str
+    mongod_uri: str, migrated_database: str
 ) -> None:
-    async with mongo(mongod_uri, database) as store:
-        await store.migrate()
+    async with mongo(mongod_uri, migrated_database) as store:
         await write(store, *(event(number) for number in range(4)))
         validator = {"_id": {"$ne": ObjectId(event(1).id)}}
         await store._database.command("collMod", "alert_events", validator=validator)

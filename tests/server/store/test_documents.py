@@ -135,10 +135,9 @@ def test_0_2_0_cannot_read_an_entry_that_is_more_than_an_add_or_a_use(entry: Tra
 
 
 async def test_a_running_server_of_0_2_0_fails_for_such_an_account_and_writes_nothing(
-    mongod_uri: str, database: str, monkeypatch: pytest.MonkeyPatch
+    mongod_uri: str, migrated_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = MongoStore(mongod_uri, database=database)
-    await store.migrate()
+    store = MongoStore(mongod_uri, database=migrated_database)
     common: dict[str, Any] = {"app_id": 1, "created_by": 3, "key": ""}
 
     def add(user: int) -> Add:

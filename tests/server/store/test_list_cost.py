@@ -15,6 +15,7 @@ from credit_models.ledger import Kind, Purchase, Transaction
 from credit_server.store.driver import Driver
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes
+from credit_testing.databases import MigratedDatabases
 from pymongo import MongoClient
 
 USER = 7
@@ -52,11 +53,20 @@ class Cost:
     sorts: int
 
 
+@pytest.fixture(scope="module")
+async def filled(mongod_uri: str, migrated_databases: MigratedDatabases) -> AsyncIterator[str]:
+    """Return the name of a database with a long history, which no test changes."""
+    async with migrated_databases.lend() as name:
+        mongo = MongoStore(mongod_uri, database=name)
+        numbers = range(1, ENTRIES + 1)
+        await write(mongo, [entry(number) for number in numbers], [purchase(n) for n in numbers])
+        await mongo.close()
+        yield name
+
+
 @pytest.fixture
-async def store(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoStore]:
-    mongo = MongoStore(mongod_uri, database=migrated_database, page_size=PAGE)
-    numbers = range(1, ENTRIES + 1)
-    await write(mongo, [entry(number) for number in numbers], [purchase(n) for n in numbers])
+async def store(mongod_uri: str, filled: str) -> AsyncIterator[MongoStore]:
+    mongo = MongoStore(mongod_uri, database=filled, page_size=PAGE)
     yield mongo
     await mongo.close()
 
@@ -106,15 +116,16 @@ def purchase(sequence: int) -> Purchase:
 
 
 @pytest.fixture
-def profiled(mongod_uri: str, migrated_database: str) -> Callable[[], Cost]:
+def profiled(mongod_uri: str, filled: str) -> Callable[[], Cost]:
     """Profile the commands from now on, and return a function that returns their cost."""
     client: MongoClient[dict[str, Any]] = MongoClient(mongod_uri)
+    database = client[filled]
 
     def cost() -> Cost:
-        client[migrated_database].command("profile", 0)
-        found = list(
-            client[migrated_database]["system.profile"].find({"op": {"$in": ["query", "getmore"]}})
-        )
+        database.command("profile", 0)
+        profile = database["system.profile"]
+        found = list(profile.find({"op": {"$in": ["query", "getmore"]}}))
+        profile.drop()
         client.close()
         return Cost(
             finds=sum(one["op"] == "query" for one in found),
@@ -123,7 +134,7 @@ def profiled(mongod_uri: str, migrated_database: str) -> Callable[[], Cost]:
             sorts=sum(one.get("hasSortStage", False) for one in found),
         )
 
-    client[migrated_database].command("profile", 2)
+    database.command("profile", 2)
     return cost
 
 

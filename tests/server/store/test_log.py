@@ -30,22 +30,20 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 @pytest.fixture(params=["memory", "mongo"])
 async def store(
-    request: pytest.FixtureRequest, mongod_uri: str, database: str
+    request: pytest.FixtureRequest, mongod_uri: str, migrated_database: str
 ) -> AsyncIterator[Store]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    mongo = MongoStore(mongod_uri, database=database)
-    await mongo.migrate()
+    mongo = MongoStore(mongod_uri, database=migrated_database)
     yield mongo
     await mongo.close()
 
 
 @pytest.fixture
-async def mongo(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
+async def mongo(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoStore]:
     # On a busy machine, the driver may need seconds to find the primary again.
-    store = MongoStore(mongod_uri, database=database, timeout_seconds=60.0)
-    await store.migrate()
+    store = MongoStore(mongod_uri, database=migrated_database, timeout_seconds=60.0)
     yield store
     await store.close()
 

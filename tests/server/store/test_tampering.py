@@ -60,9 +60,8 @@ Documents = AsyncCollection[dict[str, Any]]
 
 
 @pytest.fixture
-async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
-    mongo = MongoStore(mongod_uri, database=database)
-    await mongo.migrate()
+async def store(mongod_uri: str, migrated_database: str) -> AsyncIterator[MongoStore]:
+    mongo = MongoStore(mongod_uri, database=migrated_database)
     ledger = every_kind()
     written = [user_id for user_id, entries in ledger.entries.items() if entries]
     async with mongo.writer().begin() as transaction:
@@ -81,10 +80,10 @@ async def store(mongod_uri: str, database: str) -> AsyncIterator[MongoStore]:
 
 
 @pytest.fixture
-async def documents(mongod_uri: str, database: str) -> AsyncIterator[Documents]:
+async def documents(mongod_uri: str, migrated_database: str) -> AsyncIterator[Documents]:
     client: AsyncMongoClient[dict[str, Any]]
     async with AsyncMongoClient(mongod_uri) as client:
-        yield client[database]["credit_transactions"]
+        yield client[migrated_database]["credit_transactions"]
 
 
 async def _rows(store: MongoStore) -> list[CreditTransaction]:

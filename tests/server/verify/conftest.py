@@ -10,7 +10,7 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from tests.server.verify.histories import Histories
-from tests.server.verify.stored import restored, store
+from tests.server.verify.stored import Stored, store
 
 # Fixed: the damage of a test names what this seed makes.
 SEED = 5
@@ -31,12 +31,19 @@ async def ledger(mongod_uri: str, request: pytest.FixtureRequest) -> AsyncIterat
         client.drop_database(name)
 
 
+@pytest.fixture(scope="module")
+def sound(ledger: Target) -> Stored:
+    """Return what the database contains."""
+    with MongoClient[dict[str, Any]](ledger.uri) as client:
+        return Stored.of(client[ledger.database])
+
+
 @pytest.fixture
-def documents(ledger: Target) -> Iterator[Database[dict[str, Any]]]:
+def documents(ledger: Target, sound: Stored) -> Iterator[Database[dict[str, Any]]]:
     """Return the database, for direct writes, and restore it after the test."""
     with MongoClient[dict[str, Any]](
         ledger.uri, tz_aware=True, datetime_conversion="DATETIME_AUTO"
     ) as client:
         database = client[ledger.database]
-        with restored(database):
-            yield database
+        yield database
+        sound.restore(database)

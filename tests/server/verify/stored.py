@@ -1,17 +1,20 @@
 """Store histories in a database, as servers do, without the time that servers take."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
+from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from credit_server.store.alert_documents import event_bson
 from credit_server.store.app_documents import AppPolicyDocument
 from credit_server.store.port import AppPolicy
 from credit_server.store.writing import account_bson, purchase_bson, transaction_bson
+from pymongo.collection import Collection
 from pymongo.database import Database
 
 from tests.server.verify.histories import POLICIES, Histories
@@ -65,24 +68,46 @@ def store(database: Database[Document], made: Histories) -> None:
             database[name].insert_many(documents)
 
 
-@contextmanager
-def restored(database: Database[Document]) -> Iterator[None]:
-    """Restore all documents and indexes after a test has damaged them."""
-    names = [name for name in database.list_collection_names() if name != "system.views"]
-    before = {name: list(database[name].find()) for name in names}
-    indexes = {name: database[name].index_information() for name in names}
-    try:
-        yield
-    finally:
-        for name in names:
-            collection = database[name]
-            if list(collection.find()) != before[name]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """The contents of a database.
+
+    Attributes:
+        documents: The documents of each collection, in its order. Raw: they are compared unread.
+        indexes: The indexes of each collection.
+    """
+
+    documents: Mapping[str, Sequence[RawBSONDocument]]
+    indexes: Mapping[str, Mapping[str, Any]]  # Any: the driver's descriptions
+
+    @classmethod
+    def of(cls, database: Database[Document]) -> Self:
+        """Read a database."""
+        names = [name for name in database.list_collection_names() if name != "system.views"]
+        return cls(
+            documents={name: list(_raw(database, name).find()) for name in names},
+            indexes={name: database[name].index_information() for name in names},
+        )
+
+    def restore(self, database: Database[Document]) -> None:
+        """Restore all documents and indexes after a test has damaged them."""
+        for name, before in self.documents.items():
+            collection = _raw(database, name)
+            if list(collection.find()) != before:
                 collection.delete_many({})
-                if before[name]:
-                    collection.insert_many(before[name], bypass_document_validation=True)
-            for index in indexes[name].keys() - collection.index_information().keys():
-                options = {k: v for k, v in indexes[name][index].items() if k not in ("v", "ns")}
-                collection.create_index(options.pop("key"), name=index, **options)
+                if before:
+                    collection.insert_many(before, bypass_document_validation=True)
+        if database.command("dbStats")["indexes"] == sum(map(len, self.indexes.values())):
+            return
+        for name, indexes in self.indexes.items():
+            for index in indexes.keys() - database[name].index_information().keys():
+                options = {k: v for k, v in indexes[index].items() if k not in ("v", "ns")}
+                database[name].create_index(options.pop("key"), name=index, **options)
+
+
+# Any: the driver's types do not follow the options.
+def _raw(database: Database[Document], name: str) -> Collection[Any]:
+    return database.get_collection(name, CodecOptions(document_class=RawBSONDocument))
 
 
 def new_id() -> ObjectId:

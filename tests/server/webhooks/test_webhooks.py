@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
+from unittest.mock import Mock
 
 import pytest
 from credit_models import SetWebhookRequest
@@ -120,6 +121,14 @@ async def test_what_is_no_acknowledgement_is_a_failure(answer: bytes, why: str) 
             with pytest.raises(SendFailed, match=why):
                 await sender.send(EVENT, webhook(there.port))
     assert len(there.received) == 1
+
+
+async def test_a_sender_without_events_loads_no_certificates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ssl.create_default_context", Mock(side_effect=AssertionError))
+    async with Sender(allow_private=True):
+        pass
 
 
 async def test_a_long_answer_is_not_read_to_its_end() -> None:

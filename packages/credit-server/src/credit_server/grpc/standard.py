@@ -1,6 +1,7 @@
 """gRPC's own services: health and reflection (v1 and v1alpha)."""
 
 from collections.abc import Collection
+from functools import cached_property
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -28,19 +29,23 @@ def with_standard_services(
         files: The files that define the services, for reflection.
     """
     health = Health({**{service: [status] for service in services}, OVERALL: [status]})
-    pool = _Symbols(_pool(files))
+    pool = _Symbols(files)
     served: list[IServable] = ServerReflection.extend([*services, health], pool=pool)
     return served
 
 
 class _Symbols:
-    """A pool that finds methods too, which the reflection protocol counts as symbols.
+    """One pool of every service that is served, from which reflection answers.
 
-    It is not a subclass: protobuf's C implementation turns that into a plain pool.
+    It has the details of statuses too, so that a client that reflects can read them. It finds
+    methods too, which the reflection protocol counts as symbols.
+
+    It is not a subclass: protobuf's C implementation turns that into a plain pool. The first
+    request of reflection makes the pool, because most servers get none.
     """
 
-    def __init__(self, pool: DescriptorPool) -> None:
-        self._pool = pool
+    def __init__(self, files: FileDescriptorSet) -> None:
+        self._files = files
 
     # Any: a descriptor of any kind.
     def __getattr__(self, name: str) -> Any:
@@ -57,22 +62,18 @@ class _Symbols:
         except KeyError:
             return self._pool.FindMethodByName(symbol).containing_service.file
 
-
-def _pool(files: FileDescriptorSet) -> DescriptorPool:
-    """Return one pool of every service that is served, from which reflection answers.
-
-    It has the details of statuses too, so that a client that reflects can read them.
-    """
-    pool = DescriptorPool()
-    for file in files.file:
-        pool.Add(file)
-    # error_details.proto imports duration.proto, which the service's files need not.
-    for module in (
-        duration_pb2,
-        error_details_pb2,
-        health_pb2,
-        reflection_pb2,
-        reflection_alpha_pb2,
-    ):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    return pool
+    @cached_property
+    def _pool(self) -> DescriptorPool:
+        pool = DescriptorPool()
+        for file in self._files.file:
+            pool.Add(file)
+        # error_details.proto imports duration.proto, which the service's files need not.
+        for module in (
+            duration_pb2,
+            error_details_pb2,
+            health_pb2,
+            reflection_pb2,
+            reflection_alpha_pb2,
+        ):
+            pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+        return pool

