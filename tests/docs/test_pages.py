@@ -49,6 +49,22 @@ def test_each_variable_that_a_page_names_is_a_setting(page: Path) -> None:
     assert set(VARIABLE.findall(page.read_text())) - SETTINGS == set()
 
 
+def _hints() -> Iterator[object]:
+    """Yield each command of pip, with its continued lines, in pages and in messages."""
+    sources = [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("tools/*/README.md")]
+    for path in [*PAGES, *sources]:
+        text = re.sub(r'\\\n|"\n', " ", path.read_text())
+        for number, match in enumerate(re.finditer(r"pip install [^#\n]*", text), start=1):
+            yield pytest.param(match[0], id=f"{_name(path)}-{number}")
+
+
+@pytest.mark.parametrize("hint", list(_hints()))
+def test_a_hint_for_pip_names_where_our_packages_come_from(hint: str) -> None:
+    # They are on no package index.
+    if re.search(r"credit-(client|server|models)|contract-check|grpc-fuzz", hint):
+        assert re.search(r"/dist/\*\.whl|git\+https://|\./(credit/)?tools/", hint)
+
+
 @pytest.mark.parametrize("path", [p for p in DEPLOY if p.suffix in (".yaml", ".yml")], ids=_name)
 def test_a_deployment_file_is_yaml(path: Path) -> None:
     assert all(yaml.safe_load_all(path.read_text()))

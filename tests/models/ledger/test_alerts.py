@@ -186,7 +186,7 @@ def test_setting_an_alert_is_an_entry_of_no_effect() -> None:
 def test_an_alert_that_is_set_or_removed_already_is_unchanged(remove: bool) -> None:
     ledger = Alerted(*([] if remove else [BELOW_20]))
     outcome = ledger.outcome(SetAlert, credits=20, direction=BELOW, remove=remove)
-    assert outcome == AlertUnchanged()
+    assert outcome == AlertUnchanged(revision=ledger.account.revision)
 
 
 def test_the_number_of_alerts_is_limited() -> None:
@@ -195,7 +195,9 @@ def test_the_number_of_alerts_is_limited() -> None:
     full = TooManyAlerts(limit=ALERTS_MAX)
     assert ledger.outcome(SetAlert, credits=20, direction=BELOW) == full
     assert changed_alerts(tuple(alerts), BELOW_20, remove=False) == full
-    assert ledger.outcome(SetAlert, credits=1, direction=BELOW) == AlertUnchanged()
+    assert ledger.outcome(SetAlert, credits=1, direction=BELOW) == AlertUnchanged(
+        revision=ledger.account.revision
+    )
     ledger.do(SetAlert, credits=1, direction=BELOW, remove=True)
     ledger.do(SetAlert, credits=20, direction=BELOW)
     assert len(ledger.app.alerts) == ALERTS_MAX

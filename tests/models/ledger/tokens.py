@@ -794,7 +794,7 @@ class Model:
     ) -> Expected | Refusal:
         alert = Alert(credits=command.credits, direction=command.direction)
         if (alert in purse.alerts) is not command.remove:
-            return AlertUnchanged()
+            return AlertUnchanged(revision=person.revision)
         if command.remove:
             purse.alerts.remove(alert)
         elif len(purse.alerts) == ALERTS_MAX:

@@ -11,6 +11,7 @@ import structlog.testing
 from credit_models import Alert, AlertDirection, AlertEvent, ListAlertEventsRequest
 from credit_models.ledger import ALERTS_MAX
 from credit_server.access.audit import Line
+from credit_server.api import reads
 from credit_server.api.event_watch import EventWatch
 from credit_server.commit import EventOrder, EventRetention
 from credit_server.commit.event_retention import KEPT
@@ -20,7 +21,7 @@ from credit_server.store.port import Conflict, StoreUnavailable
 from credit_server.store.webhooks import MemoryWebhooks, Webhook
 from credit_testing.calls import Answer
 from credit_testing.http2_client import Connection
-from credit_testing.stores import FailingStore
+from credit_testing.stores import FailingStore, LaggingStore
 from google.rpc.error_details_pb2 import BadRequest
 from grpclib.const import Status
 
@@ -87,6 +88,33 @@ async def test_alerts_are_set_listed_and_removed(caller: WireCaller, user_id: in
     for _ in range(2):
         assert await alerts(caller, "RemoveAlert", **rises) == [BELOW_20]
     assert await alerts(caller, "RemoveAlert", user_id=user_id) == []
+
+
+async def test_the_alerts_of_a_user_are_those_after_the_change_although_the_store_lags() -> None:
+    store = LaggingStore()
+    await store.remember(7)
+    async with open_wire(store, clock=Clocks().clock()) as caller:
+        for _ in range(2):  # it is set, and then unchanged
+            store.lag = 3
+            assert await alerts(caller, "SetAlert") == [BELOW_20]
+            assert store.lag == 0
+        await store.remember(7)
+        store.lag = 3
+        assert await alerts(caller, "RemoveAlert") == []
+
+
+async def test_a_change_that_the_store_does_not_show_in_time_may_be_retried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reads, "REVISION_SECONDS_MAX", 0.0)
+    store = LaggingStore()
+    await store.remember(7)
+    async with open_wire(store, clock=Clocks().clock()) as caller:
+        store.lag = 1
+        answer = await caller.call("SetAlert", request_of("SetAlert"))
+        assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
+        assert "took effect" in answer.sentence
+        assert await alerts(caller, "SetAlert") == [BELOW_20]
 
 
 async def test_an_alert_of_a_user_is_a_transaction_and_one_that_is_set_already_is_none(

@@ -54,7 +54,7 @@ def set_alert(draft: Draft, command: SetAlert) -> Effects | Refusal:
     if isinstance(alerts, TooManyAlerts):
         return alerts
     if alerts == app.alerts:
-        return AlertUnchanged()
+        return AlertUnchanged(revision=draft.source.revision)
     if refusal := draft.too_many_apps(app):
         return refusal
     app.alerts = alerts

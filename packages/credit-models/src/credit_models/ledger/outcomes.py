@@ -344,7 +344,13 @@ class TooManyAlerts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AlertUnchanged:
-    """The alert is already set, or already removed. Only a `SetAlert` has this outcome."""
+    """The alert is already set, or already removed. Only a `SetAlert` has this outcome.
+
+    Attributes:
+        revision: The stored account's revision.
+    """
+
+    revision: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

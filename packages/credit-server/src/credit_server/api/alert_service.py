@@ -112,12 +112,22 @@ class AlertService(AlertServiceBase):
         """Make the write, and return all alerts of the user or the app."""
         if request.user_id is None:
             return (await self._policies.change_alert(call, request)).policy.alerts
-        await self._change_of_user(call, request, request.user_id)
-        return await self._alerts_of(request.user_id, request.app_id)
+        changed = await self._change_of_user(call, request, request.user_id)
+        revision = (
+            changed.revision
+            if isinstance(changed, AlertUnchanged)
+            else changed.transaction.sequence
+        )
+        # Right after a change of primary, a read may return an account from before the write.
+        account = await self._reads.at_revision(request.user_id, revision)
+        if account.revision < revision:
+            raise errors.not_readable_yet()
+        return _alerts_in(account, request.app_id)
 
     async def _change_of_user(
         self, call: Call[Any, Any], request: AlertChange, user_id: int
-    ) -> None:
+    ) -> Receipt | AlertUnchanged:
+        """Make the write of a user's alert."""
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
             check(request, identity)
@@ -142,9 +152,7 @@ class AlertService(AlertServiceBase):
             if not isinstance(result, Receipt | AlertUnchanged):
                 raise errors.refused(result)
             audited.receipt = result
-
-    async def _alerts_of(self, user_id: int, app_id: int) -> Sequence[Alert]:
-        return _alerts_in(await self._store.account(user_id) or Account.empty(user_id), app_id)
+            return result
 
     async def _list_alerts(self, call: Call[ListAlertsRequest, ListAlertsResponse]) -> None:
         request = await self._reads.request(call)

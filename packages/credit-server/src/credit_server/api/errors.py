@@ -116,6 +116,14 @@ def refused(refusal: Refusal) -> GRPCError:
     return status_of(*answer_of(refusal))
 
 
+def not_readable_yet() -> GRPCError:
+    """Return the status of a write that took effect, where no read shows the effect in time."""
+    return _store_unavailable(
+        "the write took effect, but the store does not show it yet: retry it, and it takes effect"
+        " once"
+    )
+
+
 def drained() -> GRPCError:
     """Return the status of a stream of operations that the server ends with its connection."""
     return status_of(

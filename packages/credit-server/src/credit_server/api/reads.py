@@ -130,15 +130,25 @@ class Reads:
         Raises:
             GRPCError: The user has not reached the revision in time.
         """
-        user_id, required = request.user_id or 0, request.min_revision or 0
+        required = request.min_revision or 0
+        account = await self.at_revision(request.user_id or 0, required)
+        if account.revision < required:
+            revision = authorize.visible_revision(account, authorize.identity_of(call))
+            raise errors.status_of(*revision_not_reached(revision, required=required))
+        return account
+
+    async def at_revision(self, user_id: int, required: int) -> Account:
+        """Return a user's account as it is stored, at a revision or, if it does not come, before.
+
+        Args:
+            user_id: The user.
+            required: The revision, which the account reaches in `REVISION_SECONDS_MAX` at most.
+        """
         wait_seconds, waited = _WAIT_SECONDS_MIN, 0.0
         while True:
             account = await self._store.account(user_id) or Account.empty(user_id)
-            if account.revision >= required:
+            if account.revision >= required or waited >= REVISION_SECONDS_MAX:
                 return account
-            if waited >= REVISION_SECONDS_MAX:
-                revision = authorize.visible_revision(account, authorize.identity_of(call))
-                raise errors.status_of(*revision_not_reached(revision, required=required))
             await asyncio.sleep(wait_seconds)
             waited += wait_seconds
             wait_seconds = min(2 * wait_seconds, _WAIT_SECONDS_MAX)
