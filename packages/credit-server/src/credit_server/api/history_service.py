@@ -292,7 +292,9 @@ def _continued(query: _HistoryQueryT, request: HistoryRequest, caller: str) -> _
     if isinstance(last, Position):
         return replace(query, after=last)
     if query.newest_first:
-        return replace(query, before_sequence=last)
+        # Right after a change of primary, a page could miss the latest of the entries before.
+        stored = max(query.stored_sequence, last)
+        return replace(query, before_sequence=last, stored_sequence=stored)
     return replace(query, after_sequence=last)
 
 
