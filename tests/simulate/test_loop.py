@@ -56,3 +56,17 @@ def test_a_simulation_that_goes_on_forever_ends() -> None:
     task.cancel()
     loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
+
+
+def test_a_pause_ends_after_its_time_or_with_its_task() -> None:
+    loop = VirtualLoop(Random(0), reorders=False)
+
+    async def main() -> None:
+        cancelled = loop.pause(1)
+        cancelled.cancel()
+        await asyncio.gather(loop.pause(3), loop.pause(2))
+        assert cancelled.cancelled()
+
+    loop.run_until_complete(main())
+    assert loop.time() == pytest.approx(3, abs=0.01)
+    loop.close()

@@ -36,7 +36,7 @@ def test_a_failure_names_its_seed_and_what_is_enough(
 ) -> None:
     mutation = next(each for each in MUTATIONS if each.name == "the totals of apps only grow")
     with mutation.planted():
-        assert _run(monkeypatch, "--seed", "0") == 1
+        assert _run(monkeypatch, "--seed", "0", "--steps", "40") == 1
     shown = capsys.readouterr()
     assert "credit-simulate --seed 0 --steps 40" in shown.out
     kept = re.search(r"(\d+) of 40 steps and (\d+) of \d+ faults are enough", shown.out)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from credit_models import Balance, UserCredits
 from credit_server.api import reads
+from credit_server.api.page_token import make_token
 from credit_testing.calls import Answer
 from credit_testing.stores import LaggingStore
 from google.rpc.error_details_pb2 import ErrorInfo
@@ -99,6 +100,18 @@ async def test_a_history_that_misses_the_revision_is_not_returned(
     also: dict[str, dict[str, Any]]
     also = {"ListHolds": {"include_settled": True}, "GetBalanceAt": {"sequence": 2}}
     answer = await read(caller, call, min_revision=2, **also.get(call, {}))
+    assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
+
+
+@pytest.mark.parametrize("call", ["QueryTransactions", "QueryPurchases"])
+async def test_a_page_that_would_leave_out_the_newest_entries_is_not_returned(
+    caller: WireCaller, store: LaggingStore, call: str
+) -> None:
+    """Right after a change of primary, a page can be read from older data than the page before."""
+    token = make_token(request_of(call), "", 2)
+    assert (await read(caller, call, page_token=token)).status is Status.OK
+    del store._tables.sequences[7, 2]
+    answer = await read(caller, call, page_token=token)
     assert (answer.status, reason_of(answer)) == (Status.UNAVAILABLE, "STORE_UNAVAILABLE")
 
 

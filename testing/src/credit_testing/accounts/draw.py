@@ -1,6 +1,6 @@
 """Draw random requests of all writes, many of which refer to earlier ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
@@ -57,7 +57,7 @@ class Draw:
 
     def request(self, make: "Callable[[Draw], Write] | None" = None) -> Write:
         """Return a request that `make` draws; None: one of any call."""
-        request = (make or self.random.choice(MAKERS))(self)
+        request = (make or self._maker())(self)
         if isinstance(request, CreditRequest | PurchaseRequest):
             return request
         return replace(
@@ -65,6 +65,14 @@ class Draw:
             validate_only=self.random.random() < 0.05,
             min_available_after=10 if self.random.random() < 0.05 else None,
         )
+
+    def _maker(self) -> "Callable[[Draw], Write]":
+        """Return a call; seldom one about an earlier write if there is none."""
+        while True:
+            make = self.random.choice(MAKERS)
+            kinds = _ABOUT.get(make)
+            if kinds is None or self._fitting(*kinds) or self.random.random() < 0.1:
+                return make
 
     def add(self) -> Write:
         return CreditRequest(**self.fields, credits=self.up_to(60))
@@ -88,7 +96,7 @@ class Draw:
         )
 
     def void(self) -> Write:
-        id_, fields = self._about(GrantCreditsRequest)
+        id_, fields = self._about(Draw.void)
         return VoidGrantRequest(**fields, grant_id=id_)
 
     def hold(self) -> Write:
@@ -100,7 +108,7 @@ class Draw:
         )
 
     def capture(self) -> Write:
-        id_, fields = self._about(PlaceHoldRequest)
+        id_, fields = self._about(Draw.capture)
         return CaptureHoldRequest(
             **fields,
             **_REPORT,
@@ -111,17 +119,20 @@ class Draw:
         )
 
     def release(self) -> Write:
-        id_, fields = self._about(PlaceHoldRequest)
+        id_, fields = self._about(Draw.release)
         return ReleaseHoldRequest(**fields, hold_id=id_)
 
     def extend(self) -> Write:
-        id_, fields = self._about(PlaceHoldRequest)
+        id_, fields = self._about(Draw.extend)
         return ExtendHoldRequest(**fields, hold_id=id_, expires_after_seconds=self._seconds())
 
     def reverse(self) -> Write:
-        id_, fields = self._about(
-            PurchaseRequest, CaptureHoldRequest, CreditRequest, GrantCreditsRequest
-        )
+        id_, fields = self._about(Draw.reverse)
+        earlier = self._fitting(ReverseTransactionRequest)
+        if earlier and self.random.random() < 0.3:  # only the rest can be reversed again
+            before, _ = self.random.choice(earlier)
+            assert isinstance(before, ReverseTransactionRequest)
+            id_, fields = before.transaction_id, self._of_same(before)
         return ReverseTransactionRequest(
             **fields,
             transaction_id=id_,
@@ -141,7 +152,7 @@ class Draw:
 
     def cap(self) -> Write:
         capped = self.random.random() < 0.5
-        caps = SpendingCaps(per_hour=self.random.randint(100, 900)) if capped else None
+        caps = SpendingCaps(per_hour=self.random.randint(40, 300)) if capped else None
         return SetSpendingCapRequest(**self.fields, caps=caps)
 
     def up_to(self, greatest: int) -> int:
@@ -155,18 +166,35 @@ class Draw:
         time = self.now() + timedelta(milliseconds=self.random.randint(-200, 2500))
         return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
-    def _about(self, *kinds: type) -> tuple[str, dict[str, Any]]:
-        """Return the id of a transaction, and the fields of a request about it."""
-        fitting = [(request, id_) for request, id_ in self.receipts if isinstance(request, kinds)]
+    def _fitting(self, *kinds: type) -> list[tuple[Write, str]]:
+        return [(request, id_) for request, id_ in self.receipts if isinstance(request, kinds)]
+
+    def _about(self, make: "Callable[[Any], Write]") -> tuple[str, dict[str, Any]]:
+        """Return the id of a transaction, and the fields of a call about it."""
+        fitting = self._fitting(*_ABOUT[make])
         if not fitting:
             return NO_ID, self.fields
-        request, id_ = self.random.choice(fitting[-_ABOUT_MAX:])
-        return id_, {**self.fields, "user_id": request.user_id, "app_id": request.app_id}
+        # Half of the requests concern the latest write: a hold that is still open, for example.
+        latest = self.random.random() < 0.5
+        request, id_ = fitting[-1] if latest else self.random.choice(fitting[-_ABOUT_MAX:])
+        return id_, self._of_same(request)
+
+    def _of_same(self, request: Write) -> dict[str, Any]:
+        """Return the fields of a request of the same user in the same app."""
+        return {**self.fields, "user_id": request.user_id, "app_id": request.app_id}
 
 
 MAKERS: tuple[Callable[[Draw], Write], ...] = (
     *(Draw.add, Draw.add, Draw.use, Draw.use, Draw.grant, Draw.grant, Draw.grant),
     *(Draw.hold, Draw.hold, Draw.hold, Draw.capture, Draw.capture, Draw.release),
-    *(Draw.extend, Draw.reverse, Draw.reverse, Draw.transfer, Draw.void, Draw.adjust),
-    Draw.cap,
+    *(Draw.extend, Draw.reverse, Draw.reverse, Draw.reverse, Draw.transfer, Draw.void),
+    *(Draw.adjust, Draw.cap),
 )
+_ABOUT: Mapping[Callable[[Draw], Write], tuple[type, ...]] = {
+    Draw.capture: (PlaceHoldRequest,),
+    Draw.release: (PlaceHoldRequest,),
+    Draw.extend: (PlaceHoldRequest,),
+    Draw.void: (GrantCreditsRequest,),
+    Draw.reverse: (PurchaseRequest, CaptureHoldRequest, CreditRequest, GrantCreditsRequest),
+}
+"""The calls about an earlier write, and the kinds of that write."""

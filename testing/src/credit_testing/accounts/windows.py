@@ -1,7 +1,7 @@
 """Compute the states that a call can have seen, and the times at which it can have been decided."""
 
 import itertools
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
@@ -73,17 +73,30 @@ class Windows:
                 entries = histories[user].entries
                 if 0 < sequence <= len(entries):
                     self._times.add(at, entries[sequence - 1].at)
+        # The latest request up to each entry of a user, and the earliest time of the entries that
+        # were requested after an entry of any user.
+        self._asked = {
+            user: list(itertools.accumulate(history.asked, max))
+            for user, history in histories.items()
+        }
+        requested = sorted(
+            (asked, entry.at)
+            for history in histories.values()
+            for asked, entry in zip(history.asked, history.entries, strict=True)
+        )
+        self._requests = [asked for asked, _ in requested]
+        times = itertools.accumulate((at for _, at in reversed(requested)), min, initial=_END)
+        self._earliest = list(times)[::-1]
 
     def bounds(self, call: Call, user: int) -> tuple[int, int]:
         """Return the numbers of entries that a call must and can have seen."""
-        history = self._histories[user]
-        least, greatest = self._shown[user].before(call.began), len(history.entries)
+        least = self._shown[user].before(call.began)
+        greatest = len(self._histories[user].entries)
         if call.stale or _is_loose_read(call):
             least = 0
         least = max(least, call.min_revision)
         if call.ended is not None:
-            later = (place for place, asked in enumerate(history.asked) if asked > call.ended)
-            greatest = next(later, greatest)
+            greatest = bisect_right(self._asked[user], call.ended)
         return least, greatest
 
     def accounts(self, call: Call, users: Sequence[int]) -> Iterator[Mapping[int, Account]]:
@@ -127,14 +140,11 @@ class Windows:
         if _is_loose_read(call):
             return _BEGINNING, _END
         before = self._times.before(call.began)
-        after = [
-            entry.at
-            for history in self._histories.values()
-            for entry, asked in zip(history.entries, history.asked, strict=True)
-            if call.ended is not None and asked > call.ended
-        ]
+        after = _END
+        if call.ended is not None:
+            after = self._earliest[bisect_right(self._requests, call.ended)]
         first = before - self._skew if before != _BEGINNING else _BEGINNING
-        last = min(after) + self._skew if after else _END
+        last = after + self._skew if after != _END else _END
         return first, last
 
 

@@ -126,7 +126,7 @@ class Connection:
         Raises:
             StoreUnavailable: It does not arrive.
         """
-        await asyncio.sleep(self.faults.seconds())
+        await self.faults.travel()
         if self.dead or self.faults.strike("store request lost"):
             raise StoreUnavailable("the request was lost")
 
@@ -136,7 +136,7 @@ class Connection:
         Raises:
             StoreUnavailable: It does not arrive.
         """
-        await asyncio.sleep(self.faults.seconds())
+        await self.faults.travel()
         if self.dead or self.faults.strike("store answer lost"):
             raise StoreUnavailable("the answer was lost")
 
@@ -315,7 +315,7 @@ class Connection:
         yield LogPage([], position(after), at_end=True)
         while True:
             await self.cluster.log_grows(after)
-            await asyncio.sleep(self.faults.seconds())
+            await self.faults.travel()
             if self.dead or self.faults.strike("log broken"):
                 raise StoreUnavailable("the log is away")
             page = self.cluster.log_page(after, None, self.cluster.log_end)
@@ -347,6 +347,8 @@ class _Events:
     async def order(self, limit: int) -> int:
         if self._connection.faults.strike("store conflict"):
             raise Conflict("another process was faster")
+        if not await self._connection.read(_unordered):  # then nothing is written
+            return 0
         return await self._connection.write(lambda node: node.alert_events.order(limit))
 
     async def newest(self) -> int:
@@ -450,7 +452,7 @@ class _Transaction:
             delay = faults.seconds()
             loop.call_later(delay, connection.cluster.commit, self._open, committed)
         if faults.strike("commit late"):  # the caller does not wait for the answer
-            await asyncio.sleep(faults.seconds())
+            await faults.travel()
             raise CommitUnknown("the commit has no answer")
         try:
             async with asyncio.timeout(_ANSWER_SECONDS_MAX):
@@ -459,6 +461,10 @@ class _Transaction:
             raise CommitUnknown("the commit has no answer") from None
         if connection.dead or faults.strike("commit answer lost"):
             raise CommitUnknown("the answer to the commit was lost")
+
+
+async def _unordered(node: Node) -> int:
+    return node.alert_events.unordered
 
 
 async def _first(pages: AsyncIterator[Sequence[_Row]]) -> Sequence[_Row]:

@@ -1,7 +1,10 @@
 """Decide from a seed where faults happen, and how long messages take."""
 
+import asyncio
 from collections.abc import Collection
 from random import Random
+
+from credit_simulate.loop import VirtualLoop
 
 RATES = {
     # A request, or its answer, of a server to its store.
@@ -68,3 +71,9 @@ class Faults:
         if self.strike("slow"):
             return self._random.uniform(0, _SLOW_SECONDS)
         return self._random.expovariate(1 / _USUAL_SECONDS)
+
+    def travel(self) -> "asyncio.Future[None]":
+        """Return a future that ends when a message has arrived."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)  # noqa: S101 - for the type checker
+        return loop.pause(self.seconds())

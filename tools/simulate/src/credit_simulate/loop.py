@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from random import Random
 from typing import Any, TypeVarTuple
@@ -16,6 +16,35 @@ _TURN_SECONDS = 1e-7
 
 class Stalled(Exception):
     """The simulation does not end: all tasks wait without a timer, or run again and again."""
+
+
+class _Handle(asyncio.Handle):
+    """A callback, without what asyncio keeps for debugging."""
+
+    __slots__ = ()
+
+    # asyncio declares none of these in its types. Any: the callback of a task or of a future.
+    _args: Any
+    _callback: Any
+    _context: Context
+    _repr: str | None
+    _source_traceback: None
+
+    def __init__(  # without asyncio's, which asks the loop whether it debugs
+        self, callback: Any, args: Any, loop: asyncio.AbstractEventLoop, context: Context | None
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def cancel(self) -> None:
+        """Do not call."""
+        self._cancelled = True
+        self._callback = self._args = None
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -46,7 +75,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._turns, self._turns_max = 0, turns_max
         # Python compares tuples in C. With asyncio's heap of handles, comparisons take 10% of a
         # run.
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle | asyncio.Future[None]]] = []
         self._numbers = itertools.count()
         self.faults: list[str] = []
         self.set_exception_handler(self._note)
@@ -54,6 +83,33 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Return the seconds since the loop began."""
         return self._now
+
+    def pause(self, seconds: float) -> "asyncio.Future[None]":
+        """Return a future that ends after some seconds, like `asyncio.sleep` in half the time."""
+        future: asyncio.Future[None] = asyncio.Future(loop=self)
+        heappush(self._timers, (self._now + seconds, next(self._numbers), future))
+        return future
+
+    def call_soon(
+        self,
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """Call a function in the next turn."""
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*_Arguments], object],
+        *args: *_Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call a function after some seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(
         self,
@@ -78,28 +134,39 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self._turns == self._turns_max:
             raise Stalled(f"the simulation does not end within {self._turns_max} turns")
         self._advance()
-        if self._reorders and len(self._ready) > 1:
+        ready = self._ready
+        if self._reorders and len(ready) > 1:
             self._shuffle()
-        for _ in range(len(self._ready)):
-            handle = self._ready.popleft()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
             if not handle._cancelled:  # noqa: SLF001 - the loop is one of asyncio's
                 handle._run()  # noqa: SLF001
 
     def _advance(self) -> None:
-        """Advance the time, to the next timer if nothing can run.
+        """Advance the time, to the next timer if no task can run, and run the timers that are due.
+
+        The tasks that they wake run in the same turn.
 
         Raises:
             Stalled: There is no timer.
         """
-        timers, ready = self._timers, self._ready
+        timers = self._timers
         self._now += _TURN_SECONDS
-        while timers and (timers[0][0] <= self._now or not ready):
-            when, _, timer = heappop(timers)
-            if not timer.cancelled():
-                self._now = max(self._now, when)
-                ready.append(timer)
-        if not ready and not self._stopping:
-            raise Stalled("all tasks are waiting, and there is no timer")
+        if not self._ready:
+            while timers and timers[0][2].cancelled():
+                heappop(timers)
+            if timers:
+                self._now = max(self._now, timers[0][0])
+            elif not self._stopping:
+                raise Stalled("all tasks are waiting, and there is no timer")
+        while timers and timers[0][0] <= self._now:
+            _, _, timer = heappop(timers)
+            if timer.cancelled():
+                continue
+            if isinstance(timer, asyncio.Future):
+                timer.set_result(None)
+            else:
+                timer._run()  # noqa: SLF001 - as below
 
     def _shuffle(self) -> None:
         handles = list(self._ready)

@@ -76,7 +76,7 @@ class Network:
     ) -> Answer[Any]:
         """Send one request and return its answer: see the transport."""
         await self._connected()
-        if self._streams is not None and isinstance(request, WRITE_TYPES):
+        if self._streams is not None and type(request) in WRITE_TYPES:
             stream = self._streams.find(self._server)
             receipt = None if stream is None else await self._shared(stream, request, sending)
             if receipt is not None:
@@ -175,7 +175,7 @@ class _Attempt:
         if self._faults.strike("request lost"):
             await asyncio.sleep(_SILENT_SECONDS)
             raise _lost()
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         if not self._server.runs:
             raise _lost()
         self._task = self._server.serve(self._call)
@@ -194,13 +194,13 @@ class _Attempt:
         """
         message = await self._call.answers.get()
         if isinstance(message, GRPCError):
-            await asyncio.sleep(self._faults.seconds())
+            await self._faults.travel()
             details = message.details or ()
             raise AttemptFailed(message.status, message.message or "", details=details)
         if isinstance(message, Exception) or self._faults.strike("answer lost"):
-            await asyncio.sleep(self._faults.seconds())
+            await self._faults.travel()
             raise _lost()
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         return message
 
 

@@ -27,6 +27,7 @@ class Act(Enum):
     FAIL_OVER = "failover"
     LOSE = "lose a write by a failover"
     LOSE_POLICY = "lose a policy by a failover"
+    REJECT_RETRY = "crash all servers during a write, and reject its retry"
     CHANGE_BACK = "change a policy back after a failover"
     SET_CLOCK = "set a clock"
     BREAK_CLOCK = "set a clock too far"
@@ -51,6 +52,7 @@ _WEIGHTS = {
     Act.FAIL_OVER: 2,
     Act.LOSE: 2,
     Act.LOSE_POLICY: 1,
+    Act.REJECT_RETRY: 1,
     Act.CHANGE_BACK: 1,
     Act.SET_CLOCK: 2,
     Act.BREAK_CLOCK: 0.5,

@@ -1,6 +1,5 @@
 """The receiver of an app's webhook, and the audit of the events that it received."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -35,12 +34,12 @@ class Receiver:
         Raises:
             SendFailed: The event or its acknowledgement is lost.
         """
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         if self._faults.strike("webhook away"):
             raise SendFailed("the receiver is away")
         self._trace("webhook", f"receives {event.id}")
         self._received[event.id].append(event)
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         if self._faults.strike("acknowledgement lost"):
             raise SendFailed("no answer")
         self._acknowledged.add(event.id)

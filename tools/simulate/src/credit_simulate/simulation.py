@@ -22,7 +22,7 @@ from credit_server.store.port import AppPolicy
 from credit_server.store.webhooks import Webhook
 from credit_testing.accounts.draw import Draw
 from credit_testing.accounts.journal import Journal, Kind, Read, Together, Unknown, Written
-from credit_testing.accounts.rules.requests import Write
+from credit_testing.accounts.rules.requests import Write, users_of
 
 from credit_simulate.alerts import UserAlerts
 from credit_simulate.caller import Callers
@@ -75,6 +75,10 @@ _PEACE_SECONDS = 6.0
 _ATTEMPTS_MAX = 20
 _CUT_OFF_SECONDS = (0.02, 0.1)
 """The timeout of the write that is lost, and of the request after it that depends on it."""
+_WRITING_SECONDS = (0.02, 0.2)
+"""How long servers can take to write, until they crash."""
+_WRONG_SECONDS = 3.0
+"""How long clocks are wrong: longer than the pauses between the attempts of a call."""
 _READS_OF_OLD, _OLD_SECONDS = 4, 0.8
 """The number of reads after a change of primary, and the longest pause before each read."""
 _PAGES_SHARE = 0.25
@@ -268,13 +272,15 @@ class Simulation:
                 await self._lose_a_write(random, step)
             case Act.LOSE_POLICY:
                 await self._lose_a_policy(server, random, step)
+            case Act.REJECT_RETRY:
+                await self._reject_a_retry(random, step)
             case Act.CHANGE_BACK:
                 fail_over = self._world.cluster.fail_over
                 await self._policies.change_back(random, random.choice(APPS), fail_over)
             case Act.SET_CLOCK:
                 server.set_clock(random.uniform(-1.9, 1.9))
             case Act.BREAK_CLOCK:
-                server.set_clock(random.choice((-1, 1)) * random.uniform(20, 5000))
+                server.set_clock(_wrong(random))
             case Act.START:
                 for each in self._servers:
                     each.start()
@@ -329,14 +335,37 @@ class Simulation:
         changing.cancel()
         cluster.fail_over()
 
+    async def _reject_a_retry(self, random: Random, step: Step) -> None:
+        """Crash all servers before a write is answered, and start them with wrong clocks.
+
+        They reject the retry of the write, although it has taken effect.
+        """
+        cluster = self._world.cluster
+        request, written = _addition(random, f"{step.number}-retried"), cluster.primary.log_end
+        self._begin(self._callers.write(step.number, request))
+        end = cluster.time() + random.uniform(*_WRITING_SECONDS)
+        while cluster.primary.log_end == written and cluster.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)  # there is no event for what the primary writes
+        for server in self._servers:
+            async with self._locks[server]:
+                await server.crash()
+            server.set_clock(_wrong(random))
+            server.start()
+        await asyncio.sleep(_WRONG_SECONDS)
+        for server in self._servers:
+            server.set_clock(random.uniform(-1.9, 1.9))
+
     def _request(self, random: Random, step: Step, part: int = 0) -> Write:
+        latest = self._callers.receipts[-_LATEST:]
+        user, app_id = random.choice(USERS), random.choice(APPS)
+        if latest and random.random() < 0.5:  # so that more requests depend on each other
+            user, app_id = users_of(latest[-1][0])[0], latest[-1][0].app_id
         fields: dict[str, Any] = {  # Any: the fields of requests have many types
-            "user_id": random.choice(USERS),
-            "app_id": random.choice(APPS),
+            "user_id": user,
+            "app_id": app_id,
             "created_by": random.randint(1, 9),
             "idempotency_key": f"{step.number}-{part}",
         }
-        latest = self._callers.receipts[-_LATEST:]
         return EdgeDraw(random, fields, latest, USERS, self._now).request()
 
     def _reusing(self, random: Random, step: Step) -> Write:
@@ -445,6 +474,11 @@ class Simulation:
             answer, _ = await caller.unary(methods.ALERT_EVENTS, values)
             found += answer.reply.events
         return found
+
+
+def _wrong(random: Random) -> float:
+    """Return by how much a clock is ahead if it differs by more than is allowed."""
+    return random.choice((-1, 1)) * random.uniform(20, 5000)
 
 
 def _without_effect(random: Random, like: CreditRequest) -> Write:

@@ -76,17 +76,17 @@ class _StreamCall:
             asyncio.get_running_loop().call_later(self._faults.seconds(), self._task.cancel)
 
     async def send_request(self) -> None:
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         if not self._server.runs:
             raise NotConnected(Status.UNAVAILABLE, "the server does not run")
         self._task = self._server.serve(self._call)
 
     async def recv_initial_metadata(self) -> None:
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
 
     async def send_encoded(self, data: bytes) -> None:
         """Send messages, or drop them and the connection."""
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         if self._faults.strike("request lost"):
             self._call.answers.put_nowait(ConnectionResetError())
             return
@@ -94,7 +94,7 @@ class _StreamCall:
             self._call.incoming.put_nowait(decode(WriteRequest, message))
 
     async def end(self) -> None:
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         self._call.incoming.put_nowait(None)
 
     async def recv_message(self) -> WriteResponse | None:
@@ -104,7 +104,7 @@ class _StreamCall:
             AttemptFailed: The call has failed, or the connection is lost.
         """
         message = await self._call.answers.get()
-        await asyncio.sleep(self._faults.seconds())
+        await self._faults.travel()
         if isinstance(message, GRPCError):
             details = message.details or ()
             raise AttemptFailed(message.status, message.message or "", details=details)

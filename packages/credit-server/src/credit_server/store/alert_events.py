@@ -165,6 +165,11 @@ class MemoryAlertEvents:
         self._newest = 0
         self._removed: dict[int, int] = {}
 
+    @property
+    def unordered(self) -> int:
+        """The number of events without a position."""
+        return len(self._unordered)
+
     def add(self, events: Iterable[AlertEvent]) -> None:
         """Add events of a transaction that is committed."""
         self._unordered.update((event.id, event) for event in events)

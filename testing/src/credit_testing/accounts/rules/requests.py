@@ -1,5 +1,6 @@
 """Describe the requests that write: what they concern, and when two are the same."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -7,7 +8,7 @@ from credit_models import (
     SpendingCaps,
     TransferCreditsRequest,
 )
-from credit_models.operations import AnyWrite
+from credit_models.operations import WRITE_TYPES, AnyWrite
 
 Write = AnyWrite
 
@@ -33,26 +34,38 @@ def is_dry_run(request: Write) -> bool:
 
 
 _SAME = {"user_id", "app_id", "idempotency_key", "validate_only"}
+_COMPARED: Mapping[type, Sequence[str]] = {
+    write_type: [entry.name for entry in fields(write_type) if entry.name not in _SAME]
+    for write_type in WRITE_TYPES
+}
 
 
 def differing_fields(earlier: Any, later: Any) -> list[str]:
     """Return the fields that differ, in the contract's order. Any: two requests of any types."""
     if type(earlier) is not type(later):
         return ["call"]
-    names = [entry.name for entry in fields(later) if entry.name not in _SAME]
-    return [name for name in names if _meaning(earlier, name) != _meaning(later, name)]
+    return [
+        name
+        for name in _COMPARED[type(later)]
+        if getattr(earlier, name) != getattr(later, name)
+        and _meaning(earlier, name) != _meaning(later, name)
+    ]
+
+
+# Any: a request of any type.
+_DEFAULTS: Mapping[str, Callable[[Any], object]] = {
+    "priority": lambda request: 500,
+    "final": lambda request: True,
+    "caps": lambda request: SpendingCaps(),
+    "to_user_id": lambda request: request.user_id,
+    "to_app_id": lambda request: request.app_id,
+}
+"""What the contract defines for fields that are not set."""
 
 
 def _meaning(request: Any, name: str) -> object:
     """Return the value of a field, or what the contract defines for an unset one."""
     value = getattr(request, name)
-    if value is not None:
-        return value
-    defaults = {
-        "priority": 500,
-        "final": True,
-        "caps": SpendingCaps(),
-        "to_user_id": getattr(request, "user_id", None),
-        "to_app_id": request.app_id,
-    }
-    return defaults.get(name)
+    if value is None and name in _DEFAULTS:
+        return _DEFAULTS[name](request)
+    return value
