@@ -1,6 +1,6 @@
 """Test which policies of apps a batch is decided with, and for how long they are kept."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
@@ -13,6 +13,7 @@ from credit_models.ledger import (
     Command,
     Outcome,
     Policy,
+    Replayed,
 )
 from credit_server.commit import Committer
 from credit_server.commit.batch import BatchWriter
@@ -117,52 +118,45 @@ async def test_a_policy_is_not_kept_if_the_commit_fails(error: Exception) -> Non
     assert isinstance(await decide(writer, use(store, 5)), Accepted)
 
 
-class SuspendedStore(MemoryStore):
-    """Lets time pass between the decision and the commit."""
+async def test_a_slow_batch_does_not_replace_a_newer_policy() -> None:
+    store, clocks = MemoryStore(), Clocks()
+    cache = PolicyCache(monotonic=lambda: clocks.monotonic)
+    commands = [use(store, 5)]
+    async with store.begin() as slow:
+        old = await cache.read(slow, commands)
+        clocks.advance(0.1)
+        await change(store, CAPPED)
+        await applied(store, cache, commands)
+        await slow.commit()
+    cache.keep(old)
+    assert await applied(store, cache, commands) == [replace(commands[0], policy=CAPPED)]
 
-    def __init__(self, clocks: Clocks) -> None:
-        super().__init__()
-        self.clocks = clocks
-        self.seconds = 0.0
+
+class CountingStore(MemoryStore):
+    """Counts the reads of policies in transactions."""
+
+    reads = 0
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreTransaction]:
         async with super().begin() as transaction:
-            send = transaction.commit
+            read = transaction.policies
 
-            async def commit(check: Callable[[], None] | None = None) -> None:
-                self.clocks.advance(self.seconds)
-                await send(check)
+            async def policies(app_ids: Collection[int]) -> dict[int, Policy]:
+                self.reads += 1
+                return await read(app_ids)
 
-            transaction.commit = commit  # type: ignore[method-assign] # only of this one
+            transaction.policies = policies  # type: ignore[method-assign] # only of this one
             yield transaction
 
 
-@pytest.mark.parametrize("credits_", [4, 5])
-async def test_a_batch_with_a_cached_policy_is_committed_within_five_seconds(
-    credits_: int,
-) -> None:
-    """Both a write and a refusal rest on the policy."""
-    clocks = Clocks()
-    store = SuspendedStore(clocks)
-    await change(store, CAPPED)
+async def test_a_replay_reads_no_policy() -> None:
+    """Its batch commits nothing, so each one would read the policy again."""
+    store, clocks = CountingStore(), Clocks()
     writer = batches(store, clocks)
-    await decide(writer, add(store, 10))
-    clocks.advance(3.9)
-    store.seconds = 1.2
-    with pytest.raises(Interrupted):
-        await decide(writer, use(store, credits_))
-    assert await store.app_total(1) == 10
-    store.seconds = 0.0
-    await change(store, Policy(caps=Caps(hour=3)))
-    outcome = await decide(writer, use(store, credits_))
-    assert isinstance(outcome, CapExceeded)
-    assert outcome.cap == 3
-
-
-async def test_a_batch_that_reads_a_policy_may_take_longer() -> None:
-    """Otherwise a slow store would fail every batch."""
-    clocks = Clocks()
-    store = SuspendedStore(clocks)
-    store.seconds = 9.0
-    assert isinstance(await decide(batches(store, clocks), add(store, 10)), Accepted)
+    await decide(writer, add(store, 10, key="k"))
+    assert store.reads == 1
+    clocks.advance(5)
+    for _ in range(3):
+        assert isinstance(await decide(writer, add(store, 10, key="k")), Replayed)
+    assert store.reads == 1

@@ -262,17 +262,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a changed policy is never applied",
-        (
-            Edit(PolicyCache.__init__, {"+ _CACHED_SECONDS": "+ 3600.0"}),
-            Edit(PolicyCache.read, {"+ _APPLIED_SECONDS": "+ 3600.0"}),
-        ),
+        (Edit(PolicyCache.__init__, {"+ _KEPT_SECONDS": "+ 3600.0"}),),
     ),
     Mutation(
         "a policy is kept before the batch that read it is committed",
         (
             Edit(
                 PolicyCache.read,
-                {"stored |= read": "stored |= read; self._cached.update(read)"},
+                {"stored |= read": "stored |= read; self._kept.update(read)"},
             ),
         ),
     ),

@@ -38,7 +38,7 @@ from credit_models.ledger import (
 )
 
 from credit_server.commit.clock import Clock, Moment
-from credit_server.commit.policies import BatchPolicies, PolicyCache
+from credit_server.commit.policies import PolicyCache
 from credit_server.store.port import (
     AppKey,
     Changes,
@@ -351,7 +351,9 @@ class BatchWriter:
             moment = self._clock.now()
             known = self._cached(commands)
             async with self._writer.begin() as transaction:
-                policies = await self._policies.read(transaction, commands)
+                # A replay needs no policy, and its batch may commit nothing.
+                new = [command for command in commands if known.find(command) is None]
+                policies = await self._policies.read(transaction, new)
                 commands = policies.apply(commands)
                 references = await self._references(transaction, commands, known)
                 decided = partial(
@@ -374,7 +376,7 @@ class BatchWriter:
                 # An answer that rests on what was read needs the commit too: only the commit proves
                 # that a majority of the nodes has what was read.
                 if verify_first or batch.transactions or batch.depends_on_reads:
-                    check = partial(self._check_recent, moment, policies)
+                    check = partial(self._check_recent, moment) if batch.transactions else None
                     committing = True
                     await transaction.commit(check)
                     self._policies.keep(policies)
@@ -387,7 +389,7 @@ class BatchWriter:
             raise
         return batch.outcomes
 
-    def _check_recent(self, moment: Moment, policies: BatchPolicies) -> None:
+    def _check_recent(self, moment: Moment) -> None:
         """Check the time of an attempt after its writes.
 
         If all accounts were cached, the writes begin the transaction of the store. This process can
@@ -395,7 +397,6 @@ class BatchWriter:
         """
         if not self._clock.is_recent(moment):
             raise Interrupted("the attempt took too long; nothing was committed")
-        self._policies.check(policies)
 
     async def _load(
         self,

@@ -1,6 +1,5 @@
 """The policies of apps, which are part of every decision."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,16 +7,12 @@ from dataclasses import dataclass, replace
 from cachetools import TLRUCache
 from credit_models.ledger import NO_POLICY, Command, Policy, TransferCredits
 
-from credit_server.store.port import Interrupted, StoreTransaction
+from credit_server.store.port import StoreTransaction
 
-# A change of a policy takes effect within this time on every server; see `AppPolicy` in the
-# contract.
-_APPLIED_SECONDS = 5.0
+# The contract promises 5 s from a change until all writes that begin later are decided with it.
+_KEPT_SECONDS = 4.0
 
-# A transaction that begins with a cached policy has a second for its commit.
-_CACHED_SECONDS = 4.0
-
-_CACHED_MAX = 10_000
+_KEPT_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +30,10 @@ class BatchPolicies:
     Attributes:
         by_app: The policies, without those of apps that have none.
         read: What was read in the batch's own transaction, by app.
-        applied_until: The monotonic clock until which the other policies may be applied.
     """
 
     by_app: Mapping[int, Policy]
     read: Mapping[int, _Stored]
-    applied_until: float
 
     def apply(self, commands: Sequence[Command]) -> Sequence[Command]:
         """Return the commands with the policies of their apps."""
@@ -64,14 +57,14 @@ class PolicyCache:
             monotonic: A clock in seconds.
         """
         self._monotonic = monotonic
-        self._cached: TLRUCache[int, _Stored] = TLRUCache(
-            _CACHED_MAX, ttu=lambda _, stored, __: stored.read_at + _CACHED_SECONDS, timer=monotonic
+        self._kept: TLRUCache[int, _Stored] = TLRUCache(
+            _KEPT_MAX, ttu=lambda _, stored, __: stored.read_at + _KEPT_SECONDS, timer=monotonic
         )
 
     async def read(
         self, transaction: StoreTransaction, commands: Sequence[Command]
     ) -> BatchPolicies:
-        """Return the policies for some commands. Those that are not cached are read.
+        """Return the policies for some commands. Those that are not kept are read.
 
         Args:
             transaction: The transaction in which the commands are decided.
@@ -82,14 +75,12 @@ class PolicyCache:
         """
         stored: dict[int, _Stored] = {}
         missing: list[int] = []
-        applied_until = math.inf
         for app_id in {app_id for command in commands for app_id in apps_of(command)}:
-            cached = self._cached.get(app_id)
-            if cached is None:
+            kept = self._kept.get(app_id)
+            if kept is None:
                 missing.append(app_id)
             else:
-                stored[app_id] = cached
-                applied_until = min(applied_until, cached.read_at + _APPLIED_SECONDS)
+                stored[app_id] = kept
         read: dict[int, _Stored] = {}
         if missing:
             now = self._monotonic()
@@ -101,20 +92,14 @@ class PolicyCache:
         by_app = {
             app_id: each.policy for app_id, each in stored.items() if each.policy is not NO_POLICY
         }
-        return BatchPolicies(by_app, read, applied_until)
-
-    def check(self, policies: BatchPolicies) -> None:
-        """Check, before the commit of a batch, that its cached policies may still be applied.
-
-        Raises:
-            Interrupted: They are too old: the process was suspended, or the store was slow.
-        """
-        if self._monotonic() > policies.applied_until:
-            raise Interrupted("the policies are too old; nothing was committed")
+        return BatchPolicies(by_app, read)
 
     def keep(self, committed: BatchPolicies) -> None:
-        """Keep what a batch has read, after its commit."""
-        self._cached.update(committed.read)
+        """Keep what a batch has read, after its commit, unless another batch has read it later."""
+        for app_id, stored in committed.read.items():
+            kept = self._kept.get(app_id)
+            if kept is None or kept.read_at < stored.read_at:
+                self._kept[app_id] = stored
 
 
 def apps_of(command: Command) -> tuple[int, ...]:
