@@ -342,7 +342,6 @@ MUTATIONS = (
     Mutation(
         "a watch of an app returns an entry twice",
         (Edit(AppSource.accept, {"token <= self._last": "False"}),),
-        seed=110,
     ),
     Mutation(
         "a hash does not cover the previous entry",
