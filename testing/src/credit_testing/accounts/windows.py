@@ -153,7 +153,12 @@ def _is_loose_read(call: Call) -> bool:
 
 
 def _hours(first: datetime, last: datetime) -> Iterator[datetime]:
-    """Yield the starts of hours in a range of times, which can be unbounded."""
+    """Yield the starts of hours in a range of times, which can be unbounded.
+
+    Before the first entry, a call can have been decided at most a day before the next entry.
+    """
+    if first == _BEGINNING:
+        first = last - timedelta(days=1)
     hour = first.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     while hour <= last and hour - first < timedelta(days=62):
         yield hour

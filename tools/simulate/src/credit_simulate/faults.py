@@ -15,7 +15,7 @@ RATES = {
     "commit answer lost": 0.03,
     "commit late": 0.02,
     "transaction left open": 0.01,
-    "log broken": 0.02,
+    "log broken": 0.06,
     # A request, or its answer, of a caller to a server.
     "request lost": 0.015,
     "request repeated": 0.03,
