@@ -148,18 +148,18 @@ def _logging_as_it_was() -> Iterator[None]:
 
 def _forget_loggers() -> None:
     """Clear the loggers that structlog has cached: they write to the streams of this test."""
-    for logger in _loggers(len(sys.modules)):
+    modules = [name for name in sys.modules if name.startswith("credit_server.")]
+    for logger in _loggers(tuple(modules)):
         vars(logger).pop("bind", None)
 
 
 @lru_cache(maxsize=1)
-def _loggers(modules: int) -> list[BoundLoggerLazyProxy]:
-    """Return the loggers of the server's modules, when a number of modules were imported."""
+def _loggers(modules: tuple[str, ...]) -> list[BoundLoggerLazyProxy]:
+    """Return the loggers of some modules."""
     return [
         value
-        for name, module in list(sys.modules.items())
-        if name.startswith("credit_server.")
-        for value in vars(module).values()
+        for name in modules
+        for value in vars(sys.modules[name]).values()
         if isinstance(value, BoundLoggerLazyProxy)
     ]
 

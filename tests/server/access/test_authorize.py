@@ -366,7 +366,7 @@ def admitted(access: Access, call: Any, authorization: str | None) -> str:
     try:
         call.caller = access.admit(call)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must be what is expected
-        details: Any = getattr(CONTRACT.translate(error), "details", None)
+        details: Any = getattr(CONTRACT.translate(error, write=True), "details", None)
         return str(details[0].reason)
     return ""
 

@@ -71,7 +71,7 @@ async def _wire(error: Exception | None = None) -> AsyncIterator[Connection]:
 
 
 def _translated(error: Exception) -> GRPCError:
-    translated = errors.translate(error)
+    translated = errors.translate(error, write=True)
     assert translated is not None
     return translated
 
@@ -304,6 +304,8 @@ async def test_an_unavailable_store_does_not_end_the_connection() -> None:
         (ResultUnknown(), ErrorReason.STORE_UNAVAILABLE),
         (StoreUnavailable(), ErrorReason.STORE_UNAVAILABLE),
         (CommitUnknown(), ErrorReason.STORE_UNAVAILABLE),
+        (IndexMissing(), ErrorReason.STORE_UNAVAILABLE),
+        (Unreadable(), ErrorReason.DATA_UNREADABLE),
     ],
 )
 def test_only_a_write_without_an_effect_is_reported_as_no_change(
@@ -312,7 +314,9 @@ def test_only_a_write_without_an_effect_is_reported_as_no_change(
     translated = _translated(error)
     assert translated.details is not None
     assert translated.details[0].reason == reason_name(reason)
-    certain = isinstance(error, Overloaded | Stopping | ClockSkewed | NotCommitted)
+    certain = isinstance(
+        error, Overloaded | Stopping | ClockSkewed | NotCommitted | IndexMissing | Unreadable
+    )
     assert ("no change was made" in str(translated.message)) is certain
     unknown = isinstance(error, ResultUnknown)
     assert ("may or may not have taken effect" in str(translated.message)) is unknown
@@ -349,9 +353,9 @@ def test_a_call_that_is_not_admitted_has_changed_nothing_and_may_be_retried(
 
 
 def test_a_bug_has_no_status_and_a_status_is_returned_as_it_is() -> None:
-    assert errors.translate(RuntimeError("internals")) is None
+    assert errors.translate(RuntimeError("internals"), write=True) is None
     status = GRPCError(Status.NOT_FOUND)
-    assert errors.translate(status) is status
+    assert errors.translate(status, write=True) is status
 
 
 def test_a_call_that_is_cut_off_may_have_taken_effect() -> None:

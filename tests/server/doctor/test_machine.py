@@ -251,12 +251,22 @@ def shown() -> Iterator[int]:
         yield exposition.port
 
 
-async def test_metrics_of_a_credit_server_beside_an_address_in_use_are_ok(
+@pytest.mark.parametrize("serving", [True, False])
+async def test_metrics_of_the_credit_server_that_answers_on_the_address_are_ok(
+    shown: int, serving: bool
+) -> None:
+    subject = await read_addresses(subject_of({"port": 0, "metrics_port": shown}))
+    (finding,) = check_metrics(replace(subject, address_serving=serving))
+    assert finding.verdict is Verdict.OK
+    assert finding.found == f"a credit-server shows its metrics on 127.0.0.1 port {shown}"
+
+
+async def test_metrics_of_a_credit_server_beside_another_program_on_the_address_fail(
     shown: int, taken: int
 ) -> None:
     finding = await _metrics(ServerSettings(port=taken, metrics_port=shown))
-    assert finding.verdict is Verdict.OK
-    assert finding.found == f"a credit-server shows its metrics on 127.0.0.1 port {shown}"
+    assert finding.verdict is Verdict.FAILS
+    assert "another credit-server" in finding.found
 
 
 async def test_metrics_of_a_credit_server_with_another_address_fail(shown: int) -> None:

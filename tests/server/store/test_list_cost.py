@@ -5,7 +5,7 @@ https://www.mongodb.com/docs/manual/reference/database-profiler/.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -116,17 +116,15 @@ def purchase(sequence: int) -> Purchase:
 
 
 @pytest.fixture
-def profiled(mongod_uri: str, filled: str) -> Callable[[], Cost]:
-    """Profile the commands from now on, and return a function that returns their cost."""
+def profiled(mongod_uri: str, filled: str) -> Iterator[Callable[[], Cost]]:
+    """Profile the commands of a test, and yield a function that returns their cost so far."""
     client: MongoClient[dict[str, Any]] = MongoClient(mongod_uri)
     database = client[filled]
+    profile = database["system.profile"]
 
     def cost() -> Cost:
-        database.command("profile", 0)
-        profile = database["system.profile"]
-        found = list(profile.find({"op": {"$in": ["query", "getmore"]}}))
-        profile.drop()
-        client.close()
+        own = f"{filled}.system.profile"
+        found = list(profile.find({"op": {"$in": ["query", "getmore"]}, "ns": {"$ne": own}}))
         return Cost(
             finds=sum(one["op"] == "query" for one in found),
             keys=sum(one["keysExamined"] for one in found),
@@ -134,8 +132,13 @@ def profiled(mongod_uri: str, filled: str) -> Callable[[], Cost]:
             sorts=sum(one.get("hasSortStage", False) for one in found),
         )
 
-    database.command("profile", 2)
-    return cost
+    with client:
+        database.command("profile", 2)
+        try:
+            yield cost
+        finally:
+            database.command("profile", 0)
+            profile.drop()
 
 
 async def listed(

@@ -97,8 +97,6 @@ class Stored:
                 collection.delete_many({})
                 if before:
                     collection.insert_many(before, bypass_document_validation=True)
-        if database.command("dbStats")["indexes"] == sum(map(len, self.indexes.values())):
-            return
         for name, indexes in self.indexes.items():
             for index in indexes.keys() - database[name].index_information().keys():
                 options = {k: v for k, v in indexes[index].items() if k not in ("v", "ns")}

@@ -47,7 +47,7 @@ _RULES: Mapping[str, str] = MappingProxyType(
 def rule(error: ErrorDetails) -> str:
     """Return the rule that a value breaks, such as "must be at most 65535", without the value."""
     kind = error["type"]
-    if kind in ("value_error", "assertion_error"):  # the text of a validator of ours
+    if kind == "value_error":  # the text of a validator of ours
         return error["msg"].partition(" error, ")[2].removesuffix(".")
     form = _RULES.get(kind) or _RULES.get(kind.partition("_")[0] + "_")
     context = error.get("ctx", {})
@@ -55,7 +55,7 @@ def rule(error: ErrorDetails) -> str:
         return "must not be empty"
     if form is not None:
         return form.format_map({name: _short(value) for name, value in context.items()})
-    return "must be " + error["msg"].removeprefix("Input should be ")
+    return "is not valid: " + error["msg"].replace("Input should be", "it should be")
 
 
 def _short(value: object) -> object:
@@ -65,7 +65,7 @@ def _short(value: object) -> object:
 
 def fault(error: ErrorDetails, *, secret: bool = False) -> str:
     """Return the rule that a value breaks, and the value unless it is a secret."""
-    own = error["type"] in ("value_error", "assertion_error", "missing", "extra_forbidden")
+    own = error["type"] in ("value_error", "missing", "extra_forbidden")
     if own or secret:
         return rule(error)
     value = repr(_short(error["input"]))

@@ -161,7 +161,8 @@ class Server:
         try:
             await handler.func(call)
         except Exception as error:  # noqa: BLE001 - the caller gets it
-            ending = error if isinstance(error, GRPCError) else CONTRACT.translate(error)
+            write = call.request.path in CONTRACT.writes
+            ending = CONTRACT.translate(error, write=write)
             if ending is None:
                 self._world.bugs.append(f"{call.request.path} ended with {error!r}")
                 ending = GRPCError(Status.INTERNAL, "internal error")

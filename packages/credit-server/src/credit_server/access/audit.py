@@ -209,7 +209,7 @@ class AuditLog:
             return {"status": Status.OK.name, "user_id": user_id, "created": created}
         if ending is None:
             return {"status": Status.CANCELLED.name}
-        error = self._translate(ending)
+        error = self._translate(ending, write=True)
         if error is None:
             return {"status": Status.INTERNAL.name}
         for detail in error.details or ():

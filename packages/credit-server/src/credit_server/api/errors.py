@@ -43,7 +43,7 @@ _RETRY_STREAM_SECONDS = 0.05
 _CALLERS_OWN = frozenset({Decision.RATE, Decision.RUNNING_CALLS})
 
 
-def translate(error: BaseException, *, write: bool = True) -> GRPCError | None:
+def translate(error: BaseException, *, write: bool) -> GRPCError | None:
     """Return the status for an error; None: the error is a bug.
 
     Args:

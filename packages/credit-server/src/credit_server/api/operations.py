@@ -109,7 +109,7 @@ class PendingOperation:
         outcome.failure.MergeFromString(encode(errors.to_failure(error)))
 
     def _status(self, error: BaseException | None) -> GRPCError:
-        status = None if error is None else errors.translate(error)
+        status = None if error is None else errors.translate(error, write=True)
         if status is None:  # a bug, which must not fail the other operations
             log.error("an operation failed", kind=self._kind, exc_info=error)
             return GRPCError(Status.INTERNAL, "internal error")

@@ -9,7 +9,8 @@ from credit_models.ledger import NO_POLICY, Command, Policy, TransferCredits
 
 from credit_server.store.port import StoreTransaction
 
-# The contract promises 5 s from a change until all writes that begin later are decided with it.
+# The contract promises that a change applies to each write that begins 5 s later. A policy that was
+# read before the change is not kept until then. How long a decision takes does not matter.
 _KEPT_SECONDS = 4.0
 
 _KEPT_MAX = 10_000

@@ -106,10 +106,10 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
         yield ok(check, f"{where} is free")
     elif error.errno != errno.EADDRINUSE:
         yield fails(check, f"a server cannot listen on {where}: {error.strerror}", remedy)
-    elif subject.metrics_served and subject.address_error is not None:
+    elif subject.metrics_served and subject.address_serving is not None:
         yield ok(check, f"a credit-server shows its metrics on {where}")
     else:
-        # A credit-server that does not listen on the address of the calls has other settings.
+        # A credit-server that does not answer on the address of the calls has other settings.
         user = (
             "another credit-server"
             if subject.metrics_served
@@ -122,7 +122,7 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
                 check,
                 f"{where} is in use by {user}: a server takes another port, which Prometheus does"
                 " not scrape",
-                "stop that program, or choose a free port with --metrics-port",
+                "choose a free port with --metrics-port, or stop that program",
             )
 
 

@@ -21,7 +21,7 @@ class CutOff(Exception):
 class Translate(Protocol):
     """Returns the status for an exception."""
 
-    def __call__(self, error: BaseException, *, write: bool = True) -> GRPCError | None:
+    def __call__(self, error: BaseException, *, write: bool) -> GRPCError | None:
         """Return the status; None: the exception is a bug.
 
         Args:
