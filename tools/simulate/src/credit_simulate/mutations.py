@@ -308,7 +308,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a read does not wait for the revision that it requires",
-        (Edit(Reads.reached, {"if account.revision >= required:": "if True:"}),),
+        (
+            Edit(Reads.at_revision, {"account.revision >= required": "True"}),
+            Edit(Reads.reached, {"if account.revision < required:": "if False:"}),
+        ),
         seed=13,
     ),
     Mutation(
