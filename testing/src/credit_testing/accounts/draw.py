@@ -78,7 +78,7 @@ class Draw:
         return CreditRequest(**self.fields, credits=self.up_to(60))
 
     def use(self) -> Write:
-        once = self.random.random() < 0.1
+        once = self.random.random() < 0.3
         return PurchaseRequest(**self.fields, **_REPORT, credits=self.up_to(40), once=once)
 
     def grant(self) -> Write:
@@ -113,9 +113,11 @@ class Draw:
             **fields,
             **_REPORT,
             hold_id=id_,
-            credits=self.random.choice((None, self.up_to(20), self.up_to(60))),
+            credits=self.up_to(self.random.choice((20, 60)))
+            if self.random.random() < 0.6
+            else None,
             final=self.random.random() < 0.6,
-            allow_excess=self.random.random() < 0.5,
+            allow_excess=self.random.random() < 0.3,
         )
 
     def release(self) -> Write:
@@ -152,7 +154,7 @@ class Draw:
 
     def cap(self) -> Write:
         capped = self.random.random() < 0.5
-        caps = SpendingCaps(per_hour=self.random.randint(40, 300)) if capped else None
+        caps = SpendingCaps(per_hour=self.random.randint(30, 300)) if capped else None
         return SetSpendingCapRequest(**self.fields, caps=caps)
 
     def up_to(self, greatest: int) -> int:

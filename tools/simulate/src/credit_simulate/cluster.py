@@ -35,7 +35,7 @@ _REPLICATION_SECONDS = (0.002, 0.05)
 """The mean times until a majority has an operation. Each cluster takes one of them."""
 
 _ELECTION_SECONDS = 2.0
-_STALE_SECONDS = 0.8
+_STALE_SECONDS = 2.0
 _BEHIND_MAX = 3
 """The most operations that a majority has and an old primary lacks."""
 _OLD_SHARE = 0.5

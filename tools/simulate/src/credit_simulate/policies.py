@@ -23,10 +23,10 @@ from credit_simulate.trace import Trace
 APPLIED_SECONDS = 5.0
 """A change applies to each write that begins after this time; see the contract."""
 _CAPS: Sequence[dict[str, int]] = (
+    {"per_day": 30},
     {"per_day": 45},
-    {"per_day": 60},
-    {"per_hour": 60},
-    {"per_hour": 90, "per_day": 400},
+    {"per_hour": 45},
+    {"per_hour": 60, "per_day": 400},
 )
 """The caps that an app can get. It always has a cap, so that each use is counted."""
 _LATER_ALERTS: Mapping[int, Sequence[tuple[bool, Limit]]] = {

@@ -51,7 +51,7 @@ _POLICIES = (
     AppPolicy(
         app_id=APPS[1],
         policy=Policy(
-            caps=Caps(day=60),
+            caps=Caps(day=40),
             allow_negative=True,
             alerts=(Alert(credits=30, direction=Direction.RISES_TO),),
         ),
@@ -81,7 +81,7 @@ _WRONG_SECONDS = 3.0
 """How long clocks are wrong: longer than the pauses between the attempts of a call."""
 _READS_OF_OLD, _OLD_SECONDS = 4, 0.8
 """The number of reads after a change of primary, and the longest pause before each read."""
-_PAGES_SHARE = 0.25
+_PAGES_SHARE = 0.5
 """How often such a read is a query whose pages may come from different primaries."""
 _LATEST = 12
 """A request refers to one of so many of the latest writes."""
@@ -259,7 +259,8 @@ class Simulation:
                 if random.random() < _PAGES_SHARE:
                     new = [_addition(random, f"{client}-page-{number}-{part}") for part in (1, 2)]
                     await callers.batch(client, new)
-                    await self._queries.pages(USERS[0], None, oldest_first=False, page_size=1)
+                    required = random.choice((None, callers.revisions[USERS[0]]))
+                    await self._queries.pages(USERS[0], required, oldest_first=False, page_size=1)
                 else:
                     await self._read_back(random, client)
 
