@@ -123,8 +123,8 @@ format: install ## Format the code and the contract, and fix what can be fixed.
 	@$(BIN)/ruff format --quiet $(SOURCES)
 	@$(BIN)/buf format -w contracts
 
-# How many tests run at once. Many of them wait for a process or a deadline: with three on two cores, the cores are idle
-# for a fifth of the time. Each one more costs 10 s of CPU.
+# The number of tests that run at once. Many of them wait for a process or a deadline: with three tests on two cores, the
+# cores are idle for a fifth of the time. Each additional one costs 10 s of CPU time.
 WORKERS ?= 4
 
 .PHONY: pytest

@@ -57,8 +57,8 @@ LONGEST = [
 def pytest_configure() -> None:
     """Build the commands of each application once, and run the garbage collector less often.
 
-    By default, the collector takes 5 to 12 % of the CPU time of tests that run in this process, and
-    colored tracebacks of errors that a server logs 4 %.
+    By default, the collector takes 5 to 12 % of the CPU time of tests that run in this process. The
+    colored tracebacks of errors that servers log take 4 %, so tracebacks are plain.
     """
     structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
     build_once()

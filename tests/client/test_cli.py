@@ -496,6 +496,6 @@ def test_without_the_extra_it_names_the_package_to_install(missing: str) -> None
     )
     assert result.returncode == 2
     assert result.stderr == (
-        "credit needs its extra: pip install ./dist/*.whl 'credit-client[cli]', with the wheels"
-        " that make wheels builds\n"
+        "credit needs the extra cli: run make wheels in a clone of the repository, then"
+        " pip install ./dist/*.whl 'credit-client[cli]'\n"
     )

@@ -77,7 +77,7 @@ BAD = {
 
 
 def test_every_setting_that_can_have_a_bad_value_has_one_here() -> None:
-    # The command sets `wait_for_ready` itself, and any text is a path.
+    # The command sets `wait_for_ready` itself, and any text is a valid path.
     files = {
         name
         for name, field in ClientSettings.model_fields.items()

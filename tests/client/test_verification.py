@@ -410,10 +410,10 @@ def test_the_command_reports_rows_without_a_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,user_id\n1,2\n", "line 1 is not what credit writes"),
-        ('{"id": "t"}\n', "line 1 is not what credit writes"),
-        ("[]\n", "line 1 is not what credit writes"),
-        ("\n\n7\n", "line 3 is not what credit writes"),
+        ("id,user_id\n1,2\n", "line 1 is not in the format of credit's JSON output"),
+        ('{"id": "t"}\n', "line 1 is not in the format of credit's JSON output"),
+        ("[]\n", "line 1 is not in the format of credit's JSON output"),
+        ("\n\n7\n", "line 3 is not in the format of credit's JSON output"),
     ],
 )
 def test_a_file_that_is_no_export_is_misuse(tmp_path: Path, content: str, message: str) -> None:

@@ -50,7 +50,7 @@ def test_a_breaking_change_fails_with_its_rule_and_advice(newest: Copy, mutation
 
 @pytest.mark.parametrize("mutation", ALLOWED, ids=lambda mutation: mutation.name)
 def test_a_compatible_change_passes(newest: Copy, mutation: Mutation) -> None:
-    """All baselines have the same rules, so it is compared with the newest one only."""
+    """All baselines have the same rules, so the change is compared with only the newest one."""
     mutation.apply(newest)
     outcome = newest.check("check")
     assert outcome.status == 0, outcome.said

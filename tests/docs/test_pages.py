@@ -50,7 +50,7 @@ def test_each_variable_that_a_page_names_is_a_setting(page: Path) -> None:
 
 
 def _hints() -> Iterator[object]:
-    """Yield each command of pip, with its continued lines, in pages and in messages."""
+    """Yield each pip command, with its continuation lines, in pages and in messages."""
     sources = [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("tools/*/README.md")]
     for path in [*PAGES, *sources]:
         text = re.sub(r'\\\n|"\n', " ", path.read_text())

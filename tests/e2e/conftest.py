@@ -10,8 +10,9 @@ from credit_testing.mongod import running_mongod
 def store_options(mongod_uri: str, migrated_database: str) -> list[str]:
     """Return the options of a server on a migrated database without documents.
 
-    Other tests get the database afterwards. A test that kills a server uses `mongod_that_forgets`:
-    the killed server's open transactions block writes of their documents for a minute.
+    Other tests reuse the database afterwards. A test that kills a server uses
+    `mongod_that_forgets` instead, because open transactions of a killed server block writes of
+    their documents for a minute.
     """
     return ["--mongodb-uri", mongod_uri, "--mongodb-database", migrated_database]
 

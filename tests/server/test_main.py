@@ -91,7 +91,7 @@ def test_a_file_that_cannot_be_used_is_named_without_an_errno(
     (tmp_path / "file").write_text("neither PEM nor JSON\n")
     path = tmp_path / place
     if place == "absent" and words.startswith(("token keys", "token cert", "serve --audit")):
-        path.symlink_to(tmp_path / "file")  # these make what is absent, but not in a file's place
+        path.symlink_to(tmp_path / "file")  # these make missing folders, but not below a file
         path /= "below"
     assert main.run([*words.format(path).split(), *_elsewhere(words, tmp_path)]) > 0
     lines = capsys.readouterr().err

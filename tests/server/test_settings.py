@@ -252,7 +252,7 @@ def test_a_value_out_of_range_is_rejected_by_name(
 
 
 def test_every_setting_that_can_have_a_bad_value_has_one_here() -> None:
-    # Any text is a connection string, a path, or an address to listen on.
+    # Any text is valid as a connection string, as a path, or as an address to listen on.
     free = {
         name
         for name, each in BY_NAME.items()

@@ -9,7 +9,7 @@ _NOT_OUR_WORDS = ("pydantic", "Input should be", "For further information", "Val
 
 
 def has_our_words(message: str) -> None:
-    """Check that a message about a bad value is one line, and not pydantic's."""
+    """Check that a message about a bad value is one line and has no words of pydantic."""
     assert "\n" not in message
     assert not [words for words in _NOT_OUR_WORDS if words in message], message
 
@@ -35,7 +35,7 @@ def rejections(application: typer.Typer) -> dict[str, str]:
     return found
 
 
-# Any: typer's classes of commands are another library's in its earlier versions.
+# Any: in earlier versions of typer, the classes of commands are those of another library.
 def _commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     commands = getattr(command, "commands", None)
     if commands is None:

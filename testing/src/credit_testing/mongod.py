@@ -141,7 +141,7 @@ async def running_mongod(
         await mongod.start()
         yield mongod
     finally:
-        await mongod.end(signal.SIGKILL)  # in order, it would take a second
+        await mongod.end(signal.SIGKILL)  # a clean shutdown would take a second
         mongod.remove_data()
 
 

@@ -77,7 +77,7 @@ def _translated(error: Exception) -> GRPCError:
 
 
 def _says_nothing_of_changes(sentence: str) -> None:
-    """Check the sentence of a read that failed: it has no phrase of a write."""
+    """Check that the message of a failed read does not mention changes."""
     assert "no change" not in sentence
     assert "taken effect" not in sentence
 

@@ -85,7 +85,7 @@ async def sequences(caller: WireCaller, **changed: Any) -> list[int]:
 
 
 class FailoverStore(MemoryStore):
-    """Loses its primary; the old one, which has fewer entries, still answers.
+    """Simulates a change of primary: the old primary, which has fewer entries, still answers.
 
     Attributes:
         newest: The newest sequence that the old primary has; None: the primary has not changed.

@@ -172,7 +172,7 @@ def test_an_export_that_stops_at_any_step_continues_with_the_same_digest(
         try:
             exported(ledger, folder, advance=stop_after(steps))
         except Stopped:
-            with pytest.raises(BackupUnusable, match=r"no backup|incomplete"):
+            with pytest.raises(BackupUnusable, match=r"not a backup|incomplete"):
                 manifest.load(folder)
             leave_what_a_killed_process_leaves(folder)
             assert exported(ledger, folder).digest == digest
@@ -292,7 +292,7 @@ def test_a_manifest_that_was_changed_is_rejected(
 
 
 def test_a_folder_with_something_else_is_rejected(ledger: Ledger, tmp_path: Path) -> None:
-    with pytest.raises(BackupUnusable, match="no backup"):
+    with pytest.raises(BackupUnusable, match="not a backup"):
         command.run_check(tmp_path / "absent")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(BackupUnusable, match="other files"):

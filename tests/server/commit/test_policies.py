@@ -151,7 +151,7 @@ class CountingStore(MemoryStore):
 
 
 async def test_a_replay_reads_no_policy() -> None:
-    """Its batch commits nothing, so each one would read the policy again."""
+    """A batch of replays commits nothing, so each one would read the policy again."""
     store, clocks = CountingStore(), Clocks()
     writer = batches(store, clocks)
     await decide(writer, add(store, 10, key="k"))

@@ -245,7 +245,7 @@ async def test_the_default_port_for_metrics_in_use_is_a_warning_since_another_is
 
 @pytest.fixture
 def shown() -> Iterator[int]:
-    """A port on which a credit-server shows its metrics."""
+    """A port on which a credit-server serves its metrics."""
     telemetry = Telemetry()
     with exposed(telemetry.registry, ready=lambda: True, host="127.0.0.1", port=0) as exposition:
         yield exposition.port
@@ -258,7 +258,7 @@ async def test_metrics_of_the_credit_server_that_answers_on_the_address_are_ok(
     subject = await read_addresses(subject_of({"port": 0, "metrics_port": shown}))
     (finding,) = check_metrics(replace(subject, address_serving=serving))
     assert finding.verdict is Verdict.OK
-    assert finding.found == f"a credit-server shows its metrics on 127.0.0.1 port {shown}"
+    assert finding.found == f"a credit-server serves its metrics on 127.0.0.1 port {shown}"
 
 
 async def test_metrics_of_a_credit_server_beside_another_program_on_the_address_fail(
@@ -287,7 +287,7 @@ async def test_a_port_for_metrics_that_another_program_has_is_not_the_running_se
         port = other.sockets[0].getsockname()[1]
         finding = await _metrics(ServerSettings(port=taken, metrics_port=port))
     assert finding.verdict is Verdict.FAILS
-    assert "a program that shows no metrics of a credit-server" in finding.found
+    assert "a program that serves no metrics of a credit-server" in finding.found
 
 
 async def test_a_port_for_metrics_that_does_not_answer_is_another_programs(taken: int) -> None:

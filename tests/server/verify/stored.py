@@ -73,7 +73,8 @@ class Stored:
     """The contents of a database.
 
     Attributes:
-        documents: The documents of each collection, in its order. Raw: they are compared unread.
+        documents: The documents of each collection, in the collection's order. They are raw BSON,
+            which is compared without decoding.
         indexes: The indexes of each collection.
     """
 
@@ -103,7 +104,7 @@ class Stored:
                 database[name].create_index(options.pop("key"), name=index, **options)
 
 
-# Any: the driver's types do not follow the options.
+# Any: the driver's types do not depend on the options.
 def _raw(database: Database[Document], name: str) -> Collection[Any]:
     return database.get_collection(name, CodecOptions(document_class=RawBSONDocument))
 

@@ -108,10 +108,10 @@ def test_a_progress_of_another_database_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ProgressUnusable, match="another database"):
         ProgressFile(path, "there/credit")
     path.write_text("not JSON\n")
-    with pytest.raises(ProgressUnusable, match="has no progress of credit-server"):
+    with pytest.raises(ProgressUnusable, match="is not a progress file of credit-server"):
         ProgressFile(path, "here/credit")
     with pytest.raises(
-        ProgressUnusable, match="absent/progress for the progress cannot be used: No such"
+        ProgressUnusable, match=r"^the progress file .*absent/progress cannot be used: No such"
     ):
         ProgressFile(tmp_path / "absent" / "progress", "here/credit")
 

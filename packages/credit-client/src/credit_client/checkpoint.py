@@ -210,8 +210,8 @@ def _public_key(pem: bytes) -> "Ed25519PublicKey":
         from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
     except ImportError:
         raise ImportError(
-            "checkpoints need the package cryptography: pip install ./dist/*.whl"
-            " 'credit-client[verify]', with the wheels that make wheels builds"
+            "checkpoints need the package cryptography: run make wheels in a clone of the"
+            " repository, then pip install ./dist/*.whl 'credit-client[verify]'"
         ) from None
     try:
         key = load_pem_public_key(pem)

@@ -471,8 +471,8 @@ class AlreadyPurchased(_Refusal):
     """The user owns the report in the app, and the request sets `once`. Nothing was taken.
 
     Attributes:
-        purchase_id: The purchase of the report; empty if it was of the same atomic batch, which
-            was aborted, so that it does not exist.
+        purchase_id: The purchase of the report. It is empty if the purchase was part of the same
+            atomic batch: the batch was aborted, so the purchase does not exist.
     """
 
     status = Status.ALREADY_EXISTS

@@ -14,8 +14,8 @@ from credit_client.request import Values
 class Policies(ABC):
     """Returns and changes the policies of apps. Needs a server of 0.3.0 or later.
 
-    A change applies to each write that begins 5 seconds later. Setting the same policy again
-    changes nothing, so that these writes need no idempotency key.
+    A change applies to each write that begins 5 seconds or more after the change. Setting the same
+    policy again changes nothing, so these writes need no idempotency key.
     """
 
     @property

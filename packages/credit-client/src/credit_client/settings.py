@@ -77,7 +77,7 @@ class ClientSettings(BaseSettings):
         tls_client_key: PEM file with its key; None if the certificate's file holds it too.
     """
 
-    # pydantic's own errors repeat no value, because one may be a token.
+    # pydantic's own errors must not contain values, because a value may be a token.
     model_config = SettingsConfigDict(
         env_prefix="CREDIT_", frozen=True, extra="ignore", hide_input_in_errors=True
     )

@@ -1,7 +1,7 @@
-"""Describe a value that pydantic rejects, for a person who has set it in a file or an option.
+"""Describe a value that pydantic rejects, for the user who set it in a file or an option.
 
-pydantic's own sentences ("Input should be a valid integer, unable to parse string as an integer")
-are about its input. These are about the setting: "must be a whole number, got 'abc'".
+pydantic's own messages ("Input should be a valid integer, unable to parse string as an integer")
+describe its input. These messages describe the setting: "must be a whole number, got 'abc'".
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,12 @@ from types import MappingProxyType
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-# The longest value that a sentence repeats.
+# A longer value is cut to this length.
 _CHARACTERS_MAX = 80
 
-# The rule that a value breaks, by the prefix of the type of pydantic's error, with the fields of
-# its context: https://docs.pydantic.dev/latest/errors/validation_errors/
+# The rule that a value breaks, by the type of pydantic's error or the prefix of the type. The names
+# in braces are fields of the error's context:
+# https://docs.pydantic.dev/latest/errors/validation_errors/
 _RULES: Mapping[str, str] = MappingProxyType(
     {
         "bool_": "must be true or false",
@@ -45,9 +46,12 @@ _RULES: Mapping[str, str] = MappingProxyType(
 
 
 def rule(error: ErrorDetails) -> str:
-    """Return the rule that a value breaks, such as "must be at most 65535", without the value."""
+    """Return the rule that a value breaks, such as "must be at most 65535".
+
+    It does not contain the value, unless the message of one of our own validators does.
+    """
     kind = error["type"]
-    if kind == "value_error":  # the text of a validator of ours
+    if kind == "value_error":  # the message of one of our validators
         return error["msg"].partition(" error, ")[2].removesuffix(".")
     form = _RULES.get(kind) or _RULES.get(kind.partition("_")[0] + "_")
     context = error.get("ctx", {})
@@ -59,7 +63,7 @@ def rule(error: ErrorDetails) -> str:
 
 
 def _short(value: object) -> object:
-    """Return a number without a fraction that is 0."""
+    """Return a float that is a whole number as an `int`, and any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -74,10 +78,10 @@ def fault(error: ErrorDetails, *, secret: bool = False) -> str:
 
 
 def fault_behind(error: BaseException) -> str | None:
-    """Return the fault of the value of an option; None if it was not pydantic that rejected it.
+    """Return why pydantic rejected an option's value; None if pydantic did not reject it.
 
     Args:
-        error: What typer has raised; its recent versions check options with pydantic.
+        error: The error that typer raised. Recent versions of typer check options with pydantic.
     """
     cause = error.__cause__
     return fault(cause.errors()[0]) if isinstance(cause, ValidationError) else None

@@ -67,7 +67,7 @@ class Draw:
         )
 
     def _maker(self) -> "Callable[[Draw], Write]":
-        """Return a call; seldom one about an earlier write if there is none."""
+        """Return a call. If it needs an earlier write that does not exist, mostly choose again."""
         while True:
             make = self.random.choice(MAKERS)
             kinds = _ABOUT.get(make)
@@ -131,7 +131,7 @@ class Draw:
     def reverse(self) -> Write:
         id_, fields = self._about(Draw.reverse)
         earlier = self._fitting(ReverseTransactionRequest)
-        if earlier and self.random.random() < 0.3:  # only the rest can be reversed again
+        if earlier and self.random.random() < 0.3:  # only what is left of it can be reversed again
             before, _ = self.random.choice(earlier)
             assert isinstance(before, ReverseTransactionRequest)
             id_, fields = before.transaction_id, self._of_same(before)

@@ -73,8 +73,8 @@ class Windows:
                 entries = histories[user].entries
                 if 0 < sequence <= len(entries):
                     self._times.add(at, entries[sequence - 1].at)
-        # The latest request up to each entry of a user, and the earliest time of the entries that
-        # were requested after an entry of any user.
+        # For each entry of a user, the latest request of this entry and those before it. For each
+        # request of any user, the earliest time of its entry and of the entries requested after it.
         self._asked = {
             user: list(itertools.accumulate(history.asked, max))
             for user, history in histories.items()
@@ -155,7 +155,7 @@ def _is_loose_read(call: Call) -> bool:
 def _hours(first: datetime, last: datetime) -> Iterator[datetime]:
     """Yield the starts of hours in a range of times, which can be unbounded.
 
-    Before the first entry, a call can have been decided at most a day before the next entry.
+    A range without a beginning, of a call before the first entry, begins a day before its end.
     """
     if first == _BEGINNING:
         first = last - timedelta(days=1)

@@ -77,7 +77,7 @@ class OpenTransaction:
         number: Its number in the session; a later one ends it.
         term: The primary on which it began.
         seen: How many operations the primary had when it began.
-        node: The data that it reads.
+        node: The node whose data it reads.
         changes: The changes that it writes.
     """
 
@@ -161,7 +161,7 @@ class Cluster:
         return number, result
 
     def begin(self, writer: int) -> OpenTransaction:
-        """Begin a transaction of a session, and end the one before.
+        """Begin a transaction of a session, and end the session's previous one.
 
         Soon after a failover, it may begin on the old primary, which cannot commit it.
         """
@@ -182,7 +182,7 @@ class Cluster:
 
         Raises:
             StoreUnavailable: There is no primary.
-            Interrupted: It has ended.
+            Interrupted: The transaction has ended.
         """
         if transaction.node is not self._old or self._loop.time() >= self.stale_until:
             self.check_available()

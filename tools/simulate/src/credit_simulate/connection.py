@@ -121,7 +121,7 @@ class Connection:
         self.cluster.check_available()
 
     async def arrive(self) -> None:
-        """Let a request arrive, at whichever primary.
+        """Let a request arrive, at the old or the new primary.
 
         Raises:
             StoreUnavailable: It does not arrive.
@@ -347,7 +347,7 @@ class _Events:
     async def order(self, limit: int) -> int:
         if self._connection.faults.strike("store conflict"):
             raise Conflict("another process was faster")
-        if not await self._connection.read(_unordered):  # then nothing is written
+        if not await self._connection.read(_unordered):  # nothing is written without such events
             return 0
         return await self._connection.write(lambda node: node.alert_events.order(limit))
 

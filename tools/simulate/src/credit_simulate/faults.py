@@ -73,7 +73,7 @@ class Faults:
         return self._random.expovariate(1 / _USUAL_SECONDS)
 
     def travel(self) -> "asyncio.Future[None]":
-        """Return a future that ends when a message has arrived."""
+        """Return a future that completes when a message has arrived."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)  # noqa: S101 - for the type checker
         return loop.pause(self.seconds())

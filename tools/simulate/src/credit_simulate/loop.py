@@ -19,18 +19,18 @@ class Stalled(Exception):
 
 
 class _Handle(asyncio.Handle):
-    """A callback, without what asyncio keeps for debugging."""
+    """A callback, without the data that asyncio keeps for debugging."""
 
     __slots__ = ()
 
-    # asyncio declares none of these in its types. Any: the callback of a task or of a future.
+    # asyncio's types declare none of these. Any: the callback of a task or of a future.
     _args: Any
     _callback: Any
     _context: Context
     _repr: str | None
     _source_traceback: None
 
-    def __init__(  # without asyncio's, which asks the loop whether it debugs
+    def __init__(  # does not call asyncio's, which checks for debug mode
         self, callback: Any, args: Any, loop: asyncio.AbstractEventLoop, context: Context | None
     ) -> None:
         self._callback = callback
@@ -42,7 +42,7 @@ class _Handle(asyncio.Handle):
         self._source_traceback = None
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Do not run the callback."""
         self._cancelled = True
         self._callback = self._args = None
 
@@ -85,7 +85,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def pause(self, seconds: float) -> "asyncio.Future[None]":
-        """Return a future that ends after some seconds, like `asyncio.sleep` in half the time."""
+        """Return a future that completes after some seconds.
+
+        It takes half the CPU time of `asyncio.sleep`.
+        """
         future: asyncio.Future[None] = asyncio.Future(loop=self)
         heappush(self._timers, (self._now + seconds, next(self._numbers), future))
         return future

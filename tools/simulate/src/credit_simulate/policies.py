@@ -21,7 +21,7 @@ from credit_simulate.cluster import Cluster, Node, Operation
 from credit_simulate.trace import Trace
 
 APPLIED_SECONDS = 5.0
-"""A change applies to each write that begins after this time; see the contract."""
+"""A change applies to each write that begins this long after it, or later; see the contract."""
 _CAPS: Sequence[dict[str, int]] = (
     {"per_day": 30},
     {"per_day": 45},
@@ -53,8 +53,8 @@ class _Stored:
         policy: The policy.
         operation: The operation that stored it.
         since: When it was stored, on the journal's clock.
-        replaced: The time from which calls that begin are decided with this policy or a later one;
-            None: later than the end.
+        replaced: Calls that begin at this time or later are decided with this policy or a later
+            one; None: the simulation ended before that time.
     """
 
     policy: StoredPolicy

@@ -26,7 +26,7 @@ from credit_simulate.trace import Trace
 
 STEPS = 20
 _GARBAGE = 20_000
-"""How many new objects begin a garbage collection. With 700 objects, it takes 4% more time."""
+"""The number of new objects that triggers a garbage collection. With 700, runs take 4% longer."""
 _TURNS_MAX, _TURNS_OF_STEP_MAX = 20_000, 500
 """Several times what a run takes: 2,700 turns for 40 steps, and 17,000 turns for 200 steps."""
 _SKEW = timedelta(seconds=4)
@@ -155,7 +155,7 @@ def _close(loop: VirtualLoop) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop the log lines of the servers, and collect garbage seldom, for the duration of a context.
+    """Drop the log lines of the servers, and run the garbage collector less often, in a context.
 
     Simulations produce thousands of log lines. Garbage collections skip everything that exists
     when the context begins, such as all imported modules.

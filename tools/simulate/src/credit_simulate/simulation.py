@@ -76,13 +76,13 @@ _ATTEMPTS_MAX = 20
 _CUT_OFF_SECONDS = (0.02, 0.1)
 """The timeout of the write that is lost, and of the request after it that depends on it."""
 _WRITING_SECONDS = (0.02, 0.2)
-"""How long servers can take to write, until they crash."""
+"""The range of how long servers have time to write before they crash."""
 _WRONG_SECONDS = 3.0
 """How long clocks are wrong: longer than the pauses between the attempts of a call."""
 _READS_OF_OLD, _OLD_SECONDS = 4, 0.8
 """The number of reads after a change of primary, and the longest pause before each read."""
 _PAGES_SHARE = 0.5
-"""How often such a read is a query whose pages may come from different primaries."""
+"""The share of these reads that query pages, which may come from different primaries."""
 _LATEST = 12
 """A request refers to one of so many of the latest writes."""
 
@@ -311,7 +311,7 @@ class Simulation:
         first.start()
 
     async def _lose_a_policy(self, server: Server, random: Random, step: Step) -> None:
-        """Cut off the primary when it has a changed policy. A server reads the policy to decide.
+        """Cut off the primary when it has a changed policy, and let a server read this policy.
 
         The policy is lost with the primary, so the server must not apply it.
         """
@@ -478,7 +478,7 @@ class Simulation:
 
 
 def _wrong(random: Random) -> float:
-    """Return by how much a clock is ahead if it differs by more than is allowed."""
+    """Return how many seconds a wrong clock is ahead; a negative number: behind."""
     return random.choice((-1, 1)) * random.uniform(20, 5000)
 
 

@@ -11,8 +11,9 @@ _EXTRA = {"rich", "typer"}
 def main() -> None:
     """Run the command on the arguments of the process, and exit with one of `exits.Exit`.
 
-    What the modules make lives until the end. The garbage collector does not look at it, neither
-    while they load nor at the end: that would take a sixth of the CPU time of a short command.
+    The objects that the imports create live until the process ends. The garbage collector skips
+    them, both during the imports and at the end: a scan would take a sixth of the CPU time of a
+    short command.
     """
     open_standard_streams()
     gc.disable()
@@ -24,8 +25,8 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
         sys.stderr.write(
-            "credit needs its extra: pip install ./dist/*.whl 'credit-client[cli]', with the wheels"
-            " that make wheels builds\n"
+            "credit needs the extra cli: run make wheels in a clone of the repository, then"
+            " pip install ./dist/*.whl 'credit-client[cli]'\n"
         )
         sys.exit(Exit.MISUSE)
     gc.freeze()

@@ -227,7 +227,7 @@ def balance(
         _show_balance(shown, display)
         unknown = not (found.balance or found.held or found.owed or found.revision)
         if unknown and display.form is Format.TABLE:
-            # A revision of 0 is also that of a user whose history the caller may not read.
+            # The revision is also 0 if the caller may not read the user's history.
             complain(f"credit: user {user} has no credits in app {app_id}, and no known history\n")
 
     async def of_user(client: CreditClient, user_id: int | str) -> None:

@@ -156,7 +156,7 @@ def _opened(path: Path, user: int, form: Format | None, *, resuming: bool) -> It
     except OSError as error:
         raise typer.BadParameter(
             f"the file {path} cannot be written: {error.strerror}; name a file in a folder that you"
-            " may write"
+            " can write to"
         ) from None
     with stream, io.TextIOWrapper(stream, encoding="utf-8", newline="") as text:
         target = _Target(file=text, form=found, after=after)

@@ -99,7 +99,7 @@ def sentence_of(error: CreditError) -> str:
 
 
 def _with_durations(error: CreditError, text: str) -> str:
-    """Write numbers of seconds as the command takes durations: 7d, and not 604800."""
+    """Replace numbers of seconds by durations in the command's format: 604800 by 7d."""
     if isinstance(error, InvalidField):
         for violation in error.violations:
             if violation.field.endswith("_seconds"):

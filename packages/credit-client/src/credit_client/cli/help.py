@@ -49,13 +49,16 @@ def _write_parameters(command: TyperCommand | TyperGroup, ctx: Any, formatter: A
 
 
 class Command(TyperCommand):
-    """A command of `credit`, with the help in this module's layout and its own words for faults."""
+    """A command of `credit`.
+
+    Its help has this module's layout, and `credit_models.faults` describes bad values.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments.
+        """Parse the arguments.
 
         Raises:
-            typer.BadParameter: One is not valid.
+            typer.BadParameter: An argument is not valid.
         """
         try:
             return super().parse_args(ctx, args)

@@ -33,7 +33,10 @@ def duration(text: str | timedelta) -> timedelta:
 
 
 def duration_text(seconds: int) -> str:
-    """Return a duration as `duration` reads it, such as 7d. From a year on it is whole days."""
+    """Return a duration in the format that `duration` reads, such as 7d.
+
+    A duration of a year or more is rounded down to whole days.
+    """
     if seconds >= 365 * _DAY_SECONDS:
         return f"{seconds // _DAY_SECONDS}d"
     number, unit = next(

@@ -128,8 +128,8 @@ def _read(path: Path, convert: Callable[[Mapping[str, Any]], _MessageT]) -> Iter
                 yield convert(json.loads(line))
             except (AttributeError, KeyError, TypeError, ValueError):
                 fail(
-                    f"{path}: line {line_number} is not what credit writes; make the file with -o"
-                    " json",
+                    f"{path}: line {line_number} is not in the format of credit's JSON output; make"
+                    " the file with -o json",
                     Exit.MISUSE,
                 )
 

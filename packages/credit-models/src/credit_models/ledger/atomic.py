@@ -35,11 +35,11 @@ def aborting(batch: Sequence[Decided]) -> int | None:
 
 
 def refusal_of_aborted(refusal: Refusal, purchases: Container[str]) -> Refusal:
-    """Return the refusal of a command in an aborted batch, without a purchase of the batch itself.
+    """Return the refusal of a command in an aborted batch, without an id from `purchases`.
 
     Args:
         refusal: The refusal, which assumes the effects of the commands before it.
-        purchases: The ids of the batch's own purchases. None of them exists.
+        purchases: The ids of the batch's own purchases. None of these purchases exists.
     """
     if isinstance(refusal, AlreadyPurchased) and refusal.purchase_id in purchases:
         return replace(refusal, purchase_id="")

@@ -220,7 +220,7 @@ class AlreadyPurchased:
     """The user owns the report, and it is not refunded.
 
     Attributes:
-        purchase_id: The purchase; empty if it was of the same atomic batch, which was aborted.
+        purchase_id: The purchase; empty if it was part of the same atomic batch, which was aborted.
     """
 
     purchase_id: str
@@ -347,7 +347,7 @@ class AlertUnchanged:
     """The alert is already set, or already removed. Only a `SetAlert` has this outcome.
 
     Attributes:
-        revision: The stored account's revision.
+        revision: The revision of the stored account.
     """
 
     revision: int

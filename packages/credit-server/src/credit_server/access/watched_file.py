@@ -103,7 +103,7 @@ class WatchedFile(WatchedFiles[_Content]):
             path: The file.
             parse: Returns the content of its bytes, or raises ValueError with a reason that quotes
                 nothing secret.
-            setting: The variable that names the file, for the messages of errors.
+            setting: The environment variable that names the file, for error messages.
             clock: Returns seconds that never go back.
 
         Raises:

@@ -118,7 +118,7 @@ class AlertService(AlertServiceBase):
             if isinstance(changed, AlertUnchanged)
             else changed.transaction.sequence
         )
-        # Right after a change of primary, a read may return an account from before the write.
+        # Right after a change of primary, a read may return the account from before the write.
         account = await self._reads.at_revision(request.user_id, revision)
         if account.revision < revision:
             raise errors.not_readable_yet()
@@ -127,7 +127,7 @@ class AlertService(AlertServiceBase):
     async def _change_of_user(
         self, call: Call[Any, Any], request: AlertChange, user_id: int
     ) -> Receipt | AlertUnchanged:
-        """Make the write of a user's alert."""
+        """Set or remove a user's alert, and return the result of the write."""
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
             check(request, identity)

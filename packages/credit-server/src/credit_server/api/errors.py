@@ -48,7 +48,7 @@ def translate(error: BaseException, *, write: bool) -> GRPCError | None:
 
     Args:
         error: The error.
-        write: Whether the call writes. Only then does the sentence say what was changed.
+        write: Whether the call writes. If so, the message states whether a change was made.
     """
     effect = "; no change was made" if write else ""
     match error:
@@ -117,10 +117,9 @@ def refused(refusal: Refusal) -> GRPCError:
 
 
 def not_readable_yet() -> GRPCError:
-    """Return the status of a write that took effect, where no read shows the effect in time."""
+    """Return the status of a write that took effect, but whose effect no read returned in time."""
     return _store_unavailable(
-        "the write took effect, but the store does not show it yet: retry it, and it takes effect"
-        " once"
+        "the write took effect, but the store does not return it yet; a retry has no second effect"
     )
 
 

@@ -292,9 +292,10 @@ def _continued(query: _HistoryQueryT, request: HistoryRequest, caller: str) -> _
     if isinstance(last, Position):
         return replace(query, after=last)
     if query.newest_first:
-        # Right after a change of primary, a page could miss entries that are older than the page
-        # before. With the oldest first, it could only miss the latest entries, as any read can. The
-        # check takes 0.6 ms of CPU, about half of a page of 100 rows (2-core machine).
+        # Otherwise, right after a change of primary, a page could omit the entries that follow the
+        # previous page. With the oldest first, it can omit only the latest entries, as any read
+        # can. The check takes 0.6 ms of CPU time, about half of that of a page of 100 rows (2-core
+        # machine).
         stored_sequence = max(query.stored_sequence, last)
         return replace(query, before_sequence=last, stored_sequence=stored_sequence)
     return replace(query, after_sequence=last)

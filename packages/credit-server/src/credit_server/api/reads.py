@@ -138,11 +138,13 @@ class Reads:
         return account
 
     async def at_revision(self, user_id: int, required: int) -> Account:
-        """Return a user's account as it is stored, at a revision or, if it does not come, before.
+        """Wait until a user's stored account has a revision, and return the account.
+
+        After `REVISION_SECONDS_MAX`, return the account even if its revision is lower.
 
         Args:
             user_id: The user.
-            required: The revision, which the account reaches in `REVISION_SECONDS_MAX` at most.
+            required: The lowest revision to wait for.
         """
         wait_seconds, waited = _WAIT_SECONDS_MIN, 0.0
         while True:

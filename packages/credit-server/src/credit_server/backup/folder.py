@@ -58,10 +58,10 @@ def _usable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A file in the place of the folder: "File exists".
+        # If the path is that of a file, `strerror` is "File exists".
         raise BackupUnusable(
             f"the folder {folder} cannot be used: {error.strerror}; name a new folder, or an empty"
-            " one that this user may write"
+            " one that this user can write to"
         ) from error
 
 

@@ -121,13 +121,13 @@ def load(folder: Path) -> Manifest:
         found = read(folder)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BackupUnusable(
-            f"{folder} is no backup: it has no file {NAME}; name a folder that credit-server export"
-            " has written"
+            f"{folder} is not a backup: it has no file {NAME}; name a folder that credit-server"
+            " export has written"
         ) from error
     except OSError as error:
         raise BackupUnusable(
-            f"{folder / NAME} cannot be read: {error.strerror}; let this user read the folder of"
-            " the backup and its files"
+            f"{folder / NAME} cannot be read: {error.strerror}; allow this user to read the folder"
+            " of the backup and its files"
         ) from error
     if not found.digest:
         raise BackupUnusable(f"{folder} is incomplete: repeat the export to continue it")

@@ -321,7 +321,7 @@ class BatchWriter:
 
         Args:
             writer: Begins the transactions of the store.
-            policies: Keeps the policies of apps, for all shards.
+            policies: The cache of the policies of apps, which all shards share.
             clock: The clock for new entries.
             random: Picks the counter shard of the apps' totals.
             cache_max: How many accounts, and how many keys, are cached; 0: none.
@@ -351,7 +351,7 @@ class BatchWriter:
             moment = self._clock.now()
             known = self._cached(commands)
             async with self._writer.begin() as transaction:
-                # A replay needs no policy, and its batch may commit nothing.
+                # A replay needs no policy. A batch of replays commits nothing, so it keeps none.
                 new = [command for command in commands if known.find(command) is None]
                 policies = await self._policies.read(transaction, new)
                 commands = policies.apply(commands)

@@ -9,8 +9,8 @@ from credit_models.ledger import NO_POLICY, Command, Policy, TransferCredits
 
 from credit_server.store.port import StoreTransaction
 
-# The contract promises that a change applies to each write that begins 5 s later. A policy that was
-# read before the change is not kept until then. How long a decision takes does not matter.
+# By the contract, a change applies to each write that begins 5 s or more after it. A policy that
+# was read before the change is no longer kept then. How long a decision takes does not matter.
 _KEPT_SECONDS = 4.0
 
 _KEPT_MAX = 10_000
@@ -18,7 +18,7 @@ _KEPT_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """The policy of an app, and the monotonic clock before it was read."""
+    """The policy of an app, and the time on the monotonic clock just before it was read."""
 
     policy: Policy
     read_at: float
@@ -29,8 +29,8 @@ class BatchPolicies:
     """The policies that apply to a batch.
 
     Attributes:
-        by_app: The policies, without those of apps that have none.
-        read: What was read in the batch's own transaction, by app.
+        by_app: The policies, by app. An app without a policy is left out.
+        read: The policies that were read in the batch's own transaction, by app.
     """
 
     by_app: Mapping[int, Policy]
@@ -46,13 +46,13 @@ class BatchPolicies:
 class PolicyCache:
     """Keeps the policies of apps for a few seconds.
 
-    A batch reads the policies that are missing in its own transaction, and they are kept after its
-    commit. Only the commit proves that a majority of the nodes has them: an old primary, which is
-    cut off, still returns policies, but cannot commit.
+    A batch reads the missing policies in its own transaction, and they are kept after its commit.
+    Only the commit proves that a majority of the nodes has them: an old primary that is cut off
+    still returns policies, but cannot commit.
     """
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Prepare; nothing is kept yet.
+        """Create an empty cache.
 
         Args:
             monotonic: A clock in seconds.
@@ -65,7 +65,7 @@ class PolicyCache:
     async def read(
         self, transaction: StoreTransaction, commands: Sequence[Command]
     ) -> BatchPolicies:
-        """Return the policies for some commands. Those that are not kept are read.
+        """Return the policies for some commands, and read those that are not kept.
 
         Args:
             transaction: The transaction in which the commands are decided.
@@ -86,7 +86,7 @@ class PolicyCache:
         if missing:
             now = self._monotonic()
             found = await transaction.policies(missing)
-            # A policy without rules is the same object as no policy, which is fast to compare.
+            # Any policy without rules becomes the object NO_POLICY: identity is fast to compare.
             policies = {app_id: policy for app_id, policy in found.items() if policy != NO_POLICY}
             read = {app_id: _Stored(policies.get(app_id, NO_POLICY), now) for app_id in missing}
             stored |= read
@@ -96,7 +96,7 @@ class PolicyCache:
         return BatchPolicies(by_app, read)
 
     def keep(self, committed: BatchPolicies) -> None:
-        """Keep what a batch has read, after its commit, unless another batch has read it later."""
+        """Keep the policies that a batch has read, after its commit, but replace no newer read."""
         for app_id, stored in committed.read.items():
             kept = self._kept.get(app_id)
             if kept is None or kept.read_at < stored.read_at:

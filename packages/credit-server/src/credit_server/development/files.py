@@ -25,7 +25,7 @@ def write_new_file(path: Path, data: bytes, mode: int) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise FileUnusable(
-            f"{path.parent} cannot be made a folder: {error.strerror}. Name another --directory."
+            f"The folder {path.parent} cannot be made: {error.strerror}. Name another --directory."
         ) from None
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

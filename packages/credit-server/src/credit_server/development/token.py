@@ -154,8 +154,8 @@ def _load(key_file: Path) -> _SigningKey:
         key = load_pem_private_key(key_file.read_bytes(), password=None)
     except OSError as error:
         raise FileUnusable(
-            f"The private key {key_file} cannot be read: {error.strerror}. credit-server token keys"
-            " makes one."
+            f"The private key {key_file} cannot be read: {error.strerror}. Make one with"
+            " credit-server token keys."
         ) from None
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise FileUnusable(

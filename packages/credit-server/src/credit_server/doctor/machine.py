@@ -107,13 +107,13 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
     elif error.errno != errno.EADDRINUSE:
         yield fails(check, f"a server cannot listen on {where}: {error.strerror}", remedy)
     elif subject.metrics_served and subject.address_serving is not None:
-        yield ok(check, f"a credit-server shows its metrics on {where}")
+        yield ok(check, f"a credit-server serves its metrics on {where}")
     else:
-        # A credit-server that does not answer on the address of the calls has other settings.
+        # If no credit-server answers on the address of the calls, this one has other settings.
         user = (
             "another credit-server"
             if subject.metrics_served
-            else "a program that shows no metrics of a credit-server"
+            else "a program that serves no metrics of a credit-server"
         )
         if "metrics_port" in settings.model_fields_set:
             yield fails(check, f"{where} is in use by {user}: no server starts with it", remedy)

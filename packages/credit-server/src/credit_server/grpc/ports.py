@@ -26,7 +26,7 @@ class Translate(Protocol):
 
         Args:
             error: The exception.
-            write: Whether the call writes. The status of a read says nothing about changes.
+            write: Whether the call writes. The message of a read does not mention changes.
         """
 
 

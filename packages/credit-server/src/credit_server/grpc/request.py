@@ -77,7 +77,7 @@ class RequestHead:
         """Check that the request is gRPC and sound.
 
         Args:
-            write: Whether the call writes: its rejection then says that no change was made.
+            write: Whether the call writes. If so, the message states that no change was made.
 
         Raises:
             NotGrpc: It is not gRPC. As in grpc-java the answer is an HTTP status, with the reason

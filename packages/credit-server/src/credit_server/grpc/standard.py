@@ -35,13 +35,13 @@ def with_standard_services(
 
 
 class _Symbols:
-    """One pool of every service that is served, from which reflection answers.
+    """A descriptor pool of all services that are served, for reflection.
 
-    It has the details of statuses too, so that a client that reflects can read them. It finds
-    methods too, which the reflection protocol counts as symbols.
+    It also has the messages of status details, so that a client that uses reflection can decode
+    them, and finds methods, which the reflection protocol counts as symbols.
 
-    It is not a subclass: protobuf's C implementation turns that into a plain pool. The first
-    request of reflection makes the pool, because most servers get none.
+    It is not a subclass: protobuf's C implementation turns a subclass into a plain pool. The pool
+    is made at the first request for reflection, because most servers get no such request.
     """
 
     def __init__(self, files: FileDescriptorSet) -> None:

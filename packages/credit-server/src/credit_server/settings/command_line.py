@@ -53,16 +53,16 @@ class SettingsInvalid(Exception):
 class GroupedCommand(TyperCommand):
     """A command whose help lists its options by group, wrapped and without boxes.
 
-    typer's boxes cut long options and the names of variables in a terminal of 80 columns. What is
-    wrong with a value is described in the words of the settings.
+    typer's boxes cut long options and the names of variables in a terminal of 80 columns. A bad
+    value is described in the same words as a bad value of a variable.
     """
 
-    # Any: as below.
+    # Any: as in `format_options`.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments.
+        """Parse the arguments.
 
         Raises:
-            typer.BadParameter: One is not valid.
+            typer.BadParameter: An argument is not valid.
         """
         try:
             return super().parse_args(ctx, args)

@@ -140,12 +140,12 @@ def explain(model: type[Settings], error: ValidationError) -> list[str]:
         place = tuple(str(part) for part in problem["loc"])
         # The place of a list's element is one step longer.
         setting = by_path.get(place[:2]) or by_path.get(place[:1])
-        if setting is None:  # settings that do not fit together: the sentence names them
+        if setting is None:  # settings that conflict: the message names them
             lines[fault(problem)] = fault(problem)
             continue
         secret = SecretStr in get_args(setting.type)
         line = f"{setting.option} ({setting.variable}): {fault(problem, secret=secret)}"
-        # A list of which several elements are not valid has one line.
+        # A list with several bad elements has one line.
         lines.setdefault(setting.name, line)
     return list(lines.values())
 

@@ -377,8 +377,8 @@ def _read(
     """Convert documents to the ledger's values.
 
     Raises:
-        Unreadable: Some cannot be converted. It has the users of all of these; the policy of an app
-            belongs to no user, so it has the app.
+        Unreadable: Some documents cannot be converted. The error has their users, or their apps for
+            policies, which belong to no user.
     """
     values: list[_ValueT] = []
     faults: list[tuple[_DocumentT, ValidationError]] = []

@@ -46,12 +46,11 @@ class ProgressFile:
                 path.write_text(json.dumps(self._header) + "\n", encoding="utf-8")
         except OSError as error:
             raise ProgressUnusable(
-                f"the file {path} for the progress cannot be used: {error.strerror}; name another"
-                " file"
+                f"the progress file {path} cannot be used: {error.strerror}; name another file"
             ) from None
         except (ValueError, KeyError, TypeError):
             raise ProgressUnusable(
-                f"{path} has no progress of credit-server verify: name another file"
+                f"{path} is not a progress file of credit-server verify: name another file"
             ) from None
 
     def _read(self, lines: list[str]) -> None:

@@ -135,13 +135,13 @@ class Sender:
             return int(answer.status)
 
     async def _opened(self) -> httpcore.AsyncConnectionPool:
-        """Return the connections; the first event opens them.
+        """Return the pool of connections, which the first event creates.
 
-        A server without webhooks saves 70 ms of CPU time: 30 ms to load the CAs, and 40 ms for what
-        the end of the connections imports.
+        A server without webhooks saves 70 ms of CPU time: 30 ms to load the CA certificates, and
+        40 ms for the modules that are imported when the pool is closed.
         """
         if self._pool is None:
-            # In a thread: other calls do not wait for it.
+            # In a thread, so that other calls do not wait for it.
             context = self._ssl_context or await asyncio.to_thread(ssl.create_default_context)
             self._pool = self._pool or httpcore.AsyncConnectionPool(
                 ssl_context=context,

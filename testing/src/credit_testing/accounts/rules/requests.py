@@ -60,7 +60,7 @@ _DEFAULTS: Mapping[str, Callable[[Any], object]] = {
     "to_user_id": lambda request: request.user_id,
     "to_app_id": lambda request: request.app_id,
 }
-"""What the contract defines for fields that are not set."""
+"""The values that the contract defines for fields that are not set."""
 
 
 def _meaning(request: Any, name: str) -> object:

@@ -404,8 +404,9 @@ class ErrorReason(betterproto2.Enum):
     ALREADY_PURCHASED = 31
     """
     ALREADY_EXISTS. The request sets `once`, and the user owns the report in this app, because a purchase
-    of it is not fully refunded. Metadata: `purchase_id`, the latest such purchase; empty if this one is of
-    the same atomic batch, which was aborted, so that it does not exist. Nothing was taken.
+    of it is not fully refunded. Metadata: `purchase_id`, the latest such purchase. It is empty if that
+    purchase was part of the same atomic batch: the batch was aborted, so the purchase does not exist.
+    Nothing was taken.
     """
 
     REVISION_CHANGED = 32
@@ -1246,8 +1247,8 @@ default_message_pool.register_message("credit.v1", "AppId", AppId)
 @dataclass(eq=False, repr=False, config={"extra": "forbid", "defer_build": True})
 class AppPolicy(betterproto2.Message):
     """
-    An operator's rules for all users of an app. A change applies to each write that begins 5 seconds after
-    the change was acknowledged, or later, and maybe to earlier ones.
+    An operator's rules for all users of an app. A change applies to each write that begins 5 seconds or
+    more after the change was acknowledged. It may apply to earlier writes too.
     """
 
     app_id: "typing.Annotated[int, pydantic.Field(ge=0, le=2**32 - 1)]" = betterproto2.field(
@@ -5675,8 +5676,9 @@ class AlertServiceStub(betterproto2_grpclib.ServiceStub):
         Sets an alert for a user in an app, or for every user of an app.
 
         Setting an alert that is already set changes nothing. If the same alert is set for the user and for the
-        app, each crossing has one event. An alert of a user takes effect at once, and an alert of an app
-        applies to each write that begins 5 seconds later. Setting or removing an alert of a user writes a transaction of the type ALERT.
+        app, each crossing has one event. An alert of a user takes effect at once. An alert of an app applies
+        to each write that begins 5 seconds or more after the alert was set. Setting or removing an alert of a
+        user writes a transaction of the type ALERT.
         """
 
         return await self._unary_unary(
@@ -6815,8 +6817,9 @@ class AlertServiceBase(betterproto2_grpclib.ServiceBase):
         Sets an alert for a user in an app, or for every user of an app.
 
         Setting an alert that is already set changes nothing. If the same alert is set for the user and for the
-        app, each crossing has one event. An alert of a user takes effect at once, and an alert of an app
-        applies to each write that begins 5 seconds later. Setting or removing an alert of a user writes a transaction of the type ALERT.
+        app, each crossing has one event. An alert of a user takes effect at once. An alert of an app applies
+        to each write that begins 5 seconds or more after the alert was set. Setting or removing an alert of a
+        user writes a transaction of the type ALERT.
         """
 
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
