@@ -64,6 +64,7 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=3,
     ),
     Mutation(
         "an answer that depends on reads is not committed",
@@ -77,7 +78,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=9,
+        seed=6,
     ),
     Mutation(
         "a rejection is decided on a cached balance",
@@ -87,7 +88,7 @@ MUTATIONS = (
                 {"if batch.depends_on_reads and not verify_first:": "if False:"},
             ),
         ),
-        seed=3,
+        seed=4,
     ),
     Mutation(
         "keys are cached before their commit",
@@ -112,7 +113,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=2,
+        seed=1,
     ),
     Mutation(
         "a key can be stored twice",
@@ -139,7 +140,6 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=2,
     ),
     Mutation(
         "a key replays a different request",
@@ -149,7 +149,7 @@ MUTATIONS = (
     Mutation(
         "part of an atomic batch takes effect",
         (Edit(batch._aborted, {"if first is None:": "if True:"}),),
-        seed=2,
+        seed=1,
     ),
     Mutation(
         "the totals of apps only grow",
@@ -162,7 +162,7 @@ MUTATIONS = (
     Mutation(
         "a refund is not recorded in its purchase",
         (Edit(BatchWriter._changes, {"list(batch.refunded.values())": "[]"}),),
-        seed=11,
+        seed=3,
     ),
     Mutation(
         "a transfer takes credits and adds none",
@@ -187,6 +187,7 @@ MUTATIONS = (
                 },
             ),
         ),
+        seed=1,
     ),
     Mutation(
         "a refund goes to grants that did not pay",
@@ -200,12 +201,12 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=17,
+        seed=3,
     ),
     Mutation(
         "credits are refunded twice",
         (Edit(reversed_before, {"0 if latest is None else": "0 if True else"}),),
-        seed=2,
+        seed=6,
     ),
     Mutation(
         "a capture takes more than its hold has",
@@ -215,12 +216,12 @@ MUTATIONS = (
                 {"if excess and not command.allow_excess:": "if False:"},
             ),
         ),
-        seed=5,
+        seed=27,
     ),
     Mutation(
         "a cap does not count held credits",
         (Edit(cap_exceeded, {"status.spent + status.held + required": "status.spent + required"}),),
-        seed=68,
+        seed=39,
     ),
     Mutation(
         "a balance falls below zero",
@@ -234,7 +235,7 @@ MUTATIONS = (
     Mutation(
         "a report is bought twice",
         (Edit(use, {"lookup.owned_purchase is not None": "False"}),),
-        seed=20,
+        seed=8,
     ),
     Mutation(
         "an event of an alert is lost",
@@ -255,16 +256,17 @@ MUTATIONS = (
     Mutation(
         "a removed alert stays",
         (Edit(changed_alerts, {"for each in alerts if each != alert": "for each in alerts"}),),
-        seed=24,
+        seed=15,
     ),
     Mutation(
         "alerts that are crossed together share an event",
         (Edit(event_id, {" {alert.credits} {alert.direction.value}": ""}),),
-        seed=5,
+        seed=8,
     ),
     Mutation(
         "a changed policy is never applied",
         (Edit(PolicyCache.__init__, {"+ _KEPT_SECONDS": "+ 3600.0"}),),
+        seed=41,
     ),
     Mutation(
         "a policy is kept before the batch that read it is committed",
@@ -274,6 +276,7 @@ MUTATIONS = (
                 {"stored |= read": "stored |= read; self._kept.update(read)"},
             ),
         ),
+        seed=8,
     ),
     Mutation(
         "a change of a policy overwrites another one",
@@ -282,7 +285,7 @@ MUTATIONS = (
                 MemoryStore.set_policy, {"if stored.revision != changed.revision - 1:": "if False:"}
             ),
         ),
-        seed=5,
+        seed=10,
     ),
     Mutation(
         "a change of a policy is compared with an old one",
@@ -292,7 +295,7 @@ MUTATIONS = (
                 {"self._store.latest_policy(request.app_id)": "self._store.policy(request.app_id)"},
             ),
         ),
-        seed=11,
+        seed=12,
     ),
     Mutation(
         "an event of an alert is ordered twice",
@@ -312,7 +315,7 @@ MUTATIONS = (
             Edit(Reads.at_revision, {"account.revision >= required": "True"}),
             Edit(Reads.reached, {"if account.revision < required:": "if False:"}),
         ),
-        seed=13,
+        seed=6,
     ),
     Mutation(
         "a list is older than the revision that it requires",
@@ -326,7 +329,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=13,
+        seed=8,
     ),
     Mutation(
         "a page of a history is older than the page before it",
@@ -336,6 +339,7 @@ MUTATIONS = (
                 {"max(query.stored_sequence, last)": "query.stored_sequence"},
             ),
         ),
+        seed=7,
     ),
     Mutation(
         "a watch of a user skips an entry when it catches up",
@@ -354,7 +358,7 @@ MUTATIONS = (
                 {"shared.row.sequence <= self._last": "shared.row.sequence < self._last"},
             ),
         ),
-        seed=6,
+        seed=8,
     ),
     Mutation(
         "a watch of an app skips entries committed while it was interrupted",
@@ -384,7 +388,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=20,
+        seed=2,
     ),
     Mutation(
         "an event that is sent to a webhook again has another id",
@@ -400,7 +404,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=20,
+        seed=12,
     ),
     Mutation(
         "a page of a query skips an entry",
@@ -410,12 +414,12 @@ MUTATIONS = (
                 {"after_sequence=last)": "after_sequence=last + 1)"},
             ),
         ),
-        seed=27,
+        seed=16,
     ),
     Mutation(
         "a summary leaves out an entry",
         (Edit(summary_of, {"scanned[: SUMMARIZED_MAX + 1]": "scanned[1:]"}),),
-        seed=11,
+        seed=3,
     ),
     Mutation(
         "an earlier balance is that of the wrong entry",
@@ -425,6 +429,7 @@ MUTATIONS = (
                 {"end = 1 + min(": "end = min("},
             ),
         ),
+        seed=7,
     ),
     Mutation(
         "a text id gets two numbers",
@@ -468,6 +473,7 @@ MUTATIONS = (
     Mutation(
         "a write whose answer was lost is reported as no change",
         (Edit(outcome_of_status, {"return Outcome.UNKNOWN": "return Outcome.NO_CHANGE"}),),
+        seed=1,
     ),
     Mutation(
         "an earlier attempt with an unknown outcome is ignored",
@@ -477,6 +483,7 @@ MUTATIONS = (
                 {"self.earlier_unknown |= self.outcome is Outcome.UNKNOWN": "pass"},
             ),
         ),
+        seed=1,
     ),
 )
 """The bugs. Some seed finds each of them."""
