@@ -155,9 +155,12 @@ def _is_loose_read(call: Call) -> bool:
 def _hours(first: datetime, last: datetime) -> Iterator[datetime]:
     """Yield the starts of hours in a range of times, which can be unbounded.
 
-    A range without a beginning, of a call before the first entry, begins a day before its end.
+    A range without a beginning, of a call before the first entry, begins a day before its end. One
+    without an end either has no known hour.
     """
     if first == _BEGINNING:
+        if last == _END:
+            return
         first = last - timedelta(days=1)
     hour = first.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     while hour <= last and hour - first < timedelta(days=62):
