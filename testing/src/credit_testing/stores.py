@@ -211,6 +211,9 @@ class FailingStore(MemoryStore):
     async def account(self, user_id: int) -> Account | None:
         raise self._error
 
+    async def latest_revision(self, user_id: int) -> int:
+        raise self._error
+
     async def app_total(self, app_id: int) -> int:
         raise self._error
 

@@ -17,6 +17,7 @@ from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_testing.calls import call_headers
 from credit_testing.http2_client import Connection
+from credit_testing.stores import LaggingStore
 from grpclib.const import Status
 
 from tests.server.callers import WireCaller, open_wire, reason_of
@@ -198,6 +199,30 @@ async def test_a_token_beyond_the_history_is_rejected(
     token = sequence_token(Scope(7, 0), 2)
     watched = await begin(caller, user_id=7, resume_token=token)
     assert reason_of(await watched.ended()) == "RESUME_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("identity", [replace(ONE, apps=None), ONE], ids=["all apps", "one app"])
+async def test_a_token_beyond_the_reads_of_an_old_primary_is_not_rejected(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does the watch return transactions again."""
+    monkeypatch.setattr(watch, "_STALE_READ_SECONDS", 0.0)
+    store = LaggingStore()
+    async with open_wire(store, authenticator=FakeAuthenticator({"one": identity})) as wire:
+        caller = WireCaller(wire.wire, "one")
+        await add(caller)
+        await store.remember(7)
+        await add(caller)
+        store.lag = 5
+        token = sequence_token(Scope(7, 0), 2)
+        watched = await begin(caller, user_id=7, resume_token=token)
+        if identity.apps is None:
+            assert reason_of(await watched.ended()) == "STORE_UNAVAILABLE"
+            store.lag = 0
+            watched = await begin(caller, user_id=7, resume_token=token)
+        await add(caller)
+        await watched.has_transactions(1)
+        assert watched.sequences == [(7, 3)]
 
 
 class StaleStore(MemoryStore):

@@ -453,3 +453,23 @@ def held(key: str) -> int:
         or (type(each) is dict and each.get("idempotency_key") == key)
         for each in gc.get_objects()
     )
+
+
+@with_each_driver
+async def test_the_latest_revision_is_a_linearizable_read(
+    store: MongoStore, mongod_uri: str, migrated_database: str
+) -> None:
+    async with Committer(store) as committer:
+        add = Add(
+            user_id=7,
+            app_id=1,
+            credits=1,
+            created_by=1,
+            key="",
+            transaction_id=store.new_id(),
+        )
+        await committer.submit(add)
+    with profiled_reads(mongod_uri, migrated_database) as reads:
+        assert await store.latest_revision(7) == 1
+        assert await store.latest_revision(8) == 0
+    assert [read["readConcern"]["level"] for read in reads] == 2 * ["linearizable"]

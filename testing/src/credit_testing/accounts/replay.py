@@ -4,11 +4,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from credit_models import (
     CreditTransaction,
     Purchase,
+    Receipt,
     RemoveAlertRequest,
     SetAlertRequest,
     TransactionType,
@@ -157,7 +159,9 @@ class Replay:
                 return True
         elif own is not None and own.created_at == at:
             key = (user, own.app_id, own.idempotency_key)
-            for call, request in self._sent.get(key, []):
+            # Of requests that differ only in their conditions, the one with the receipt made it.
+            sent = self._sent.get(key, [])
+            for call, request in sorted(sent, key=partial(_has_no_receipt, own.id)):
                 for rules in applicable(self.policies, (own.app_id,), call.began):
                     if self._explains(request, rules, own, predictions):
                         return True
@@ -320,6 +324,15 @@ def purchase_findings(replay: Replay) -> Iterator[str]:
         ]
         if there != expected:
             yield f"user {user}: the purchases are {there}, and paid were {expected}"
+
+
+def _has_no_receipt(transaction_id: str, sent: tuple[Call, Write]) -> bool:
+    """Return whether a request was not answered with the receipt of a transaction."""
+    call, request = sent
+    return not any(
+        one == request and isinstance(answer, Receipt) and answer.transaction_id == transaction_id
+        for one, answer in call.writes()
+    )
 
 
 # Any: the rows of a list, transactions or purchases.

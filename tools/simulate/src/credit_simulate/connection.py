@@ -165,6 +165,11 @@ class Connection:
         """Return a user's account: see the port."""
         return await self.read(lambda node: node.account(user_id))
 
+    async def latest_revision(self, user_id: int) -> int:
+        """Return a user's revision: see the port."""
+        # A linearizable read is a read on the primary that waits for a majority, like a write.
+        return await self.write(lambda node: node.latest_revision(user_id))
+
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
         return await self.read(lambda node: node.app_total(app_id))

@@ -88,7 +88,7 @@ MUTATIONS = (
                 {"if batch.depends_on_reads and not verify_first:": "if False:"},
             ),
         ),
-        seed=4,
+        seed=7,
     ),
     Mutation(
         "keys are cached before their commit",
@@ -266,7 +266,7 @@ MUTATIONS = (
     Mutation(
         "a changed policy is never applied",
         (Edit(PolicyCache.__init__, {"+ _KEPT_SECONDS": "+ 3600.0"}),),
-        seed=41,
+        seed=25,
     ),
     Mutation(
         "a policy is kept before the batch that read it is committed",
@@ -315,7 +315,7 @@ MUTATIONS = (
             Edit(Reads.at_revision, {"account.revision >= required": "True"}),
             Edit(Reads.reached, {"if account.revision < required:": "if False:"}),
         ),
-        seed=6,
+        seed=8,
     ),
     Mutation(
         "a list is older than the revision that it requires",
@@ -339,7 +339,7 @@ MUTATIONS = (
                 {"max(query.stored_sequence, last)": "query.stored_sequence"},
             ),
         ),
-        seed=7,
+        seed=29,
     ),
     Mutation(
         "a watch of a user skips an entry when it catches up",
@@ -358,7 +358,7 @@ MUTATIONS = (
                 {"shared.row.sequence <= self._last": "shared.row.sequence < self._last"},
             ),
         ),
-        seed=8,
+        seed=32,
     ),
     Mutation(
         "a watch of an app skips entries committed while it was interrupted",
@@ -367,6 +367,7 @@ MUTATIONS = (
     Mutation(
         "a watch of an app returns an entry twice",
         (Edit(AppSource.accept, {"token <= self._last": "False"}),),
+        seed=35,
     ),
     Mutation(
         "a hash does not cover the previous entry",
@@ -388,7 +389,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=2,
+        seed=20,
     ),
     Mutation(
         "an event that is sent to a webhook again has another id",
@@ -404,7 +405,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=12,
+        seed=37,
     ),
     Mutation(
         "a page of a query skips an entry",

@@ -269,7 +269,7 @@ class _UserSource:
             if revision >= self._known:
                 return revision
             await asyncio.sleep(_STALE_READ_SECONDS)
-        if revision < self._last and self._sees_all:
+        if self._sees_all and await self._store.latest_revision(self._scope.user_id) < self._last:
             raise ResumeTokenInvalid
         raise StoreUnavailable("reads do not return the committed transactions yet")
 
@@ -279,21 +279,26 @@ class _UserSource:
         The result and its time depend on visible transactions alone. Otherwise a forged token would
         reveal how many transactions the user has in other apps.
         """
-        newest = 0
         for _ in range(_STALE_READS_MAX):
-            newest = await self._newest(await self._revision())
-            if newest >= self._sent:
+            if await self._newest(await self._revision()) >= self._sent:
                 return
             await asyncio.sleep(_STALE_READ_SECONDS)
-        self._sent = newest
+        revision = await self._store.latest_revision(self._scope.user_id)
+        self._sent = min(self._sent, await self._newest(revision, stored_sequence=revision))
 
-    async def _newest(self, revision: int) -> int:
-        """Return the sequence of the newest visible transaction up to a revision; 0: none."""
+    async def _newest(self, revision: int, *, stored_sequence: int = 0) -> int:
+        """Return the sequence of the newest visible transaction up to a revision; 0: none.
+
+        Args:
+            revision: The revision.
+            stored_sequence: See `HistoryQuery`.
+        """
         page = await self._store.query_transactions(
             TransactionQuery(
                 user_id=self._scope.user_id,
                 apps=self._apps,
                 before_sequence=revision + 1,
+                stored_sequence=stored_sequence,
                 limit=1,
             )
         )

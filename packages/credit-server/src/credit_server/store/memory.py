@@ -145,6 +145,11 @@ class MemoryStore:
         """Return a user's account: see the port."""
         return self._tables.accounts.get(user_id)
 
+    async def latest_revision(self, user_id: int) -> int:
+        """Return a user's revision: see the port."""
+        account = self._tables.accounts.get(user_id)
+        return 0 if account is None else account.revision
+
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
         return sum(total for (app, _), total in self._tables.totals.items() if app == app_id)

@@ -242,6 +242,13 @@ class MongoStore:
             found = await cursor.batch_size(len(user_ids) + 1).to_list(None)
         return {document["user_id"]: document for document in found}
 
+    async def latest_revision(self, user_id: int) -> int:
+        """Return a user's revision: see the port."""
+        confirmed = self._accounts.with_options(read_concern=ReadConcern("linearizable"))
+        async with self._deadline():
+            found = await confirmed.find_one({"user_id": user_id}, {"revision": 1})
+        return 0 if found is None else int(found["revision"])
+
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all balances in an app: see the port."""
         total = await self._total_reads.read(app_id) or 0

@@ -439,6 +439,13 @@ class Store(Protocol):
         """Return a user's account; None if the user never had credits."""
         ...
 
+    async def latest_revision(self, user_id: int) -> int:
+        """Return a user's revision, including every transaction that was stored before the call.
+
+        Unlike this method, `account` can return an older one right after a change of primary.
+        """
+        ...
+
     async def app_total(self, app_id: int) -> int:
         """Return the sum of all users' balances in an app, at least 0."""
         ...
