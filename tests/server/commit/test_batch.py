@@ -28,6 +28,7 @@ from credit_server.store.memory import MemoryStore
 from credit_server.store.port import AppKey, Conflict, Interrupted, StoreTransaction
 
 from tests.server.clocks import NOON, Clocks
+from tests.server.commit.scripted_store import ScriptedStore
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -339,6 +340,18 @@ async def test_a_failed_attempt_drops_the_accounts_of_its_users_remembered_or_no
         await batches.commit([add(1, user=1, id_="a"), add(1, user=2, id_="b")], verify_first=False)
     await commit(batches, add(1, user=1, id_="c"), add(1, user=2, id_="d"))
     assert store.users == [1, 2, 1, 2]
+
+
+async def test_a_replay_whose_key_was_looked_up_needs_the_commit() -> None:
+    """An old primary may have the entry, and lose it: see the simulation's seed 483570880."""
+    store = ScriptedStore()
+    await commit(writer(store, cache_max=0), add(5, id_="a"), use(5, key="k", id_="b"))
+    fresh = writer(store, cache_max=10)
+    store.script.before = [Interrupted("no")]
+    with pytest.raises(Interrupted):
+        await fresh.commit([use(5, key="k", id_="c")], verify_first=False)
+    outcomes = await fresh.commit([use(5, key="k", id_="c")], verify_first=False)
+    assert [type(outcome) for outcome in outcomes] == [Replayed]
 
 
 class SlowStore(CountingStore):

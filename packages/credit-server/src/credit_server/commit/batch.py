@@ -368,14 +368,17 @@ class BatchWriter:
                 )
                 accounts = await self._load(transaction, commands, known, verify=verify_first)
                 batch = await decided(accounts)
-                if batch.depends_on_reads and not verify_first:
+                verified = verify_first
+                if batch.depends_on_reads and not verified:
                     accounts = await self._load(transaction, commands, known, verify=True)
                     batch = await decided(accounts)
+                    verified = True
                 if batch.transactions:
                     await transaction.write(self._changes(batch, accounts))
-                # An answer that rests on what was read needs the commit too: only the commit proves
-                # that a majority of the nodes has what was read.
-                if verify_first or batch.transactions or batch.depends_on_reads:
+                # An answer that rests on what was read needs the commit too, and so does a replay
+                # whose key was looked up: only the commit proves that a majority of the nodes has
+                # what was read.
+                if verified or batch.transactions:
                     check = partial(self._check_recent, moment) if batch.transactions else None
                     committing = True
                     await transaction.commit(check)
