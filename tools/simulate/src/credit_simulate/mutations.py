@@ -71,11 +71,7 @@ MUTATIONS = (
         (
             Edit(
                 BatchWriter.commit,
-                {
-                    "if verify_first or batch.transactions or batch.depends_on_reads:": (
-                        "if batch.transactions:"
-                    )
-                },
+                {"if verified or batch.transactions:": "if batch.transactions:"},
             ),
         ),
         seed=6,
