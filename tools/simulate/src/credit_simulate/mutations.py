@@ -81,10 +81,10 @@ MUTATIONS = (
         (
             Edit(
                 BatchWriter.commit,
-                {"if batch.depends_on_reads and not verify_first:": "if False:"},
+                {"if batch.depends_on_reads and not verified:": "if False:"},
             ),
         ),
-        seed=7,
+        seed=2,
     ),
     Mutation(
         "keys are cached before their commit",
@@ -401,7 +401,7 @@ MUTATIONS = (
                 },
             ),
         ),
-        seed=37,
+        seed=40,
     ),
     Mutation(
         "a page of a query skips an entry",
