@@ -7,7 +7,7 @@ possible times.
 """
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -271,7 +271,11 @@ class _Auditor:
         Only a few combinations of accounts, time and policies pass this check.
         """
         if isinstance(decided, Refused):
-            return _comparable(self._refused(decided)) in alike
+            # Which purchase the answer names depends on whether the whole batch is aborted.
+            names_purchase = isinstance(answer, Refused) and (
+                decided.reason == answer.reason == "ALREADY_PURCHASED"
+            )
+            return names_purchase or _comparable(self._refused(decided)) in alike
         if isinstance(answer, Refused):
             return answer.reason == "BATCH_ABORTED"
         receipt = self._previewed(decided, request)
@@ -294,19 +298,26 @@ class _Auditor:
         )
         if together and rejected and not took_effect:
             aborted = Refused("BATCH_ABORTED", (("index", str(rejected[0])),))
+            # A later request may have made an entry with the same key, and so with the same name.
+            own = {
+                one.main.id for one in decisions if isinstance(one, Decided) and not one.replayed
+            }
             return [
-                self._refused(one) if isinstance(one, Refused) else aborted for one in decisions
+                self._refused(one, own) if isinstance(one, Refused) else aborted
+                for one in decisions
             ]
         return [
             self._refused(one) if isinstance(one, Refused) else self._previewed(one, request)
             for one, request in zip(decisions, requests, strict=True)
         ]
 
-    def _refused(self, refused: Refused) -> Refused:
+    def _refused(self, refused: Refused, unwritten: Container[str] = ()) -> Refused:
+        """Return a rejection with the id of its purchase; empty if its entry was not written."""
         if refused.reason != "ALREADY_PURCHASED":
             return refused
         ((_, entry_id),) = refused.metadata
-        ids = [history.purchase_id(entry_id) for history in self._histories.values()]
+        histories = () if entry_id in unwritten else self._histories.values()
+        ids = [history.purchase_id(entry_id) for history in histories]
         return Refused(refused.reason, (("purchase_id", "".join(ids)),))
 
     def _previewed(self, decided: Decided, request: Write) -> Receipt:
