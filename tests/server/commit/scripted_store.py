@@ -33,6 +33,7 @@ class Script:
     write: list[Exception | None] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     looked_up: list[int] = field(default_factory=list)
+    policies_read: int = 0
     commits: int = 0
     looked_up_fails: list[Exception | None] = field(default_factory=list)
     hold: asyncio.Event | None = None
@@ -69,6 +70,7 @@ class ScriptedTransaction:
         return await self._transaction.transactions(keys, ids)
 
     async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
+        self._script.policies_read += 1
         return await self._transaction.policies(app_ids)
 
     async def references(

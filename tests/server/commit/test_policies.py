@@ -1,7 +1,6 @@
 """Test which policies of apps a batch is decided with, and for how long they are kept."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -23,7 +22,6 @@ from credit_server.store.port import (
     CommitUnknown,
     Conflict,
     Interrupted,
-    StoreTransaction,
     StoreUnavailable,
 )
 
@@ -132,31 +130,13 @@ async def test_a_slow_batch_does_not_replace_a_newer_policy() -> None:
     assert await applied(store, cache, commands) == [replace(commands[0], policy=CAPPED)]
 
 
-class CountingStore(MemoryStore):
-    """Counts the reads of policies in transactions."""
-
-    reads = 0
-
-    @asynccontextmanager
-    async def begin(self) -> AsyncIterator[StoreTransaction]:
-        async with super().begin() as transaction:
-            read = transaction.policies
-
-            async def policies(app_ids: Collection[int]) -> dict[int, Policy]:
-                self.reads += 1
-                return await read(app_ids)
-
-            transaction.policies = policies  # type: ignore[method-assign] # only of this one
-            yield transaction
-
-
 async def test_a_replay_reads_no_policy() -> None:
     """A batch of replays commits nothing, so each one would read the policy again."""
-    store, clocks = CountingStore(), Clocks()
+    store, clocks = ScriptedStore(), Clocks()
     writer = batches(store, clocks)
     await decide(writer, add(store, 10, key="k"))
-    assert store.reads == 1
+    assert store.script.policies_read == 1
     clocks.advance(5)
     for _ in range(3):
         assert isinstance(await decide(writer, add(store, 10, key="k")), Replayed)
-    assert store.reads == 1
+    assert store.script.policies_read == 1
