@@ -4,7 +4,8 @@ pydantic's own messages ("Input should be a valid integer, unable to parse strin
 describe its input. These messages describe the setting: "must be a whole number, got 'abc'".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from pydantic import ValidationError
@@ -77,11 +78,16 @@ def fault(error: ErrorDetails, *, secret: bool = False) -> str:
     return f"{rule(error)}, got {shown}"
 
 
-def fault_behind(error: BaseException) -> str | None:
-    """Return why pydantic rejected an option's value; None if pydantic did not reject it.
+@contextmanager
+def described_faults() -> Iterator[None]:
+    """Describe the value of an option that a command rejects during the context.
 
-    Args:
-        error: The error that typer raised. Recent versions of typer check options with pydantic.
+    Recent versions of typer check options with pydantic, and show the `message` of their own error.
     """
-    cause = error.__cause__
-    return fault(cause.errors()[0]) if isinstance(cause, ValidationError) else None
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            vars(error)["message"] = fault(cause.errors()[0])
+        raise

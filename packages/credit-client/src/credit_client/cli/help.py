@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import typer
-from credit_models.faults import fault_behind
+from credit_models.faults import described_faults
 from typer.core import TyperCommand, TyperGroup
 
 from credit_client.cli.exits import MEANINGS
@@ -60,11 +60,8 @@ class Command(TyperCommand):
         Raises:
             typer.BadParameter: An argument is not valid.
         """
-        try:
+        with described_faults():
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = fault_behind(error) or error.message
-            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options."""

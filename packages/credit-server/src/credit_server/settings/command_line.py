@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from credit_models.faults import fault_behind
+from credit_models.faults import described_faults
 from pydantic import SecretStr
 from typer.core import TyperCommand
 
@@ -64,11 +64,8 @@ class GroupedCommand(TyperCommand):
         Raises:
             typer.BadParameter: An argument is not valid.
         """
-        try:
+        with described_faults():
             return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = fault_behind(error) or error.message
-            raise
 
     # Any: typer's formatter has another module in each version of typer.
     def format_options(self, ctx: Any, formatter: Any) -> None:
