@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -23,11 +23,14 @@ from credit_testing.accounts.journal import (
     Journal,
     Kind,
     Read,
+    Together,
     Unforeseen,
     Unknown,
     Written,
 )
+from credit_testing.accounts.model import Account
 from credit_testing.accounts.rules.decision import Refused
+from credit_testing.accounts.windows import Windows
 
 from tests.fuzz.callers import Callers, Question
 
@@ -295,3 +298,15 @@ def test_a_read_that_overlaps_a_write_may_see_it_or_not(
 def test_a_cancelled_write_may_have_happened(journal: Journal) -> None:
     _call(journal, ADD).answer = Unknown()
     assert _findings(journal) == []
+
+
+def test_a_batch_is_explained_at_the_time_of_the_latest_entry_of_one_of_its_users() -> None:
+    """A hold of the batch ends a second later, and a transfer is not decided before that entry.
+
+    At the earliest possible time of the batch, its hold would have ended before its transfer.
+    """
+    latest = datetime(2026, 1, 2, tzinfo=UTC)
+    accounts = [Account(user_id=USER), Account(user_id=OTHER, latest_at=latest)]
+    call = Call(client=0, question=Together(requests=(ADD,)), began=1)
+    times = Windows(Journal(), {}).times(call, accounts, [APP], [ADD])
+    assert latest in times

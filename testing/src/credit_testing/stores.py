@@ -168,7 +168,9 @@ class _FailingCheckpoints(MemoryCheckpoints):
 
 
 class LaggingStore(MemoryStore):
-    """Return a user's account as it was, for a number of reads, as a node that lags behind does.
+    """Return a user's account as it was, for a number of reads.
+
+    A node that lags behind does so if the log, too, was read from it.
 
     Attributes:
         lag: How many of the next reads return the account of the past; see `remember`.
@@ -192,6 +194,9 @@ class LaggingStore(MemoryStore):
             return self._past[user_id]
         return await super().account(user_id)
 
+    async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
+        return await self.account(user_id)
+
 
 class FailingStore(MemoryStore):
     """Raise one exception from every operation."""
@@ -209,6 +214,9 @@ class FailingStore(MemoryStore):
         yield  # a generator needs one
 
     async def account(self, user_id: int) -> Account | None:
+        raise self._error
+
+    async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
         raise self._error
 
     async def latest_revision(self, user_id: int) -> int:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from credit_models import CreditTransaction, WatchResponse
+from credit_models.ledger import Account
 from credit_server.access import Identity, Unauthenticated
 from credit_server.api import watch, watch_hub
 from credit_server.api.watch_hub import Feed, WatchHub
 from credit_server.api.watch_token import Scope, log_token, sequence_token
 from credit_server.store.history import Page, TransactionQuery, TransactionRow
 from credit_server.store.memory import MemoryStore
-from credit_server.store.port import StoreUnavailable
+from credit_server.store.port import LogPosition, StoreUnavailable
 from credit_testing.calls import call_headers
 from credit_testing.http2_client import Connection
 from credit_testing.stores import LaggingStore
@@ -223,6 +224,32 @@ async def test_a_token_beyond_the_reads_of_an_old_primary_is_not_rejected(
         await add(caller)
         await watched.has_transactions(1)
         assert watched.sequences == [(7, 3)]
+
+
+class OldPrimary(LaggingStore):
+    """The log is read from the new primary, and accounts from the old one if they may be older."""
+
+    async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
+        return await MemoryStore.account(self, user_id)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_a_watch_includes_everything_before_its_part_of_the_log(resumed: bool) -> None:
+    """An old primary's account would hide the latest transactions until the user's next one."""
+    store = OldPrimary()
+    async with open_wire(store) as caller:
+        await add(caller)
+        await store.remember(7)
+        await add(caller)
+        store.lag = 100
+        token = sequence_token(Scope(7, 0), 1) if resumed else ""
+        watched = await begin(caller, user_id=7, resume_token=token, end_when_current=True)
+        assert (await watched.ended()).status is Status.OK
+    if resumed:
+        assert watched.sequences == [(7, 2)]
+    else:
+        assert watched.events[0].snapshot is not None
+        assert watched.events[0].snapshot.revision == 2
 
 
 class StaleStore(MemoryStore):

@@ -134,6 +134,19 @@ async def test_the_log_of_an_app_is_read_from_a_position(store: Store) -> None:
     assert (nothing.entries, nothing.at_end) == ([], True)
 
 
+async def test_the_end_of_an_idle_log_is_not_before_the_start_of_a_follower(store: Store) -> None:
+    """A watch that continues reads up to there. It waited up to 20 s for mongod's next write."""
+    async with aclosing(store.follow_log()) as pages:
+        await anext(pages)
+        await write(store, entry(store, 1))
+        (written,) = await read(pages, 1)
+    async with aclosing(store.follow_log()) as pages:
+        start = (await anext(pages)).end
+    page = await store.read_log(written.position.token, 1, limit=1)
+    assert page.at_end
+    assert page.end.time >= start.time
+
+
 async def test_the_log_of_an_app_is_read_from_a_transaction_of_another_app(store: Store) -> None:
     users = {7: 1, 8: 2, 9: 3}
     async with aclosing(store.follow_log()) as pages:

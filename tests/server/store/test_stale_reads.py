@@ -5,15 +5,18 @@ follows from another one names a sequence that must be stored.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from credit_models.ledger import Kind, Purchase, Transaction
+from credit_models.ledger import Add, Kind, Purchase, Transaction
+from credit_server.commit.committer import Committer
 from credit_server.store.driver import Driver
 from credit_server.store.history import GroupBy, HistoryQuery, PurchaseQuery, TransactionQuery
+from credit_server.store.log import timestamp_of
 from credit_server.store.mongo import MongoStore
-from credit_server.store.port import Changes, Store, StoreUnavailable
+from credit_server.store.port import Changes, LogPosition, Store, StoreUnavailable
 
 from tests.server.store.profiler import profiled_reads
 
@@ -98,7 +101,7 @@ async def store(store: Store) -> Store:
 
 def transaction(sequence: int, kind: Kind, app_id: int) -> Transaction:
     return Transaction(
-        id=f"{sequence:024x}",
+        id=id_of(sequence),
         user_id=7,
         app_id=app_id,
         kind=kind,
@@ -108,9 +111,25 @@ def transaction(sequence: int, kind: Kind, app_id: int) -> Transaction:
         created_at=NOW,
         created_by=1,
         key="",
-        purchase_id=f"{sequence:024x}" if kind is Kind.USE else "",
+        purchase_id=id_of(sequence) if kind is Kind.USE else "",
         report_id="r" if kind is Kind.USE else "",
         report_name="Report" if kind is Kind.USE else "",
+    )
+
+
+def id_of(sequence: int) -> str:
+    """Return an id that no store makes."""
+    return f"{sequence:x}".rjust(24, "f")
+
+
+def add(store: Store, user_id: int) -> Add:
+    return Add(
+        user_id=user_id,
+        app_id=1,
+        credits=1,
+        created_by=1,
+        key="",
+        transaction_id=store.new_id(),
     )
 
 
@@ -153,3 +172,37 @@ async def test_all_reads_after_the_check_see_what_it_has_seen(
             "afterClusterTime" in concern or concern["level"] == "snapshot"
             for concern in concerns[1:]
         )
+
+
+async def log_end(store: Store) -> LogPosition:
+    async with aclosing(store.follow_log()) as pages:
+        return (await anext(pages)).end
+
+
+async def test_an_account_since_a_position_is_not_older(store: Store) -> None:
+    async with Committer(store) as committer:
+        for _ in range(2):
+            await committer.submit(add(store, user_id=8))
+    account = await store.account_since(8, await log_end(store))
+    assert account is not None
+    assert account.revision == 2
+    assert await store.account_since(9, await log_end(store)) is None
+
+
+async def test_an_account_is_not_read_from_a_node_without_the_position(store: Store) -> None:
+    end = await log_end(store)
+    a_minute = 60 << 32
+    with pytest.raises(StoreUnavailable, match="does not have"):
+        await store.account_since(7, LogPosition(end.time + a_minute, end.token))
+
+
+@pytest.mark.parametrize("store", Driver, indirect=True)
+async def test_mongod_waits_for_the_position_of_an_account(
+    store: MongoStore, mongod_uri: str, migrated_database: str
+) -> None:
+    end = await log_end(store)
+    with profiled_reads(mongod_uri, migrated_database) as reads:
+        await store.account_since(7, end)
+    assert [each["readConcern"] for each in reads] == [
+        {"level": "majority", "afterClusterTime": timestamp_of(end)}
+    ]

@@ -131,7 +131,11 @@ class Windows:
                 instants.update(account.app(app_id).instants())
         for request in requests:
             instants.update(_instants(request, accounts))
-        if requests:  # a cap counts the credits of an hour; reads do not return counts
+        if requests:
+            # A request is not decided before the latest entry of its users, which can differ
+            # between the requests of a call.
+            instants.update(account.latest_at for account in accounts)
+            # A cap counts the credits of an hour; reads do not return counts.
             instants.update(_hours(first, last))
         return sorted(instant for instant in instants if first <= instant <= last)
 

@@ -35,7 +35,7 @@ _REPLICATION_SECONDS = (0.002, 0.05)
 """The mean times until a majority has an operation. Each cluster takes one of them."""
 
 _ELECTION_SECONDS = 2.0
-_STALE_SECONDS = (0.4, 0.8)
+_STALE_SECONDS = 2.0
 _BEHIND_MAX = 3
 """The most operations that a majority has and an old primary lacks."""
 _OLD_SHARE = 0.5
@@ -241,7 +241,7 @@ class Cluster:
         self.primary = self._replayed(kept)
         now = self._loop.time()
         self._away_until = now + self._random.uniform(0, _ELECTION_SECONDS)
-        self.stale_until = self._away_until + self._random.uniform(*_STALE_SECONDS)
+        self.stale_until = self._away_until + self._random.uniform(0, _STALE_SECONDS)
         behind = self._replicated - self._random.randint(0, _BEHIND_MAX)
         self._old = self._replayed(max(self._prepared, behind))
         self._loop.call_at(self._away_until, self._replicate, kept, self.term)

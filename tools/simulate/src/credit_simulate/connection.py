@@ -46,6 +46,7 @@ from credit_server.store.port import (
     HoldRow,
     Interrupted,
     LogPage,
+    LogPosition,
     Reference,
     References,
     StoreTransaction,
@@ -164,6 +165,10 @@ class Connection:
     async def account(self, user_id: int) -> Account | None:
         """Return a user's account: see the port."""
         return await self.read(lambda node: node.account(user_id))
+
+    async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
+        """Return a user's account: see the port."""
+        return await self.read(lambda node: node.account_since(user_id, position))
 
     async def latest_revision(self, user_id: int) -> int:
         """Return a user's revision: see the port."""

@@ -224,7 +224,7 @@ class _UserSource:
     async def begin(self, feed: Feed) -> bytes:
         # The stored account: what is due by time follows as transactions.
         user_id = self._scope.user_id
-        account = await self._store.account(user_id) or Account.empty(user_id)
+        account = await self._store.account_since(user_id, feed.start) or Account.empty(user_id)
         self._last = self._known = self._sent = account.revision
         if not self._sees_all:
             self._sent = await self._newest(account.revision)
@@ -238,9 +238,9 @@ class _UserSource:
 
     async def catch_up(self, feed: Feed) -> AsyncIterator[Sequence[bytes]]:
         if self._resumed and not self._sees_all:
-            await self._check_sent()
+            await self._check_sent(feed.start)
         self._resumed = False
-        revision = await self._revision()
+        revision = await self._revision(feed.start)
         pages = self._store.list_transactions(
             self._scope.user_id,
             self._apps,
@@ -261,10 +261,14 @@ class _UserSource:
             yield events
         self._last = self._known = max(self._last, revision)
 
-    async def _revision(self) -> int:
-        """Return the number of the user's transactions, once it includes all known ones."""
+    async def _revision(self, start: LogPosition) -> int:
+        """Return the number of the user's transactions, once it includes all known ones.
+
+        Args:
+            start: The start of the feed, which has none of the transactions up to there.
+        """
         for _ in range(_STALE_READS_MAX):
-            account = await self._store.account(self._scope.user_id)
+            account = await self._store.account_since(self._scope.user_id, start)
             revision = 0 if account is None else account.revision
             if revision >= self._known:
                 return revision
@@ -273,14 +277,14 @@ class _UserSource:
             raise ResumeTokenInvalid
         raise StoreUnavailable("reads do not return the committed transactions yet")
 
-    async def _check_sent(self) -> None:
+    async def _check_sent(self, start: LogPosition) -> None:
         """Go back to the newest visible transaction if the token is beyond it.
 
         The result and its time depend on visible transactions alone. Otherwise a forged token would
         reveal how many transactions the user has in other apps.
         """
         for _ in range(_STALE_READS_MAX):
-            if await self._newest(await self._revision()) >= self._sent:
+            if await self._newest(await self._revision(start)) >= self._sent:
                 return
             await asyncio.sleep(_STALE_READ_SECONDS)
         revision = await self._store.latest_revision(self._scope.user_id)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from inspect import isawaitable
 from typing import Any, cast
 
+from bson.timestamp import Timestamp
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, MongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -65,9 +66,17 @@ class Clients:
         """Open a session whose reads see one snapshot."""
         return self._session(snapshot=True)
 
-    def causal(self) -> AbstractAsyncContextManager[Session]:
-        """Open a session whose reads see at least what its earlier reads could see."""
-        return self._session(causal_consistency=True)
+    @asynccontextmanager
+    async def causal(self, *, since: Timestamp | None = None) -> AsyncIterator[Session]:
+        """Open a session whose reads see at least what its earlier reads could see.
+
+        Args:
+            since: A time of the cluster. The first read sees at least what was committed by then.
+        """
+        async with self._session(causal_consistency=True) as session:
+            if since is not None:
+                session.advance_operation_time(since)
+            yield session
 
     @asynccontextmanager
     async def _session(

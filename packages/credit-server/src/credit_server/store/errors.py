@@ -52,6 +52,11 @@ INVALID_DOCUMENT = 121
 _BAD_VALUE = 2
 _NO_INDEX = "hint provided does not correspond to an existing index"
 
+# InvalidOptions: a node returns it, with this text, for a time of the cluster that it does not have
+# yet.
+_INVALID_OPTIONS = 72
+_LATER_TIME = "afterClusterTime"
+
 # The driver's own text is a page about its view of the cluster, for debugging the driver.
 _UNREACHABLE = (
     "MongoDB has no primary that can be reached: see whether it runs, whether its replica set was"
@@ -153,6 +158,8 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Unreadable("a stored document is not valid, so that it cannot be changed")
     if code == _BAD_VALUE and _NO_INDEX in str(error):
         return IndexMissing("an index is missing: run credit-server migrate")
+    if code == _INVALID_OPTIONS and _LATER_TIME in str(error):
+        return StoreUnavailable("the node that was read does not have the latest transactions yet")
     unavailable = isinstance(error, ConnectionFailure) or _is_unconfirmed(error)
     if unavailable or code in _STORE_FAULTS or error.timeout:
         return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")

@@ -168,11 +168,14 @@ class _Follower(threading.Thread):
         """Read until the follower is stopped, or reading fails."""
         try:
             with translated(), self._open() as stream:
-                self._put(None, _end_of(stream))
+                start = _start_of(stream)
+                self._put(None, start)
                 paused_at = time.monotonic()
                 while not self._stopped:
                     entry = _next_entry(stream)
-                    self._put(entry, _end_of(stream) if entry is None else entry.position)
+                    end = _end_of(stream) if entry is None else entry.position
+                    # On an idle database, the token stays that of the start.
+                    self._put(entry, start if end.token == start.token else end)
                     if time.monotonic() - paused_at > _PAUSE_SECONDS:
                         time.sleep(_PAUSE_SECONDS)
                         paused_at = time.monotonic()
@@ -242,6 +245,16 @@ def _number(document: dict[str, Any], name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
+def _start_of(stream: _Stream) -> LogPosition:
+    """Return the position from which a change stream reads that was opened without one.
+
+    mongod starts it one tick after its latest time. No node has the time of this token until the
+    next write, so a read as of it, or a wait for it, takes up to 10 s on an idle database.
+    """
+    end = _end_of(stream)
+    return LogPosition(end.time - 1, end.token)
+
+
 def _end_of(stream: _Stream) -> LogPosition:
     """Return the position up to which a change stream was read.
 
@@ -255,6 +268,11 @@ def _end_of(stream: _Stream) -> LogPosition:
     return LogPosition(_time_of(data), data)
 
 
+def timestamp_of(position: LogPosition) -> Timestamp:
+    """Return MongoDB's time of a position."""
+    return Timestamp(*divmod(position.time, 1 << 32))
+
+
 def _time_of(token: bytes) -> int:
     """Return the time in a resume token: a KeyString with the cluster time after its type.
 
@@ -264,7 +282,7 @@ def _time_of(token: bytes) -> int:
 
 
 def _timestamp_of(token: bytes) -> Timestamp:
-    """Return the time in a resume token.
+    """Return MongoDB's time in a resume token.
 
     Raises:
         LogTruncated: The token was never made.
@@ -272,7 +290,7 @@ def _timestamp_of(token: bytes) -> Timestamp:
     # Time 0 means now to mongod.
     if len(token) < _TIME_END or token[0] != _TIME_TYPE or not _time_of(token):
         raise LogTruncated("the log does not have the position: it is no token of a log")
-    return Timestamp(*divmod(_time_of(token), 1 << 32))
+    return timestamp_of(LogPosition(_time_of(token), token))
 
 
 def _time(timestamp: Timestamp) -> int:

@@ -145,6 +145,12 @@ class MemoryStore:
         """Return a user's account: see the port."""
         return self._tables.accounts.get(user_id)
 
+    async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
+        """Return a user's account: see the port."""
+        if position.time > len(self._tables.log):
+            raise StoreUnavailable("the store does not have the position yet")
+        return await self.account(user_id)
+
     async def latest_revision(self, user_id: int) -> int:
         """Return a user's revision: see the port."""
         account = self._tables.accounts.get(user_id)

@@ -40,7 +40,7 @@ from credit_server.store.history import (
     TransactionRow,
 )
 from credit_server.store.leases import take_lease
-from credit_server.store.log import MongoLog
+from credit_server.store.log import MongoLog, timestamp_of
 from credit_server.store.mongo_alert_events import MongoAlertEvents
 from credit_server.store.mongo_checkpoints import MongoCheckpoints
 from credit_server.store.mongo_webhooks import MongoWebhooks
@@ -56,6 +56,7 @@ from credit_server.store.port import (
     Head,
     HoldRow,
     LogPage,
+    LogPosition,
     StoreMisconfigured,
     StoreUnavailable,
     Unreadable,
@@ -241,6 +242,12 @@ class MongoStore:
             cursor = self._raw_accounts.find({"user_id": {"$in": user_ids}})
             found = await cursor.batch_size(len(user_ids) + 1).to_list(None)
         return {document["user_id"]: document for document in found}
+
+    async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
+        """Return a user's account: see the port."""
+        async with self._deadline(), self._clients.causal(since=timestamp_of(position)) as session:
+            found = await self._raw_accounts.find_one({"user_id": user_id}, session=session)
+        return None if found is None else _account(found, user_id)
 
     async def latest_revision(self, user_id: int) -> int:
         """Return a user's revision: see the port."""

@@ -439,6 +439,16 @@ class Store(Protocol):
         """Return a user's account; None if the user never had credits."""
         ...
 
+    async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
+        """Return a user's account, including every transaction up to a position of the log.
+
+        Right after a change of primary, `account` can return an older one.
+
+        Raises:
+            StoreUnavailable: The node that was read does not have the position yet.
+        """
+        ...
+
     async def latest_revision(self, user_id: int) -> int:
         """Return a user's revision, including every transaction that was stored before the call.
 
