@@ -301,9 +301,9 @@ def test_a_cancelled_write_may_have_happened(journal: Journal) -> None:
 
 
 def test_a_batch_is_explained_at_the_time_of_the_latest_entry_of_one_of_its_users() -> None:
-    """A hold of the batch ends a second later, and a transfer is not decided before that entry.
+    """No request is decided before that entry, so all of them can be decided at its time.
 
-    At the earliest possible time of the batch, its hold would have ended before its transfer.
+    At an earlier time, a hold of the batch could end before a transfer to the other user.
     """
     latest = datetime(2026, 1, 2, tzinfo=UTC)
     accounts = [Account(user_id=USER), Account(user_id=OTHER, latest_at=latest)]

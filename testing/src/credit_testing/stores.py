@@ -170,7 +170,8 @@ class _FailingCheckpoints(MemoryCheckpoints):
 class LaggingStore(MemoryStore):
     """Return a user's account as it was, for a number of reads.
 
-    A node that lags behind does so if the log, too, was read from it.
+    A node that lags behind does this. `account_since` does too, as if the log was read from the
+    same node.
 
     Attributes:
         lag: How many of the next reads return the account of the past; see `remember`.

@@ -6,11 +6,15 @@ from datetime import UTC, datetime
 
 import pytest
 from bson.int64 import Int64
-from credit_models.ledger import UINT32_MAX
+from credit_models.ledger import UINT32_MAX, Add
+from credit_server.commit.committer import Committer
 from credit_server.store import schema
+from credit_server.store.driver import Driver
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Conflict, DirectoryUser, Store, StoreMisconfigured
 from pymongo import AsyncMongoClient
+
+from tests.server.store.profiler import profiled_reads
 
 USER = DirectoryUser(
     user_id=10, app_id=1, external_id="u-7", created_at=datetime(2026, 1, 2, tzinfo=UTC)
@@ -50,6 +54,36 @@ async def test_numbers_ascend_and_never_come_twice(store: Store) -> None:
     assert await store.next_user_id(20) == 20
     numbers = await asyncio.gather(*(store.next_user_id(20) for _ in range(20)))
     assert sorted(filter(None, numbers)) == list(range(21, 41))
+
+
+def add(user_id: int, transaction_id: str) -> Add:
+    return Add(
+        user_id=user_id,
+        app_id=1,
+        credits=1,
+        created_by=1,
+        key="",
+        transaction_id=transaction_id,
+    )
+
+
+async def test_a_number_with_credits_is_skipped(store: Store) -> None:
+    async with Committer(store) as committer:
+        for user_id in (6, 7, UINT32_MAX):
+            await committer.submit(add(user_id, store.new_id()))
+    assert [await store.next_user_id(5) for _ in range(2)] == [5, 8]
+    assert await store.next_user_id(UINT32_MAX) is None
+
+
+@pytest.mark.parametrize("store", Driver, indirect=True)
+async def test_credits_of_a_new_number_are_not_read_from_an_old_primary(
+    store: MongoStore, mongod_uri: str, migrated_database: str
+) -> None:
+    """The read waits for the time of the write of the number, which the new primary made."""
+    with profiled_reads(mongod_uri, migrated_database) as reads:
+        await store.next_user_id(5)
+    (read,) = reads
+    assert "afterClusterTime" in read["readConcern"]
 
 
 async def test_numbers_end_with_the_greatest(store: Store) -> None:

@@ -40,7 +40,7 @@ def shared_reads(
     slow_seconds: float = 0.0,
     at_once: int = 2,
     keys_max: int = 128,
-) -> SharedReads[str]:
+) -> SharedReads[int, str]:
     """Make shared reads; every query is slow, unless the test says otherwise."""
     return SharedReads(
         query,
@@ -57,7 +57,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def started(reads: SharedReads[str], *keys: int) -> list[asyncio.Task[str | None]]:
+async def started(reads: SharedReads[int, str], *keys: int) -> list[asyncio.Task[str | None]]:
     tasks = [asyncio.create_task(reads.read(key)) for key in keys]
     await turn()
     return tasks

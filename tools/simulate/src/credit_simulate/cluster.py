@@ -272,6 +272,19 @@ class Cluster:
             self._grown.clear()
             await self._grown.wait()
 
+    def read_log(self, after: int, app_id: int, limit: int) -> LogPage:
+        """Return a page of the log. Soon after a failover, it is that of either primary.
+
+        Raises:
+            LogTruncated: The log of the new primary does not have the position.
+            StoreUnavailable: The read goes to the new primary, which is not elected yet.
+        """
+        if self._reaches_old():
+            # mongod also reads from a position that it does not have yet.
+            return self._old.page(after, max(after, self._old.log_end), app_id, limit)
+        self.check_available()
+        return self.log_page(after, app_id, limit)
+
     def log_page(self, after: int, app_id: int | None, limit: int) -> LogPage:
         """Return a page of the log that a majority has.
 

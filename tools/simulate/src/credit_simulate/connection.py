@@ -334,8 +334,8 @@ class Connection:
 
     async def read_log(self, after: bytes, app_id: int, *, limit: int) -> LogPage:
         """Return the transactions in an app after a position: see the port."""
-        await self.request()
-        page = self.cluster.log_page(int.from_bytes(after, "big"), app_id, limit)
+        await self.arrive()
+        page = self.cluster.read_log(int.from_bytes(after, "big"), app_id, limit)
         await self.answer()
         return page
 

@@ -88,26 +88,17 @@ class DirectoryService(DirectoryServiceBase):
         return await self._create(request)
 
     async def _create(self, request: ResolveUserRequest) -> ResolvedUser:
+        number = await self._store.next_user_id(self._user_ids_from)
+        if number is None:
+            raise errors.status_of(*user_ids_exhausted())
         given = DirectoryUser(
-            user_id=await self._free_number(),
+            user_id=number,
             app_id=request.app_id,
             external_id=request.external_id,
             created_at=self._clock.time(),
         )
         stored = await self._store.add_user(given)
         return ResolvedUser(stored, created=stored.user_id == given.user_id)
-
-    async def _free_number(self) -> int:
-        """Return a new number with which no user has credits.
-
-        Numbers that are skipped are used up, so that a retry after the deadline continues.
-        """
-        while True:
-            number = await self._store.next_user_id(self._user_ids_from)
-            if number is None:
-                raise errors.status_of(*user_ids_exhausted())
-            if await self._store.account(number) is None:
-                return number
 
     async def _find_user(self, call: _FindCall) -> None:
         request = await self._reads.request(call)

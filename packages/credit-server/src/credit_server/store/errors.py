@@ -55,7 +55,7 @@ _NO_INDEX = "hint provided does not correspond to an existing index"
 # InvalidOptions: a node returns it, with this text, for a time of the cluster that it does not have
 # yet.
 _INVALID_OPTIONS = 72
-_LATER_TIME = "afterClusterTime"
+_LATER_TIME = "must not be greater than the current clusterTime"
 
 # The driver's own text is a page about its view of the cluster, for debugging the driver.
 _UNREACHABLE = (

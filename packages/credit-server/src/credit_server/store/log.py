@@ -130,14 +130,18 @@ class MongoLog:
         match: dict[str, Any] = {"operationType": "insert"}
         if app_id is not None:
             match["fullDocument.app_id"] = app_id
-        # From the time of the position, and not from its token: mongod looks for the transaction of
-        # a token, and does not find one that the filter excludes.
-        start = None if after is None else _timestamp_of(after)
+        # From a time, and not from the token: mongod looks for the transaction of a token, and does
+        # not find one that the filter excludes. And from the tick before the token: until mongod
+        # has read something, its position is that time, which must not seem to include the entries
+        # of the token's own time.
+        start = None if after is None else _timestamp_before(after)
         try:
             changes = self._collection.watch(
                 [{"$match": match}, {"$project": _NOT_NEEDED}],
                 start_at_operation_time=start,
                 max_await_time_ms=await_milliseconds,
+                # An empty first answer has the position of the start. Another one has none.
+                batch_size=0 if start is None else None,
             )
         except OperationFailure as error:
             # mongod has several errors for a time that is before the begin of its log.
@@ -174,7 +178,7 @@ class _Follower(threading.Thread):
                 while not self._stopped:
                     entry = _next_entry(stream)
                     end = _end_of(stream) if entry is None else entry.position
-                    # On an idle database, the token stays that of the start.
+                    # On an idle database, the token does not change.
                     self._put(entry, start if end.token == start.token else end)
                     if time.monotonic() - paused_at > _PAUSE_SECONDS:
                         time.sleep(_PAUSE_SECONDS)
@@ -246,10 +250,10 @@ def _number(document: dict[str, Any], name: str) -> int:
 
 
 def _start_of(stream: _Stream) -> LogPosition:
-    """Return the position from which a change stream reads that was opened without one.
+    """Return the position from which a new change stream reads.
 
-    mongod starts it one tick after its latest time. No node has the time of this token until the
-    next write, so a read as of it, or a wait for it, takes up to 10 s on an idle database.
+    mongod starts it one tick after its latest time. On an idle database, nothing has that time for
+    up to 10 s. The returned position has the time before, up to which no later entry is missing.
     """
     end = _end_of(stream)
     return LogPosition(end.time - 1, end.token)
@@ -281,16 +285,16 @@ def _time_of(token: bytes) -> int:
     return int.from_bytes(token[1:_TIME_END], "big")
 
 
-def _timestamp_of(token: bytes) -> Timestamp:
-    """Return MongoDB's time in a resume token.
+def _timestamp_before(token: bytes) -> Timestamp:
+    """Return MongoDB's time one tick before that of a resume token.
 
     Raises:
         LogTruncated: The token was never made.
     """
     # Time 0 means now to mongod.
-    if len(token) < _TIME_END or token[0] != _TIME_TYPE or not _time_of(token):
+    if len(token) < _TIME_END or token[0] != _TIME_TYPE or _time_of(token) < 2:
         raise LogTruncated("the log does not have the position: it is no token of a log")
-    return timestamp_of(LogPosition(_time_of(token), token))
+    return timestamp_of(LogPosition(_time_of(token) - 1, token))
 
 
 def _time(timestamp: Timestamp) -> int:

@@ -204,8 +204,11 @@ class MemoryStore:
 
     async def next_user_id(self, first: int) -> int | None:
         """Return a new number of a user: see the port."""
-        last = self._tables.last_user_id = max(first, self._tables.last_user_id + 1)
-        return last if last <= UINT32_MAX else None
+        following = max(first, self._tables.last_user_id + 1)
+        while following in self._tables.accounts:
+            following += 1
+        self._tables.last_user_id = following
+        return following if following <= UINT32_MAX else None
 
     async def add_user(self, user: DirectoryUser) -> DirectoryUser:
         """Store a user of the directory: see the port."""

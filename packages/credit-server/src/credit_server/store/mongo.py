@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
+from bson.timestamp import Timestamp
 from credit_models.ledger import UINT32_MAX, Account, Kind, Transaction
 from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
@@ -134,6 +135,9 @@ class MongoStore:
         self._counters: Collection = self._database[schema.COUNTERS]
         read_seconds_max = 2 * timeout_seconds
         self._account_reads = SharedReads(self._account_documents, seconds_max=read_seconds_max)
+        self._later_account_reads = SharedReads(
+            self._later_account_documents, seconds_max=read_seconds_max
+        )
         self._total_reads = SharedReads(self._app_totals, seconds_max=read_seconds_max)
         # The parts of ids after the time: 5 random bytes, and a counter with a random start.
         self._id_origin = secrets.token_hex(5)
@@ -236,18 +240,30 @@ class MongoStore:
         # Converted after the shared query: a bad document must not fail other users' reads.
         return None if found is None else _account(found, user_id)
 
-    async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, RawBSONDocument]:
-        async with self._deadline():
-            # Without a batch size, mongod returns 101 documents first.
-            cursor = self._raw_accounts.find({"user_id": {"$in": user_ids}})
-            found = await cursor.batch_size(len(user_ids) + 1).to_list(None)
-        return {document["user_id"]: document for document in found}
-
     async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
         """Return a user's account: see the port."""
-        async with self._deadline(), self._clients.causal(since=timestamp_of(position)) as session:
-            found = await self._raw_accounts.find_one({"user_id": user_id}, session=session)
+        found = await self._later_account_reads.read((timestamp_of(position), user_id))
         return None if found is None else _account(found, user_id)
+
+    async def _account_documents(self, user_ids: Sequence[int]) -> dict[int, RawBSONDocument]:
+        async with self._deadline():
+            return await self._find_accounts(user_ids)
+
+    async def _later_account_documents(
+        self, keys: Sequence[tuple[Timestamp, int]]
+    ) -> dict[tuple[Timestamp, int], RawBSONDocument]:
+        latest = max(time for time, _ in keys)
+        async with self._deadline(), self._clients.causal(since=latest) as session:
+            found = await self._find_accounts([user_id for _, user_id in keys], session)
+        return {key: found[key[1]] for key in keys if key[1] in found}
+
+    async def _find_accounts(
+        self, user_ids: Sequence[int], session: Session | None = None
+    ) -> dict[int, RawBSONDocument]:
+        # Without a batch size, mongod returns 101 documents first.
+        cursor = self._raw_accounts.find({"user_id": {"$in": user_ids}}, session=session)
+        found = await cursor.batch_size(len(user_ids) + 1).to_list(None)
+        return {document["user_id"]: document for document in found}
 
     async def latest_revision(self, user_id: int) -> int:
         """Return a user's revision: see the port."""
@@ -365,16 +381,24 @@ class MongoStore:
         """Return a new number of a user: see the port."""
         # Of a missing document, `$last` is null, which `$max` ignores.
         following = {"$max": [{"$add": ["$last", 1]}, Int64(first)]}
-        async with self._deadline():
-            counter = await self._counters.find_one_and_update(
-                {"_id": "user_ids"},
-                [{"$set": {"last": {"$min": [following, Int64(UINT32_MAX + 1)]}}}],
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-            )
-            assert counter is not None  # noqa: S101 - for the type checker; it was just written
-            last = CounterDocument.model_validate(counter).last
-        return last if last <= UINT32_MAX else None
+        while True:
+            # The session's read sees every account that was stored before the number was taken.
+            async with self._deadline(), self._clients.causal() as session:
+                counter = await self._counters.find_one_and_update(
+                    {"_id": "user_ids"},
+                    [{"$set": {"last": {"$min": [following, Int64(UINT32_MAX + 1)]}}}],
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                    session=session,
+                )
+                assert counter is not None  # noqa: S101 - for the type checker; it was just written
+                last = CounterDocument.model_validate(counter).last
+                if last > UINT32_MAX:
+                    return None
+                if not await self._accounts.find_one(
+                    {"user_id": last}, {"_id": 1}, session=session
+                ):
+                    return last
 
     async def add_user(self, user: DirectoryUser) -> DirectoryUser:
         """Store a user of the directory: see the port."""

@@ -442,7 +442,8 @@ class Store(Protocol):
     async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
         """Return a user's account, including every transaction up to a position of the log.
 
-        Right after a change of primary, `account` can return an older one.
+        `account` can return an older one: the log can start after a transaction that no majority
+        has yet, and right after a change of primary the old primary may answer.
 
         Raises:
             StoreUnavailable: The node that was read does not have the position yet.
@@ -516,7 +517,10 @@ class Store(Protocol):
         ...
 
     async def next_user_id(self, first: int) -> int | None:
-        """Return a number that was never returned before; None after the last one, 2**32 - 1.
+        """Return a number that was never returned before and with which no user has credits.
+
+        None after the last one, 2**32 - 1. Numbers that are skipped are used up, so a retry after
+        the deadline continues.
 
         Args:
             first: The least number, at least 1. Numbers ascend, so a lower `first` than before has

@@ -5,7 +5,7 @@ sent, only one that is sent later.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextvars import Context
 from itertools import islice
 from typing import Any, Generic, TypeVar
@@ -14,11 +14,12 @@ from credit_server.store.port import StoreUnavailable
 
 LATE = "MongoDB did not answer in time"
 
+_Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
 _Answer = asyncio.Future[_Value | None]
 
 
-class SharedReads(Generic[_Value]):
+class SharedReads(Generic[_Key, _Value]):
     """Reads values by key. A lone read is sent at once; under load many reads share a query.
 
     One query runs at a time, so that as many reads as possible share the next one. With two at a
@@ -28,7 +29,7 @@ class SharedReads(Generic[_Value]):
 
     def __init__(
         self,
-        query: Callable[[Sequence[int]], Awaitable[Mapping[int, _Value]]],
+        query: Callable[[Sequence[_Key]], Awaitable[Mapping[_Key, _Value]]],
         *,
         seconds_max: float,
         slow_seconds: float = 0.02,
@@ -55,9 +56,9 @@ class SharedReads(Generic[_Value]):
         self._slow: set[asyncio.Task[None]] = set()
         # The reads that no query was sent for, in the order of arrival. Each has its own future:
         # the cancellation of one read must not end the others.
-        self._waiting: dict[int, list[_Answer[_Value]]] = {}
+        self._waiting: dict[_Key, list[_Answer[_Value]]] = {}
 
-    async def read(self, key: int) -> _Value | None:
+    async def read(self, key: _Key) -> _Value | None:
         """Return the value of a key, as it is now or later; None if there is none.
 
         Raises:
@@ -103,7 +104,7 @@ class SharedReads(Generic[_Value]):
         self._slow.add(task)
         self._start()
 
-    async def _ask(self, reads: Mapping[int, Sequence[_Answer[_Value]]]) -> None:
+    async def _ask(self, reads: Mapping[_Key, Sequence[_Answer[_Value]]]) -> None:
         """Answer reads with one query."""
         answers = [(key, answer) for key, some in reads.items() for answer in some]
         # A read whose caller has left needs no query.
