@@ -168,10 +168,10 @@ class _FailingCheckpoints(MemoryCheckpoints):
 
 
 class LaggingStore(MemoryStore):
-    """Return a user's account as it was, for a number of reads.
+    """Return the remembered account of a user for the next `lag` reads.
 
-    A node that lags behind does this. `account_since` does too, as if the log was read from the
-    same node.
+    A node that lags behind does this. `account_since` does the same, as if the log was read from
+    that node, too.
 
     Attributes:
         lag: How many of the next reads return the account of the past; see `remember`.

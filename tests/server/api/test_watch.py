@@ -232,7 +232,7 @@ class OldPrimary(LaggingStore):
     async def account_since(self, user_id: int, position: LogPosition) -> Account | None:
         account = await MemoryStore.account(self, user_id)
         assert account is not None
-        # The log has the entries of this user alone.
+        # The log has only this user's entries, so its positions are revisions.
         return account if position.time >= account.revision else await self.account(user_id)
 
 

@@ -79,7 +79,7 @@ async def test_a_number_with_credits_is_skipped(store: Store) -> None:
 async def test_credits_of_a_new_number_are_not_read_from_an_old_primary(
     store: MongoStore, mongod_uri: str, migrated_database: str
 ) -> None:
-    """The read waits for the time of the write of the number, which the new primary made."""
+    """The read waits until the node has the write of the number."""
     with profiled_reads(mongod_uri, migrated_database) as reads:
         await store.next_user_id(5)
     (read,) = reads

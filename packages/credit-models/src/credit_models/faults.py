@@ -80,7 +80,7 @@ def fault(error: ErrorDetails, *, secret: bool = False) -> str:
 
 @contextmanager
 def described_faults() -> Iterator[None]:
-    """Describe the value of an option that a command rejects during the context.
+    """Replace the message of a rejected option by the rule that its value breaks.
 
     Recent versions of typer check options with pydantic, and show the `message` of their own error.
     """

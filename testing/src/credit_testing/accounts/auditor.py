@@ -271,7 +271,7 @@ class _Auditor:
         Only a few combinations of accounts, time and policies pass this check.
         """
         if isinstance(decided, Refused):
-            # Which purchase the answer names depends on whether the whole batch is aborted.
+            # The id of the purchase depends on whether the batch is aborted, and is compared later.
             names_purchase = isinstance(answer, Refused) and (
                 decided.reason == answer.reason == "ALREADY_PURCHASED"
             )
@@ -298,7 +298,8 @@ class _Auditor:
         )
         if together and rejected and not took_effect:
             aborted = Refused("BATCH_ABORTED", (("index", str(rejected[0])),))
-            # A later request may have made an entry with the same key, and so with the same name.
+            # The batch wrote none of these entries. A later retry can have written one with the
+            # same key, and the model gives both the same id.
             own = {
                 one.main.id for one in decisions if isinstance(one, Decided) and not one.replayed
             }

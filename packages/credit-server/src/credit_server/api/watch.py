@@ -265,7 +265,8 @@ class _UserSource:
         """Return the number of the user's transactions, once it includes all known ones.
 
         Args:
-            start: The start of the feed, which has none of the transactions up to there.
+            start: The start of the feed. The result includes all transactions up to it, because
+                the feed has only later ones.
         """
         for _ in range(_STALE_READS_MAX):
             account = await self._store.account_since(self._scope.user_id, start)

@@ -68,7 +68,7 @@ class Clients:
 
     @asynccontextmanager
     async def causal(self, *, since: Timestamp | None = None) -> AsyncIterator[Session]:
-        """Open a session whose reads see at least what its earlier reads could see.
+        """Open a session whose reads see at least what its earlier operations saw or wrote.
 
         Args:
             since: A time of the cluster. The first read sees at least what was committed by then.

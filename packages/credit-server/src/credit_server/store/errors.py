@@ -159,7 +159,7 @@ def translate(error: PyMongoError) -> StoreError | None:
     if code == _BAD_VALUE and _NO_INDEX in str(error):
         return IndexMissing("an index is missing: run credit-server migrate")
     if code == _INVALID_OPTIONS and _LATER_TIME in str(error):
-        return StoreUnavailable("the node that was read does not have the latest transactions yet")
+        return StoreUnavailable("the MongoDB node does not have the latest transactions yet")
     unavailable = isinstance(error, ConnectionFailure) or _is_unconfirmed(error)
     if unavailable or code in _STORE_FAULTS or error.timeout:
         return StoreUnavailable(f"MongoDB could not serve the request ({type(error).__name__})")

@@ -130,17 +130,17 @@ class MongoLog:
         match: dict[str, Any] = {"operationType": "insert"}
         if app_id is not None:
             match["fullDocument.app_id"] = app_id
-        # From a time, and not from the token: mongod looks for the transaction of a token, and does
-        # not find one that the filter excludes. And from the tick before the token: until mongod
-        # has read something, its position is that time, which must not seem to include the entries
-        # of the token's own time.
+        # The stream starts at a time, because mongod does not find the transaction of a token if
+        # the filter excludes it. The time is one tick early: until mongod has read an entry, it
+        # returns this time as its position, which then does not include the token's own time.
         start = None if after is None else _timestamp_before(after)
         try:
             changes = self._collection.watch(
                 [{"$match": match}, {"$project": _NOT_NEEDED}],
                 start_at_operation_time=start,
                 max_await_time_ms=await_milliseconds,
-                # An empty first answer has the position of the start. Another one has none.
+                # The driver has the position of the start only after an empty first batch. Without
+                # this, opening the log failed in 69 of 300 attempts on a busy database.
                 batch_size=0 if start is None else None,
             )
         except OperationFailure as error:
@@ -178,7 +178,7 @@ class _Follower(threading.Thread):
                 while not self._stopped:
                     entry = _next_entry(stream)
                     end = _end_of(stream) if entry is None else entry.position
-                    # On an idle database, the token does not change.
+                    # While the token is that of the start, mongod has read nothing.
                     self._put(entry, start if end.token == start.token else end)
                     if time.monotonic() - paused_at > _PAUSE_SECONDS:
                         time.sleep(_PAUSE_SECONDS)
@@ -250,10 +250,11 @@ def _number(document: dict[str, Any], name: str) -> int:
 
 
 def _start_of(stream: _Stream) -> LogPosition:
-    """Return the position from which a new change stream reads.
+    """Return a position after which a new change stream misses nothing.
 
-    mongod starts it one tick after its latest time. On an idle database, nothing has that time for
-    up to 10 s. The returned position has the time before, up to which no later entry is missing.
+    mongod starts the stream one tick after its latest time. On an idle database, it writes nothing
+    at that tick for up to 10 s, so a read that requires this time would wait or fail. The tick
+    before is enough: the stream has all later entries.
     """
     end = _end_of(stream)
     return LogPosition(end.time - 1, end.token)
@@ -291,7 +292,7 @@ def _timestamp_before(token: bytes) -> Timestamp:
     Raises:
         LogTruncated: The token was never made.
     """
-    # Time 0 means now to mongod.
+    # The tick before must be at least 1, because time 0 means now to mongod.
     if len(token) < _TIME_END or token[0] != _TIME_TYPE or _time_of(token) < 2:
         raise LogTruncated("the log does not have the position: it is no token of a log")
     return timestamp_of(LogPosition(_time_of(token) - 1, token))

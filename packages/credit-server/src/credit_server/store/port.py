@@ -519,8 +519,8 @@ class Store(Protocol):
     async def next_user_id(self, first: int) -> int | None:
         """Return a number that was never returned before and with which no user has credits.
 
-        None after the last one, 2**32 - 1. Numbers that are skipped are used up, so a retry after
-        the deadline continues.
+        Return None after the last one, 2**32 - 1. A number that was skipped is never returned, so
+        a retry after the deadline continues after it.
 
         Args:
             first: The least number, at least 1. Numbers ascend, so a lower `first` than before has
