@@ -52,14 +52,14 @@ class History:
                 for e in entries
                 if command.reference and e.details.related_id == command.reference
             ),
-            voided=frozenset(
-                e.details.related_id
+            voided={
+                e.details.related_id: e.created_at
                 for e in entries
                 if e.kind is Kind.VOID
                 and referenced is not None
                 and e.sequence > referenced.sequence
                 and e.details.related_id in parts(referenced)
-            ),
+            },
             owned_purchase=owned[0] if owned else None,
         )
 

@@ -180,6 +180,21 @@ def test_a_refund_to_a_voided_grant_expires_at_once(is_held: bool) -> None:
         assert ledger.kinds[-2:] == ["release", "expire"]
 
 
+def test_a_refund_to_ended_grants_expires_in_the_order_of_their_ends() -> None:
+    """A voided grant ends when it is voided, here before the other one."""
+    ledger = Ledger()
+    ledger.grant(2, "ends later", priority=0, expires_after=timedelta(hours=2))
+    ledger.grant(2, "voided", priority=1)
+    ledger.use(3, "u")
+    ledger.wait(hours=1)
+    ledger.do(VoidGrant, grant_id="voided")
+    ledger.wait(hours=2)
+    ledger.do(ReverseTransaction, reversed_id="u")
+    expired = [entry.details.related_id for entry in ledger.entries[7][-2:]]
+    assert ledger.kinds[-3:] == ["refund", "expire", "expire"]
+    assert expired == ["voided", "ends later"]
+
+
 def test_a_refund_of_a_capture_from_a_voided_grant_expires_at_once() -> None:
     ledger = Ledger()
     ledger.grant(5, "g")

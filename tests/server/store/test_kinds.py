@@ -41,6 +41,7 @@ from credit_server.store.port import (
     HoldRow,
     References,
     Store,
+    Void,
 )
 from pymongo import MongoClient
 
@@ -345,7 +346,7 @@ async def test_the_latest_void_of_each_grant_that_paid_for_a_use_is_found(store:
     ]
     await write(store, transactions=[*grants, used, *related])
     found = await known(store, [(7, used.id)])
-    assert found.voided == {(7, grants[0].id): 6}
+    assert found.voided == {(7, grants[0].id): Void(6, related[1].created_at)}
     assert (await known(store, [(7, grants[0].id)])).voided == {}
 
 

@@ -135,14 +135,16 @@ class _User:
         )
         return next(related, None)
 
-    def _voided_after(self, entry: Transaction) -> frozenset[str]:
-        """Return the grants of an entry that were voided after it."""
-        voided = {
-            each.details.related_id
+    def _voided_after(self, entry: Transaction) -> dict[str, dt.datetime]:
+        """Return the grants of an entry that were voided after it, and when."""
+        paid = {part.grant_id for part in entry.details.allocations}
+        return {
+            each.details.related_id: each.created_at
             for each in self.entries.values()
-            if each.kind is ledger.Kind.VOID and each.sequence > entry.sequence
+            if each.kind is ledger.Kind.VOID
+            and each.sequence > entry.sequence
+            and each.details.related_id in paid
         }
-        return frozenset(part.grant_id for part in entry.details.allocations) & voided
 
     def lookup(self, command: Command) -> Lookup:
         """Return what a command must know of the history."""
@@ -158,7 +160,7 @@ class _User:
             earlier=self.by_key.get((command.app_id, command.key)) if command.key else None,
             referenced=referenced,
             latest_related=self.latest_related(reference) if reference else None,
-            voided=frozenset() if referenced is None else self._voided_after(referenced),
+            voided={} if referenced is None else self._voided_after(referenced),
             owned_purchase=None if report is None else next(owned, None),
         )
 

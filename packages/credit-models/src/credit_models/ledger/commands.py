@@ -4,7 +4,8 @@ Most attributes have the names of the request's fields in the contract. `request
 Times are in UTC and in whole milliseconds, which is the precision of the store.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from credit_models.ledger.records import (
@@ -367,7 +368,8 @@ class Lookup:
             with the command's own transaction id.
         referenced: The user's entry with the id of the command's reference, in any app.
         latest_related: The latest of the user's entries whose `related_id` is that reference.
-        voided: The grants that paid for the referenced entry and were voided after it.
+        voided: The grants that paid for the referenced entry and were voided after it, and when
+            each was voided.
         owned_purchase: A purchase of the report that may be bought only once, which is not
             refunded in full.
     """
@@ -375,7 +377,7 @@ class Lookup:
     earlier: Transaction | None = None
     referenced: Transaction | None = None
     latest_related: Transaction | None = None
-    voided: frozenset[str] = frozenset()
+    voided: Mapping[str, datetime] = field(default_factory=dict)
     owned_purchase: Purchase | None = None
 
 

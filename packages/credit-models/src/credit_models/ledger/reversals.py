@@ -56,10 +56,9 @@ def _refund(
         return BalanceOverflow(balance=app.total, credits=credits_)
     _, unpaid = split(parts_of(used.details.allocations, used.credits), before)
     parts, _ = split(unpaid, credits_)
-    # A grant that was voided has ended, whatever its recorded terms are.
+    # A grant that was voided ended then, whatever its recorded terms are.
     parts = tuple(
-        replace(part, ends_at=draft.at) if part.grant_id in lookup.voided else part
-        for part in parts
+        replace(part, ends_at=lookup.voided.get(part.grant_id, part.ends_at)) for part in parts
     )
     if refusal := app.cannot_restore(parts, command.restore_until):
         return refusal

@@ -51,6 +51,7 @@ from credit_server.store.port import (
     StoreTransaction,
     StoreUnavailable,
     Unreadable,
+    Void,
     Writer,
 )
 
@@ -104,7 +105,7 @@ class _History:
         self._index = DedupIndex(by_key=dict(index.by_key), by_id=dict(index.by_id))
         self._read = read
         self._related: dict[Reference, Transaction] = {}
-        self._voided: dict[Reference, int] = {}
+        self._voided: dict[Reference, Void] = {}
         self._bought: dict[ReportKey, list[Purchase]] = {}
         self._refunded: dict[str, int] = {}
 
@@ -120,18 +121,22 @@ class _History:
             earlier=earlier,
             referenced=referenced,
             latest_related=self._related.get(place) or self._read.latest_related.get(place),
-            voided=frozenset() if referenced is None else self._voided_after(referenced),
+            voided={} if referenced is None else self._voided_after(referenced),
             owned_purchase=None if report is None else self._owned(report),
         )
 
-    def _voided_after(self, entry: Transaction) -> frozenset[str]:
-        """Return the grants of an entry that were voided after it."""
-        places = {(entry.user_id, part.grant_id) for part in entry.details.allocations}
-        return frozenset(
-            place[1]
-            for place in places
-            if (self._voided.get(place) or self._read.voided.get(place, 0)) > entry.sequence
-        )
+    def _voided_after(self, entry: Transaction) -> dict[str, datetime]:
+        """Return the grants of an entry that were voided after it, and when."""
+        voids = {
+            part.grant_id: self._voided.get(place) or self._read.voided.get(place)
+            for part in entry.details.allocations
+            if (place := (entry.user_id, part.grant_id))
+        }
+        return {
+            grant_id: void.created_at
+            for grant_id, void in voids.items()
+            if void is not None and void.sequence > entry.sequence
+        }
 
     def _made(self, place: Reference) -> Transaction | None:
         made = self._index.by_id.get(place[1])
@@ -155,7 +160,7 @@ class _History:
                 place = (entry.user_id, entry.details.related_id)
                 self._related[place] = entry
                 if entry.kind is Kind.VOID:
-                    self._voided[place] = entry.sequence
+                    self._voided[place] = Void(entry.sequence, entry.created_at)
         purchase, refunded = accepted.purchase, accepted.refunded
         if purchase is not None:
             report = (purchase.user_id, purchase.app_id, purchase.report_id)

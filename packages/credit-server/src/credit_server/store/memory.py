@@ -72,6 +72,7 @@ from credit_server.store.port import (
     References,
     StoreTransaction,
     StoreUnavailable,
+    Void,
     Writer,
 )
 from credit_server.store.webhooks import MemoryWebhooks
@@ -455,7 +456,7 @@ class _MemoryTransaction:
             purchases={report: self._owned(report)[:limit] for report in reports},
         )
 
-    def _voided(self, entries: Iterable[Transaction]) -> dict[Reference, int]:
+    def _voided(self, entries: Iterable[Transaction]) -> dict[Reference, Void]:
         paid = {
             (entry.user_id, part.grant_id)
             for entry in entries
@@ -468,7 +469,10 @@ class _MemoryTransaction:
             if entry.kind is Kind.VOID and (entry.user_id, entry.details.related_id) in paid
         ]
         voids.sort(key=lambda entry: entry.sequence)
-        return {(entry.user_id, entry.details.related_id): entry.sequence for entry in voids}
+        return {
+            (entry.user_id, entry.details.related_id): Void(entry.sequence, entry.created_at)
+            for entry in voids
+        }
 
     def _owned(self, report: ReportKey) -> list[Purchase]:
         owned = [

@@ -292,6 +292,18 @@ class DirectoryUser:
     created_at: datetime
 
 
+class Void(NamedTuple):
+    """The entry that voided a grant.
+
+    Attributes:
+        sequence: Its number in the user's history.
+        created_at: Its time.
+    """
+
+    sequence: int
+    created_at: datetime
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class References:
     """The entries and purchases of the history to which commands refer.
@@ -299,14 +311,14 @@ class References:
     Attributes:
         entries: The entries that are referred to, of those users that have them.
         latest_related: The latest entry of the user whose `related_id` is the reference.
-        voided: The `sequence` of the latest VOID of each grant that paid for an entry of
+        voided: The latest VOID of each grant that paid for an entry of
             `entries`.
         purchases: The purchases of each report that are not refunded in full, the latest first.
     """
 
     entries: Mapping[Reference, Transaction] = field(default_factory=dict)
     latest_related: Mapping[Reference, Transaction] = field(default_factory=dict)
-    voided: Mapping[Reference, int] = field(default_factory=dict)
+    voided: Mapping[Reference, Void] = field(default_factory=dict)
     purchases: Mapping[ReportKey, Sequence[Purchase]] = field(default_factory=dict)
 
 

@@ -53,6 +53,7 @@ from credit_server.store.port import (
     StoreTransaction,
     StoreUnavailable,
     Unreadable,
+    Void,
 )
 from credit_server.store.reading import RAW, read_account
 from credit_server.store.writing import account_update, purchase_bson, transaction_bson
@@ -219,14 +220,14 @@ class MongoTransaction:
         )
         return None if found is None else _read([found], _transaction)[0]
 
-    def _voided(self, entries: Iterable[Transaction]) -> dict[Reference, int]:
+    def _voided(self, entries: Iterable[Transaction]) -> dict[Reference, Void]:
         """Return the latest VOID of each grant that paid for a USE; see `References`."""
         grants: dict[int, set[str]] = {}
         for entry in entries:
             if entry.kind is Kind.USE and entry.details.allocations:
                 paid = {part.grant_id for part in entry.details.allocations if part.grant_id}
                 grants.setdefault(entry.user_id, set()).update(paid)
-        voided: dict[Reference, int] = {}
+        voided: dict[Reference, Void] = {}
         for user_id, ids in grants.items():
             cursor = self._database[schema.CREDIT_TRANSACTIONS].find(
                 {
@@ -234,13 +235,17 @@ class MongoTransaction:
                     "related_id": {"$in": [ObjectId(id_) for id_ in ids]},
                     "type": Kind.VOID.value,
                 },
-                {"related_id": 1, "sequence": 1},
+                {"related_id": 1, "sequence": 1, "created_at": 1},
                 sort=[("sequence", ASCENDING)],
                 hint=schema.BY_RELATED_ID,
                 session=self._session,
             )
             voided.update(
-                ((user_id, str(found["related_id"])), found["sequence"]) for found in cursor
+                (
+                    (user_id, str(found["related_id"])),
+                    Void(found["sequence"], found["created_at"]),
+                )
+                for found in cursor
             )
         return voided
 
