@@ -127,16 +127,13 @@ class _History:
 
     def _voided_after(self, entry: Transaction) -> dict[str, datetime]:
         """Return the grants of an entry that were voided after it, and when."""
-        voids = {
-            part.grant_id: self._voided.get(place) or self._read.voided.get(place)
-            for part in entry.details.allocations
-            if (place := (entry.user_id, part.grant_id))
-        }
-        return {
-            grant_id: void.created_at
-            for grant_id, void in voids.items()
-            if void is not None and void.sequence > entry.sequence
-        }
+        voided: dict[str, datetime] = {}
+        for part in entry.details.allocations:
+            place = (entry.user_id, part.grant_id)
+            void = self._voided.get(place) or self._read.voided.get(place)
+            if void is not None and void.sequence > entry.sequence:
+                voided[part.grant_id] = void.created_at
+        return voided
 
     def _made(self, place: Reference) -> Transaction | None:
         made = self._index.by_id.get(place[1])
