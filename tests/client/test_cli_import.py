@@ -52,6 +52,11 @@ def _import(*arguments: object, text: str | bytes | None = None) -> Result:
     return CliRunner().invoke(app, ["import", *map(str, arguments)], input=text)
 
 
+def _run(*arguments: object) -> None:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.stderr
+
+
 def _file(folder: Path, text: str | bytes, name: str = "rows.csv") -> Path:
     path = folder / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -72,13 +77,27 @@ def test_rows_of_a_file_take_effect_once(served: Served, tmp_path: Path, text: s
     assert ledger.balance(app_id=1) == 75
 
 
+def test_the_sample_of_the_page_takes_effect_after_the_example_of_the_readme(
+    served: Served, tmp_path: Path
+) -> None:
+    _run("add", "--user", 7, "--app", 1, "--credits", 120, "--key", "payment-81")
+    order = ("--report", "r-81", "--name", "Traffic", "--credits", 5, "--key", "order-4711")
+    _run("use", "--user", 7, "--app", 1, *order)
+    page = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
+    sample = page.split("```csv\n")[1].split("```")[0]
+    result = _import(_file(tmp_path, sample), "--name", "welcome-2026", "-o", "table")
+    assert result.stdout in page.replace("\n    ", "\n")
+    assert result.stdout.startswith("rows      2\napplied   2\n")
+
+
 def test_standard_input_is_imported_too(served: Served) -> None:
     result = _import("-", "--name", "may", text=NDJSON)
     assert json.loads(result.stdout)["applied"] == 3
 
 
-def test_an_empty_file_has_no_rows(served: Served, tmp_path: Path) -> None:
-    assert json.loads(_import(_file(tmp_path, "\n"), "--name", "a").stdout)["rows"] == 0
+def test_a_header_without_rows_is_a_file_of_no_rows(served: Served, tmp_path: Path) -> None:
+    path = _file(tmp_path, "user_id,app_id,credits\n")
+    assert json.loads(_import(path, "--name", "a").stdout)["rows"] == 0
 
 
 BAD_CSV = """\
@@ -118,7 +137,7 @@ BAD_NDJSON = """\
             BAD_NDJSON,
             [
                 "line 2: app_id must be int, not str",
-                "line 3: it is no JSON: Expecting value: line 2 column 1 (char 12)",
+                "line 3: it is no JSON: Expecting value: line 1 column 12 (char 11)",
                 "line 4: it is no JSON object",
                 "line 5: color is no field of a row",
                 "line 6: user_id is missing",
@@ -146,7 +165,7 @@ def test_bytes_that_are_no_text_are_a_bad_line(served: Served, tmp_path: Path) -
     head = b"kind,user_id,app_id,credits,report_id,report_name\n"
     path = _file(tmp_path, head + b"use,7,1,5,r,\xff\nadd,7,1,5,,\n")
     result = _import(path, "--name", "a")
-    assert "line 2: report_name must be valid Unicode text" in result.stderr
+    assert "line 2: it is not valid UTF-8" in result.stderr
     assert json.loads(result.stdout)["applied"] == 1
 
 
@@ -184,6 +203,188 @@ def test_the_file_of_rejected_rows_can_be_imported_again(
     assert json.loads(_import(path, "--name", "a").stdout)["replayed"] == 1
 
 
+def _rejected_rows(path: Path) -> list[dict[str, object]]:
+    if path.suffix == ".csv":
+        with path.open(newline="", errors="surrogateescape") as file:
+            return [dict(row) for row in csv.DictReader(file)]
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+PROMO_CSV = "user_id,app_id,credits\n7,1,10\n7,1,oops\n\n7,1,20\n"
+PROMO_NDJSON = """\
+{"user_id": 7, "app_id": 1, "credits": 10}
+{"user_id": 7, "app_id": 1, "credits": "oops"}
+
+{"user_id": 7, "app_id": 1, "credits": 20}
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--name", "promo"], ["--name", "other"]])
+@pytest.mark.parametrize(
+    ("suffix", "text", "wrong", "right"),
+    [("csv", PROMO_CSV, "oops", "10"), ("ndjson", PROMO_NDJSON, '"oops"', "10")],
+)
+def test_a_corrected_row_counts_once_in_whichever_file_it_is(
+    served: Served,
+    tmp_path: Path,
+    suffix: str,
+    text: str,
+    wrong: str,
+    right: str,
+    options: list[str],
+) -> None:
+    path, rejected = _file(tmp_path, text, f"rows.{suffix}"), tmp_path / f"rejected.{suffix}"
+    assert json.loads(_import(path, "--name", "promo", "--rejected", rejected).stdout) == {
+        "rows": 3,
+        "applied": 2,
+        "replayed": 0,
+        "rejected": 1,
+    }
+    (row,) = _rejected_rows(rejected)
+    assert (str(row["line"]), row["idempotency_key"]) == (
+        "3" if suffix == "csv" else "2",
+        "promo:2",
+    )
+    rejected.write_text(rejected.read_text().replace(wrong, right, 1))
+    assert json.loads(_import(rejected, *options).stdout)["applied"] == 1
+    path.write_text(text.replace(wrong, right))
+    assert json.loads(_import(path, "--name", "promo").stdout)["replayed"] == 3
+    assert served.service.ledger.balance(app_id=1) == 40
+
+
+UNREADABLE_CSV = """\
+user_id,app_id,credits,created_by
+7,1,5
+"7",1,5,2,6
+8,1,5,2
+"""
+UNREADABLE_NDJSON = """\
+{"user_id": 7, "app_id": 1, "credits": 5}, {}
+[7, 1, 5]
+{"user_id": 8, "app_id": 1, "credits": 5}
+"""
+UNREADABLE = [("csv", UNREADABLE_CSV), ("ndjson", UNREADABLE_NDJSON)]
+
+
+@pytest.mark.parametrize(("suffix", "text"), UNREADABLE)
+def test_a_line_without_values_of_its_fields_stays_rejected_until_it_is_corrected(
+    served: Served, tmp_path: Path, suffix: str, text: str
+) -> None:
+    path, rejected = _file(tmp_path, text, f"rows.{suffix}"), tmp_path / f"rejected.{suffix}"
+    again = tmp_path / f"again.{suffix}"
+    _import(path, "--name", "a", "--rejected", rejected)
+    lines = text.splitlines()[suffix == "csv" :]
+    kept = [(row["text"], row["idempotency_key"]) for row in _rejected_rows(rejected)]
+    assert kept == [(lines[0], "a:1"), (lines[1], "a:2")]
+    result = _import(rejected, "--rejected", again)
+    assert json.loads(result.stdout)["rejected"] == 2
+    assert "move the values in text to their own fields, and empty text" in result.stderr
+    assert [(row["text"], row["idempotency_key"]) for row in _rejected_rows(again)] == kept
+    assert served.service.ledger.balance(app_id=1, user_id=7) == 0
+    corrected = [
+        {"user_id": 7, "app_id": 1, "credits": number, "created_by": 1, "text": ""} | row
+        for number, row in zip((5, 6), ({"idempotency_key": key} for _, key in kept), strict=True)
+    ]
+    with again.open("w", newline="") as file:
+        if suffix == "csv":
+            writer = csv.DictWriter(file, list(corrected[0]))
+            writer.writeheader()
+            writer.writerows(corrected)
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in corrected)
+    assert json.loads(_import(again).stdout)["applied"] == 2
+    keys = [each.idempotency_key for each in served.service.ledger.transactions(user_id=7)]
+    assert keys == ["a:1", "a:2"]
+
+
+def test_a_key_of_the_wrong_type_stays_wrong(served: Served, tmp_path: Path) -> None:
+    row = '{"user_id": 7, "app_id": 1, "credits": 5, "idempotency_key": 5}\n'
+    rejected = tmp_path / "rejected.ndjson"
+    _import(_file(tmp_path, row), "--name", "a", "--rejected", rejected)
+    assert _rejected_rows(rejected)[0]["idempotency_key"] == 5
+    assert json.loads(_import(rejected).stdout)["rejected"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user_id,app_id,credits,line,error\n7,1,5,3,oops\n",
+        '{"user_id": 7, "app_id": 1, "credits": 5, "line": 3, "error": "oops"}\n',
+    ],
+)
+def test_a_rejected_row_gets_no_key_from_its_position_in_the_file_of_rejected_rows(
+    served: Served, tmp_path: Path, text: str
+) -> None:
+    result = _import(_file(tmp_path, text), "--name", "a")
+    assert (result.exit_code, result.stdout) == (Exit.MISUSE, "")
+    assert "is a rejected row without its idempotency_key: run the first import" in result.stderr
+
+
+def test_bytes_that_are_no_text_are_kept_and_rejected_again(served: Served, tmp_path: Path) -> None:
+    head = b"kind,user_id,app_id,credits,report_id,report_name\n"
+    path, rejected = _file(tmp_path, head + b"use,7,1,5,r,caf\xe9\n"), tmp_path / "rejected.csv"
+    _import(path, "--name", "a", "--rejected", rejected)
+    assert b"use,7,1,5,r,caf\xe9,a:1,,2," in rejected.read_bytes()
+    assert "line 2: it is not valid UTF-8" in _import(rejected).stderr
+
+
+def test_lines_are_counted_from_the_start_of_the_file(served: Served, tmp_path: Path) -> None:
+    for text in ("\n\nuser_id,app_id,credits\n7,1,0\n", '\n\n\n{"user_id": 7}\n'):
+        assert "credit: line 4: " in _import(_file(tmp_path, text), "--name", "a").stderr
+
+
+def test_rejected_rows_are_in_the_file_as_soon_as_they_are_rejected(
+    served: Served, tmp_path: Path
+) -> None:
+    rejected, fifo = tmp_path / "rejected.csv", tmp_path / "rows"
+    os.mkfifo(fifo)
+    arguments = [COMMAND, "import", str(fifo), "--name", "a", "--rejected", str(rejected)]
+    with (
+        subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process,
+        fifo.open("w") as rows,
+    ):
+        rows.write("user_id,app_id,credits\n" + "7,1,0\n" * 500)
+        rows.flush()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if rejected.exists() and len(rejected.read_text().splitlines()) == 501:
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert [row["idempotency_key"] for row in _rejected_rows(rejected)] == [
+        f"a:{position}" for position in range(1, 501)
+    ]
+
+
+def test_an_import_stops_where_positions_are_uncertain(served: Served, tmp_path: Path) -> None:
+    head, rows = "user_id,app_id,credits\n", "7,1,5\n" * 600
+    for bad, problem in (
+        (
+            '8,1,"5\n8,1,5\n',
+            "line 602 has a quote that is not closed, or a value with a line break",
+        ),
+        ("8,1,5\r8,1,5\n", "line 602 has a carriage return (CR) before its end"),
+    ):
+        path = _file(tmp_path, head + rows + bad + "9,1,5\n")
+        result = _import(path, "--name", "a")
+        assert (result.exit_code, result.stdout) == (Exit.MISUSE, "")
+        assert problem in result.stderr
+        assert "; rows before it may have taken effect, and count once" in result.stderr
+        assert "nothing was sent" in _import(path, "--name", "a", "--dry-run").stderr
+        assert served.service.ledger.balance(app_id=1, user_id=9) == 0
+
+
+def test_a_missing_field_of_a_use_is_named(served: Served, tmp_path: Path) -> None:
+    head = "kind,user_id,app_id,credits,report_id,report_name\n"
+    result = _import(_file(tmp_path, head + "use,7,1,5,,R\nuse,7,1,5,r,\n"), "--name", "a")
+    assert result.stderr == (
+        "credit: line 2: report_id is missing\ncredit: line 3: report_name is missing\n"
+    )
+
+
 def test_there_is_no_file_of_rejected_rows_without_one(served: Served, tmp_path: Path) -> None:
     rejected = tmp_path / "rejected.csv"
     _import(_file(tmp_path, CSV), "--name", "a", "--rejected", rejected)
@@ -218,6 +419,17 @@ def test_a_dry_run_checks_the_rows_and_sends_nothing(tmp_path: Path) -> None:
         (["--name", "a"], "user_id,app_id,credits,color\n", "the column 'color'; columns are"),
         (["--name", "a"], "user_id,app_id\n", "the header has no column credits"),
         (["--name", "a"], "user_id,app_id,credits,credits\n", "has a column twice"),
+        (["--name", "a"], "", "the file is empty; nothing was sent"),
+        (["--name", "a"], "\n \n", "the file is empty"),
+        (["--name", "a"], CSV.replace("\n", "\r"), "line 1 has a carriage return (CR)"),
+        (["--name", "a"], "\x89PNG\r\n\x1a\n".encode("latin-1"), "first line is not valid UTF-8"),
+        (["--name", "a"], CSV.encode("utf-16"), "the file is not UTF-8 text: save it as CSV"),
+        (["--name", "a"], CSV.replace("\n", "\r\n").encode("utf-16-be"), "is not UTF-8 text"),
+        (["--name", "a"], "\xe9,1\n".encode("latin-1"), "the first line is not valid UTF-8"),
+        (["--name", "a"], "a" * 200_000, "the first line is no CSV: field larger than"),
+        (["--name", "a"], 'user_id,"app_id\n', "line 1 has a quote that is not closed"),
+        (["--name", "a"], CSV.replace(",", ";"), "must be separated by commas; nothing was sent"),
+        (["--name", "a"], "7,1,5\n7,1,6\n", "the first line must name the columns of a CSV file: "),
         (["--name", ""], CSV, "1 to 100 characters"),
         (["--name", "a", "--concurrency", "0"], CSV, "--concurrency must be 1 to 64"),
         (["--name", "a", "--timeout", "0"], CSV, "--timeout must be above 0, got 0"),
@@ -225,7 +437,7 @@ def test_a_dry_run_checks_the_rows_and_sends_nothing(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("dry", [False, True])
 def test_misuse_is_named(
-    served: Served, tmp_path: Path, arguments: list[str], text: str, problem: str, dry: bool
+    served: Served, tmp_path: Path, arguments: list[str], text: str | bytes, problem: str, dry: bool
 ) -> None:
     if dry and "--timeout" in arguments:
         return
@@ -244,6 +456,9 @@ def test_a_file_must_exist_and_must_not_be_overwritten(tmp_path: Path) -> None:
     assert result.exit_code == Exit.MISUSE
     assert "--rejected must not be the file that is imported" in result.stderr
     assert path.read_text() == CSV
+    result = _import(path, "--rejected", tmp_path / "none" / "rejected.csv")
+    assert result.exit_code == Exit.MISUSE
+    assert "there is no folder" in result.stderr
 
 
 def test_an_import_that_ends_early_names_the_command_that_completes_it(

@@ -101,6 +101,9 @@ class ImportRow:
                 "report_id": self.report_id,
                 "report_name": self.report_name,
             }
+            for name in ("report_id", "report_name"):
+                if values[name] is None:
+                    raise TypeError(f"{name} is missing")
             return pending_write(PurchaseRequest, values, self.idempotency_key, users_app_id)
         if self.kind != "add":
             raise TypeError(f"kind must be add or use, not {self.kind!r}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -54,8 +54,11 @@ def import_file(
     output: Output = None,
 ) -> None:
     """Add and use credits by the rows of a file. Running it again counts no row twice."""
-    if rejected is not None and rejected.resolve() == file.resolve():
-        raise typer.BadParameter("--rejected must not be the file that is imported")
+    if rejected is not None:
+        if rejected.resolve() == file.resolve():
+            raise typer.BadParameter("--rejected must not be the file that is imported")
+        if not rejected.parent.is_dir():
+            raise typer.BadParameter(f"--rejected: there is no folder {rejected.parent}")
     if not 1 <= concurrency <= CONCURRENCY_MAX:
         raise typer.BadParameter(f"--concurrency must be 1 to {CONCURRENCY_MAX}")
     if name is not None:
@@ -76,7 +79,12 @@ def import_file(
                 command = ["credit", "import", file, *words]
                 code = write(client, opened, command, format_of(output), concurrency=concurrency)
         except UnusableFile as error:
-            fail(f"{file}: {error}", Exit.MISUSE)
+            effect = (
+                "rows before it may have taken effect, and count once when they are imported again"
+                if opened.started
+                else "nothing was sent"
+            )
+            fail(f"{file}: {error}; {effect}", Exit.MISUSE)
     if code is not Exit.DONE:
         raise typer.Exit(code)
 
@@ -99,6 +107,7 @@ class ImportFile:
         size: The file's size in bytes; None: it is no regular file.
         report: What has become of its rows so far.
         bad_lines: The lines that are no rows.
+        started: Whether rows may have been sent.
     """
 
     def __init__(
@@ -106,11 +115,12 @@ class ImportFile:
     ) -> None:
         """Read nothing yet; see `RowReader` for the arguments."""
         path = Path(str(getattr(file, "name", "")))
-        self.reader = RowReader(file, by=by, name=name, bad=self._note_bad)
+        self.reader = RowReader(file, by=by, name=name)
         self.rejected = None if rejected is None else RejectedFile(rejected, self.reader)
         self.size = path.stat().st_size if path.is_file() else None
         self.report = ImportReport()
         self.bad_lines = 0
+        self.started = False
         self._shown = 0
 
     @property
@@ -123,11 +133,10 @@ class ImportFile:
             "rejected": self.report.rejected + self.bad_lines,
         }
 
-    def _note_bad(self, bad: BadLine) -> None:
+    def note_bad(self, bad: BadLine) -> None:
         """Count and show a line that is no row."""
         self.bad_lines += 1
-        key = bad.source.get("idempotency_key")
-        self._note(bad.line, bad.source, str(key) if key else None, bad.problem)
+        self._note(bad.line, bad.source, bad.key, bad.problem)
 
     def note_rejected(self, rejection: RejectedRow) -> None:
         """Show a row that was rejected."""
@@ -136,8 +145,8 @@ class ImportFile:
             text = error.message if isinstance(error, CreditError) else str(error)
             self._note(row.line, row.source, row.idempotency_key, text)
 
-    def _note(self, line: int, source: object, key: str | None, problem: str) -> None:
-        if self.rejected is not None and isinstance(source, dict):
+    def _note(self, line: int, source: Mapping[str, object], key: str | None, problem: str) -> None:
+        if self.rejected is not None:
             self.rejected.write(line, source, key, problem)
         self._shown += 1
         if self._shown <= _SHOWN_MAX:
@@ -147,11 +156,15 @@ class ImportFile:
             complain(f"credit: more rejected lines are not shown{where}\n")
 
     async def rows(self) -> AsyncIterator[FileRow]:
-        """Yield the rows, read in a thread."""
-        rows = iter(self.reader)
-        while some := await asyncio.to_thread(lambda: list(islice(rows, _READ_ROWS))):
-            for row in some:
-                yield row
+        """Yield the rows, read in a thread, and note the lines that are none."""
+        lines = iter(self.reader)
+        while some := await asyncio.to_thread(lambda: list(islice(lines, _READ_ROWS))):
+            for line in some:
+                if isinstance(line, BadLine):
+                    self.note_bad(line)
+                else:
+                    self.started = True
+                    yield line
 
 
 def check(file: ImportFile, output: Format) -> Exit:
@@ -160,7 +173,12 @@ def check(file: ImportFile, output: Format) -> Exit:
     Raises:
         UnusableFile: The file as a whole cannot be imported.
     """
-    valid = sum(1 for _ in file.reader)
+    valid = 0
+    for line in file.reader:
+        if isinstance(line, BadLine):
+            file.note_bad(line)
+        else:
+            valid += 1
     _close(file)
     show({"rows": valid + file.bad_lines, "valid": valid, "rejected": file.bad_lines}, output)
     return Exit.ROWS_REJECTED if file.bad_lines else Exit.DONE

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -13,13 +13,13 @@ from credit_client.importing import ImportRow
 
 _NUMBERS = ("app_id", "credits", "created_by")
 _TEXTS = ("user_id", "kind", "report_id", "report_name", "idempotency_key")
-# What a file of rejected rows has in addition. It can be imported again as it is.
-_ADDED = ("line", "error")
+# What a file of rejected rows has in addition. `text` is a line whose values cannot be told apart.
+_ADDED = ("text", "line", "error")
 _REQUIRED = ("user_id", "app_id", "credits")
 
 
 class UnusableFile(Exception):
-    """The file as a whole cannot be imported. The text names the remedy."""
+    """The file cannot be imported, or not from one line on. The text names the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class FileRow(ImportRow):
     """A row of a file.
 
     Attributes:
-        line: The number of its line, from 1; of the last one, if it has several.
+        line: The number of its line, from 1.
         source: Its values as the file has them.
     """
 
@@ -41,12 +41,14 @@ class BadLine:
 
     Attributes:
         line: Its number, from 1.
-        source: Its values, as far as they can be read.
+        source: Its values as the file has them or, if they cannot be told apart, `text`.
+        key: The key of the row that it is once it is corrected; None: it must name one.
         problem: Why it is no row.
     """
 
     line: int
     source: Mapping[str, object]
+    key: str | None
     problem: str
 
 
@@ -61,114 +63,104 @@ class RowReader:
         header: The columns of a CSV file, or None.
     """
 
-    def __init__(
-        self,
-        file: IO[bytes],
-        *,
-        by: int,
-        name: str | None,
-        bad: Callable[[BadLine], None],
-    ) -> None:
+    def __init__(self, file: IO[bytes], *, by: int, name: str | None) -> None:
         """Read nothing yet.
 
         Args:
             file: The file.
             by: The `created_by` of rows without one.
             name: The name of the import.
-            bad: Called with each line that is no row.
         """
         self.bytes_read = 0
         self.header: Sequence[str] | None = None
         self._file = file
         self._by = by
         self._name = name
-        self._bad = bad
         self._position = 0
 
-    def __iter__(self) -> Iterator[FileRow]:
-        """Iterate over the rows.
+    def __iter__(self) -> Iterator[FileRow | BadLine]:
+        """Iterate over the lines, except empty ones.
 
         Raises:
-            UnusableFile: The header is wrong, or a row has no key and the import no name.
+            UnusableFile: The header is wrong, a row has no key and the import no name, or it is
+                uncertain where a row ends.
         """
         lines = self._lines()
-        first = next((line for line in lines if line.strip()), None)
-        if first is None:
-            return
-        whole = _chain(first, lines)
-        records = _objects(whole) if first.lstrip().startswith("{") else self._table(whole)
-        for line, record in records:
-            self._position += 1
-            try:
-                if isinstance(record, str):
-                    raise ValueError(record)
-                row = self._row(line, record)
-            except (InvalidField, TypeError, ValueError) as error:
-                source = {} if isinstance(record, str) else record
-                problem = error.message if isinstance(error, InvalidField) else str(error)
-                self._bad(BadLine(line=line, source=source, problem=problem))
-            else:
-                yield row
+        line, text = next(((n, text) for n, text in lines if text.strip()), (0, ""))
+        if not text:
+            raise UnusableFile("the file is empty")
+        if text.lstrip().startswith("{"):
+            yield self._read(line, text)
+        else:
+            self.header = _header(line, text)
+        for line, text in lines:
+            # A CSV line of spaces is a bad row, and counts as a position.
+            if text if self.header is not None else text.strip():
+                yield self._read(line, text)
 
-    def _lines(self) -> Iterator[str]:
-        for number, line in enumerate(self._file):
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        for number, line in enumerate(self._file, 1):
             self.bytes_read += len(line)
-            # The checks of a row report bytes that are no text; they have their line then.
-            yield line.decode("utf-8-sig" if not number else "utf-8", "surrogateescape")
+            # The checks of a line report bytes that are no text.
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+            text = text.rstrip("\r\n")
+            if number == 1 and "\0" in text:  # UTF-16, or no text at all
+                raise UnusableFile("the file is not UTF-8 text: save it as CSV in UTF-8")
+            if "\r" in text:
+                raise UnusableFile(
+                    f"line {number} has a carriage return (CR) before its end, which is no CSV:"
+                    " save the file with line ends LF or CRLF"
+                )
+            yield number, text
 
-    def _table(self, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object] | str]]:
-        reader = csv.reader(lines)
-        header = [name.strip() for name in next(reader)]
-        _check_header(header)
-        self.header = header
-        while True:
-            try:
-                values = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield reader.line_num, f"it is no CSV: {error}"
-                continue
-            if not values:
-                continue
-            record: dict[str, object] = dict(zip(header, values, strict=False))
-            if len(values) != len(header):
-                problem = f"it has {len(values)} values, and the header has {len(header)}"
-                self._position += 1
-                self._bad(BadLine(line=reader.line_num, source=record, problem=problem))
-                continue
-            yield reader.line_num, {name: value for name, value in record.items() if value != ""}
+    def _read(self, line: int, text: str) -> FileRow | BadLine:
+        self._position += 1
+        source: Mapping[str, object] = {"text": text}
+        key = self._key(self.header or text)
+        try:
+            source = _object(text) if self.header is None else _record(self.header, line, text)
+            key = self._key(self.header or source)
+            return self._row(line, text, source, key)
+        except (InvalidField, TypeError, ValueError) as error:
+            problem = error.message if isinstance(error, InvalidField) else str(error)
+            return BadLine(line=line, source=source, key=key, problem=problem)
 
-    def _row(self, line: int, record: Mapping[str, object]) -> FileRow:
-        unknown = [name for name in record if name not in (*_NUMBERS, *_TEXTS, *_ADDED)]
+    def _key(self, names: Container[str]) -> str | None:
+        """Return the key of the position, or None if a row must have one of its own.
+
+        That is so without a name, and for rejected rows: their key is of the first file.
+        """
+        if self._name is None or "error" in names:
+            return None
+        return f"{self._name}:{self._position}"
+
+    def _row(self, line: int, text: str, source: Mapping[str, object], key: str | None) -> FileRow:
+        if source.get("text"):
+            raise ValueError("move the values in text to their own fields, and empty text")
+        if source.get("idempotency_key") is None and key is None:
+            raise UnusableFile(_without_key(line, rejected="error" in (self.header or source)))
+        if not _is_unicode(text):
+            raise ValueError("it is not valid UTF-8")
+        unknown = [name for name in source if name not in (*_NUMBERS, *_TEXTS, *_ADDED)]
         if unknown:
             raise ValueError(f"{unknown[0]} is no field of a row")
-        missing = [name for name in _REQUIRED if record.get(name) is None]
+        missing = [name for name in _REQUIRED if source.get(name) is None]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
         # Any: the checks of a row, which are the SDK's, find values of a wrong type.
         values: dict[str, Any] = {
             name: value
-            for name, value in record.items()
+            for name, value in source.items()
             if name not in _ADDED and value is not None
         }
         if self.header is not None:
             values |= {name: _whole(name, values[name]) for name in _NUMBERS if name in values}
         if isinstance(values["user_id"], str):
             values["user_id"] = user_id(values["user_id"])
-        if "idempotency_key" not in values:
-            values["idempotency_key"] = self._key(line)
-        row = FileRow(**({"created_by": self._by} | values), line=line, source=record)
+        defaults = {"created_by": self._by, "idempotency_key": key}
+        row = FileRow(**(defaults | values), line=line, source=source)
         row.write()
         return row
-
-    def _key(self, line: int) -> str:
-        if self._name is None:
-            raise UnusableFile(
-                f"line {line} has no idempotency_key: pass --name, so that the import can be"
-                " repeated without counting a row twice"
-            )
-        return f"{self._name}:{self._position}"
 
 
 class RejectedFile:
@@ -183,15 +175,17 @@ class RejectedFile:
     def write(self, line: int, source: Mapping[str, object], key: str | None, error: str) -> None:
         """Write a rejected row, with its key, so that importing it again counts once."""
         record = {**source, "line": line, "error": error}
-        if key is not None:
+        # An own key stays as it is: it may be what is wrong.
+        if record.get("idempotency_key") is None and key is not None:
             record["idempotency_key"] = key
         header = self._reader.header
         columns = (
             None if header is None else list(dict.fromkeys([*header, "idempotency_key", *_ADDED]))
         )
         if self._file is None:
+            # Line by line: a signal ends the process without closing files.
             self._file = self._path.open(
-                "w", encoding="utf-8", errors="surrogateescape", newline=""
+                "w", buffering=1, encoding="utf-8", errors="surrogateescape", newline=""
             )
             if columns is not None:
                 csv.writer(self._file).writerow(columns)
@@ -206,35 +200,90 @@ class RejectedFile:
             self._file.close()
 
 
-def _chain(first: str, lines: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from lines
+def _object(text: str) -> Mapping[str, object]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON object")
+    return record
 
 
-def _objects(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object] | str]]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            yield number, f"it is no JSON: {error}"
-        else:
-            yield number, record if isinstance(record, dict) else "it is no JSON object"
+def _record(header: Sequence[str], line: int, text: str) -> Mapping[str, object]:
+    try:
+        values = _values(line, text)
+    except csv.Error as error:
+        raise ValueError(f"it is no CSV: {error}") from None
+    if len(values) != len(header):
+        raise ValueError(f"it has {len(values)} values, and the header has {len(header)}")
+    return {name: value for name, value in zip(header, values, strict=True) if value != ""}
 
 
-def _check_header(header: Sequence[str]) -> None:
+def _values(line: int, text: str) -> Sequence[str]:
+    """Return the values of a CSV line.
+
+    Raises:
+        csv.Error: It is no CSV.
+        UnusableFile: A quote is not closed. No value of a row may have a line break, so this is a
+            mistake, and the next lines may be rows or not: their positions are uncertain.
+    """
+    values = next(csv.reader([text + "\n"]))
+    if values[-1].endswith("\n"):
+        raise UnusableFile(
+            f"line {line} has a quote that is not closed, or a value with a line break: correct"
+            " the line, and import the file again"
+        )
+    return values
+
+
+def _header(line: int, text: str) -> Sequence[str]:
+    """Return the columns that the first line names.
+
+    Raises:
+        UnusableFile: It names others, or is no line of CSV.
+    """
+    if not _is_unicode(text):
+        raise UnusableFile("the first line is not valid UTF-8: save the file as CSV in UTF-8")
+    try:
+        header = [name.strip() for name in _values(line, text)]
+    except csv.Error as error:
+        raise UnusableFile(f"the first line is no CSV: {error}") from None
     known = (*_NUMBERS, *_TEXTS, *_ADDED)
+    columns = ", ".join(known[: -len(_ADDED)])
+    if len(header) == 1 and any(separator in text for separator in ";\t|"):
+        raise UnusableFile("the columns of a CSV file must be separated by commas")
+    if not set(header) & set(known):
+        raise UnusableFile(f"the first line must name the columns of a CSV file: {columns}")
     for name in header:
         if name not in known:
-            raise UnusableFile(
-                f"the header has the column {name!r}; columns are {', '.join(known[:-2])}"
-            )
+            raise UnusableFile(f"the header has the column {name!r}; columns are {columns}")
     for name in _REQUIRED:
         if name not in header:
             raise UnusableFile(f"the header has no column {name}")
     if len(set(header)) < len(header):
         raise UnusableFile("the header has a column twice")
+    return header
+
+
+def _without_key(line: int, *, rejected: bool) -> str:
+    if rejected:
+        return (
+            f"line {line} is a rejected row without its idempotency_key: run the first import"
+            " again with --rejected, which writes the key"
+        )
+    return (
+        f"line {line} has no idempotency_key: pass --name, so that the import can be repeated"
+        " without counting a row twice"
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _whole(name: str, value: object) -> int:
