@@ -121,7 +121,7 @@ async def test_a_write_that_breaks_a_constraint_is_not_part_of_the_batch() -> No
             batch.add(**ADDITION | {"credits": 0}, idempotency_key="k")
         with pytest.raises(InvalidField, match="idempotency_key"):
             batch.add(**ADDITION, idempotency_key="")
-        with pytest.raises(TypeError, match="user_id must be int"):
+        with pytest.raises(TypeError, match="user_id must be int or str, not float"):
             batch.use(**PURCHASE | {"user_id": 7.0})
         assert len(batch) == 0
     assert (caught.value.idempotency_key, caught.value.outcome) == ("k", Outcome.NO_CHANGE)
@@ -134,6 +134,9 @@ async def test_an_atomic_batch_takes_effect_as_a_whole_or_not_at_all() -> None:
         await batch.send()
         assert isinstance(first.error, BatchAborted)
         assert first.error.index == 1
+        assert first.error.message == (
+            "operation 1 of the atomic batch was rejected; no change was made"
+        )
         assert isinstance(few.error, InsufficientCredits)
         assert await credits_.balance(app_id=1) == 0
         await credits_.add(**ADDITION | {"app_id": 2})

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from credit_client.cli.commands import app
 from credit_client.cli.exits import MEANINGS, Exit, exit_of
-from credit_client.errors import DeadlineExceeded
+from credit_client.cli.flags import sentence_of
+from credit_client.errors import ActorNotAllowed, DeadlineExceeded, Unauthenticated
 from credit_client.transport import AttemptFailed
 from credit_models import CreditRequest, ErrorReason, PurchaseRequest
 from credit_testing.certificates import Authority
@@ -63,6 +64,49 @@ def test_writes_and_reads_give_one_json_document_each(served: Served) -> None:
         {"app_id": 1, "balance": 115, "held": 0, "owed": 0, "expiring_next": None}
     ]
     assert held["updated_at"].endswith("Z")
+
+
+def test_the_error_for_another_actor_names_the_option_and_the_variable() -> None:
+    refused = ActorNotAllowed(
+        "the identity may not act in the name of 1; no change was made", created_by=1
+    )
+    assert sentence_of(refused) == (
+        "the identity may not act in the name of 1: set --by or CREDIT_BY to the identity's actor;"
+        " no change was made"
+    )
+
+
+def test_the_error_for_a_call_without_an_identity_names_the_option_and_the_variable() -> None:
+    refused = Unauthenticated(
+        "The call has no identity: send the header 'authorization: Bearer <token>' or connect with"
+        " a client certificate."
+    )
+    assert sentence_of(refused) == (
+        "The call has no identity: set CREDIT_TOKEN or pass --token-file or pass"
+        " --client-certificate."
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("balance 7 --app 1", "unexpected argument '7': to name a user, use --user 7"),
+        ("balance 7 8 --app 1", "unexpected argument '7': to name a user, use --user 7"),
+        ("balance 'a b'", "unexpected argument 'a b': to name a user, use --user 'a b'"),
+        ("balance --user 7 8", "unexpected argument '8'"),
+        ("policy 7 --app 1", "unexpected argument '7'"),
+        ("transfer --user 7 --app 1 --credits 5", "pass --to-user or --to-app"),
+        (
+            "transfer --user 7 --app 1 --credits 5 --to-user 7",
+            "--to-user must differ from --user unless --to-app differs from --app",
+        ),
+        ("adjust --user 7 --app 1 --delta 0 --note n", "--delta must not be 0"),
+    ],
+)
+def test_misuse_is_explained(served: Served, command: str, words: str) -> None:
+    result = credit(*shlex.split(command))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.partition("; no change")[0].strip().endswith(words)
 
 
 def test_lists_give_a_json_line_for_each_entry(served: Served) -> None:
@@ -133,7 +177,7 @@ def test_each_refusal_has_its_exit_code_and_a_sentence(served: Served) -> None:
     _refused(credit(*ADD[:-1], "0"), 2, ": --credits must be 1 to 4294967295, got 0")
     assert credit(*ADD, "--key", "k").exit_code == 0
     _refused(
-        credit(*ADD, "--by", "2", "--key", "k"), 4, "for a request with another --by; no change"
+        credit(*ADD, "--by", "2", "--key", "k"), 4, "a request that differs in: --by; no change"
     )
     _refused(credit(*ADD[:-1], "4294967295"), 5, "more would raise it above 4294967295")
     served.service.fail_next(ErrorReason.STORE_UNAVAILABLE, times=3)

@@ -166,7 +166,7 @@ def test_a_list_needs_a_user_or_an_app(server: ServerProcess, command: str) -> N
         (["--last", "0"], "--last must be 1 or more"),
         (
             ["--since", "yesterday"],
-            "Invalid value for '--since': 'yesterday' is not a time such as",
+            "'yesterday' is neither a time such as 2026-12-31 or 2026-12-31T18:00Z nor a duration",
         ),
         (["--until", "30"], "Invalid value for '--until': '30' has no unit: write 30d"),
         (["--created-by", "0"], "--created-by must be 1 or more"),
@@ -190,7 +190,7 @@ def test_a_key_that_was_not_used_is_not_found(user: str) -> None:
     other = credit("find", "0" * 24)
     assert result.exit_code == other.exit_code
     assert "no request of the user in the app with this key was applied" in result.stderr
-    assert "no transaction has this id" in other.stderr
+    assert "no transaction has this id: to find a key, pass --user and --app (" in other.stderr
 
 
 def test_a_key_needs_its_user_and_its_app(user: str) -> None:
@@ -213,6 +213,12 @@ def test_a_watch_shows_what_was_written_since_its_token(user: str) -> None:
     head, row = table.stdout.splitlines()
     assert head.split()[:3] == ["CREATED", "AT", "USER"]
     assert "+5" in row
+
+
+def test_a_watch_rejects_what_is_no_token(user: str) -> None:
+    result = credit("watch", "--user", user, "--from", "abc")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "credit: --from was not returned by a watch of this user or app" in result.stderr
 
 
 def test_a_watch_needs_a_user_or_an_app(user: str) -> None:

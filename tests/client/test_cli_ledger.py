@@ -170,7 +170,7 @@ def test_each_refusal_has_its_exit_code(of: Callable[[str], list[str]]) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("grant --credits 1 --expires soon", "'soon' is not a time such as 2026-12-31"),
+        ("grant --credits 1 --expires soon", "'soon' is neither a time such as 2026-12-31"),
         ("grant --credits 1 --expires 30", "'30' has no unit: write 30d for days"),
         ("grant --credits 1 --expires 3w", "'3w' is not a duration such as 30d"),
         ("grant --credits 1 --starts 2026-13-31", "is not a time such as 2026-12-31"),

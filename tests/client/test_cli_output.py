@@ -316,7 +316,7 @@ def test_a_time_is_local_unless_it_has_a_zone(far_from_utc: None) -> None:
     [
         (times.duration, "30", "'30' has no unit: write 30d for days, or 30h, 30m or 30s"),
         (times.fixed_or_duration, "30", "'30' has no unit: write 30d for days"),
-        (times.fixed_or_duration, "soon", "'soon' is not a time such as 2026-12-31"),
+        (times.fixed_or_duration, "soon", "'soon' is neither a time such as 2026-12-31"),
         (times.fixed, "2026-13-01", "'2026-13-01' is not a time such as 2026-12-31"),
         (times.moment, "0001-01-01", "is not a time such as"),
         (lambda text: times.past(text, utc=True), "999999999d", "is before the year 1"),

@@ -392,7 +392,7 @@ def test_a_bug_is_a_traceback_and_the_key(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([*ADD, "--key", "used", "--by", "2"], 4, "another --by;"),
+        ([*ADD, "--key", "used", "--by", "2"], 4, "differs in: --by;"),
         (
             ["use", *ADD[1:], "--report", "r", "--name", "n", "--credits", "500"],
             3,

@@ -172,3 +172,30 @@ async def test_a_capture_without_an_answer_may_have_taken_effect(scripted: Scrip
         assert caught.value.outcome is Outcome.UNKNOWN
         assert caught.value.idempotency_key == "answer-1"
         assert hold.held == 20
+
+
+async def test_with_is_rejected_where_async_with_is_required() -> None:
+    words = r"use `async with`, or credit_client\.sync\.CreditClient"
+    # Any: a type checker rejects `with` too.
+    client: Any = CreditClient()
+    with pytest.raises(TypeError, match="CreditClient has no `with` block: " + words), client:
+        pass
+    async with fake_credits() as open_client:
+        credits_: Any = open_client
+        for manager in (
+            credits_.hold(**HOLD),
+            credits_.hold_of(hold_id="h", user_id=7, app_id=1, created_by=1),
+            credits_.batch(),
+        ):
+            with pytest.raises(TypeError, match=words), manager:
+                pass
+
+
+@pytest.mark.filterwarnings("error")
+async def test_a_hold_in_a_with_block_leaves_no_coroutine() -> None:
+    async with fake_credits() as credits_:
+        hold: Any = credits_.hold(**HOLD)
+        with pytest.raises(TypeError, match="async with"), hold:
+            pass
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            await hold

@@ -79,6 +79,11 @@ def test_a_server_that_was_not_trusted_made_no_change() -> None:
             "too few; no change was made",
         ),
         (
+            [_refused(ErrorReason.UNAUTHENTICATED, "A sentence.")],
+            Outcome.NO_CHANGE,
+            "A sentence; no change was made",
+        ),
+        (
             [_refused(ErrorReason.OVERLOADED, "busy; nothing happened")],
             Outcome.NO_CHANGE,
             "busy; nothing happened",

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from credit_client import (
@@ -131,6 +131,23 @@ async def test_a_watch_of_a_user_without_a_number_is_not_found(world: World) -> 
         await anext(world.credits.watch(user_id=text, app_id=world.app))
     with pytest.raises(InvalidField, match="app_id must be set where user_id is text"):
         world.credits.watch(user_id=text)
+
+
+async def test_the_error_for_a_text_without_a_number_names_the_text_and_the_app(
+    world: World,
+) -> None:
+    text = next(_texts)
+    with pytest.raises(UserNotFound) as refused:
+        await world.credits.use(**_who(world, text), **REPORT, credits=1)
+    assert refused.value.message == (
+        f"the directory of app {world.app} has no user {text!r}: add or grant creates it"
+    )
+    assert refused.value.user == text
+
+
+async def test_a_user_of_another_type_is_rejected(world: World) -> None:
+    with pytest.raises(TypeError, match="user_id must be int or str, not NoneType"):
+        await world.credits.add(**_who(world, cast("str", None)), credits=1)
 
 
 async def test_a_text_names_the_user_of_alerts(world: World) -> None:

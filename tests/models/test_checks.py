@@ -70,6 +70,12 @@ def test_a_required_field_rejects_its_zero_value(zero: object) -> None:
     assert field_check(Constraint(required=True), zero=zero, explicit=False)(zero) == "must be set"
 
 
+def test_a_required_integer_whose_bounds_include_zero_rejects_zero_by_name() -> None:
+    check = field_check(Constraint(minimum=-5, maximum=5, required=True), zero=0, explicit=False)
+    assert check(-5) is None
+    assert check(0) == "must not be 0"
+
+
 def test_a_required_field_with_explicit_presence_accepts_zero_and_rejects_none() -> None:
     check = field_check(Constraint(required=True), zero=None, explicit=True)
     assert check(0) is None

@@ -187,7 +187,7 @@ def test_a_signed_integer_in_its_range_is_valid(delta: int) -> None:
 @pytest.mark.parametrize(
     ("delta", "description"),
     [
-        (0, "must be set"),
+        (0, "must not be 0"),
         (-UINT32_MAX - 1, f"must be -{UINT32_MAX} to {UINT32_MAX}, got {-UINT32_MAX - 1}"),
         (UINT32_MAX + 1, f"must be -{UINT32_MAX} to {UINT32_MAX}, got {UINT32_MAX + 1}"),
     ],

@@ -102,7 +102,7 @@ def test_a_refusal_that_is_none_of_a_request_has_no_answer() -> None:
 def test_figures_are_written_as_the_contract_defines() -> None:
     reused = answer_of(ledger.KeyReused(fields=("credits", "call")))
     assert reused.metadata == {"fields": "credits,call"}
-    assert "another credits, call" in reused.message
+    assert "a request that differs in: credits, call; no change was made" in reused.message
     kind = answer_of(ledger.NotReversible(kind=Kind.HOLD))
     assert kind.metadata == {"type": "HOLD"}
     start = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)

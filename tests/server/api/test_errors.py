@@ -152,8 +152,8 @@ async def test_a_reused_key_names_the_fields_that_differ() -> None:
         answer = await wire.call("AddCredits", request)
         assert _info(answer).metadata == {"fields": "credits,created_by"}
         assert answer.sentence == (
-            "the idempotency key was used in this app for a request with another"
-            " credits, created_by; no change was made"
+            "the idempotency key was used in this app for a request that differs"
+            " in: credits, created_by; no change was made: use a new key for another request"
         )
 
 

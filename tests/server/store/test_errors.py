@@ -7,10 +7,11 @@ import pytest
 from credit_server import app
 from credit_server.errors import StartError
 from credit_server.settings import StoreSettings
-from credit_server.store.errors import explain_unreachable
+from credit_server.store.errors import UserRejected, explain_unreachable, translate
 from credit_server.store.port import StoreMisconfigured
-from credit_testing.mongod import MongodProcess
+from credit_testing.mongod import MongodProcess, running_mongod
 from pydantic import SecretStr
+from pymongo.errors import OperationFailure
 from pymongo.hello import Hello
 from pymongo.server_description import ServerDescription
 from pymongo.synchronous.settings import TopologySettings
@@ -57,6 +58,26 @@ async def test_a_set_of_another_name_is_reported(mongod_uri: str) -> None:
     uri = re.sub(r"replicaSet=\w+", "replicaSet=another", mongod_uri)
     assert uri != mongod_uri
     assert "none of them is in a replica set 'another'" in await _refused(uri)
+
+
+async def test_a_wrong_password_is_reported_as_such(tmp_path: Path) -> None:
+    async with running_mongod(tmp_path, "--auth", standalone=True) as mongod:
+        uri = mongod.uri.replace("//", "//me:hidden@")
+        with pytest.raises(StartError) as refused:
+            await _start(uri)
+    assert str(refused.value) == (
+        "MongoDB rejects the user that CREDIT_MONGODB_URI names: Authentication failed."
+    )
+
+
+def test_a_command_that_the_user_may_not_send_is_reported_without_its_content() -> None:
+    reason = 'not authorized on credit to execute command { find: "users", filter: { _id: 7 } }'
+    error = translate(OperationFailure(reason, 13, {"errmsg": reason}))
+    assert isinstance(error, UserRejected)
+    assert str(error) == (
+        "MongoDB rejects the user that CREDIT_MONGODB_URI names: not authorized on credit to"
+        " execute command"
+    )
 
 
 @sockets_are_collected

@@ -7,6 +7,7 @@ from typing import Self
 
 from credit_models import Receipt
 
+from credit_client.async_only import AsyncOnly
 from credit_client.call import Caller
 from credit_client.corrections import CorrectionWrites
 from credit_client.directory import build_named
@@ -79,7 +80,10 @@ class BatchOperation:
 
 
 class Batch(
-    GrantWrites[BatchOperation], HoldWrites[BatchOperation], CorrectionWrites[BatchOperation]
+    GrantWrites[BatchOperation],
+    HoldWrites[BatchOperation],
+    CorrectionWrites[BatchOperation],
+    AsyncOnly,
 ):
     """Collects writes, and sends them together: `async with credits.batch() as batch:`.
 

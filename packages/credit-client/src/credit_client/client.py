@@ -16,6 +16,7 @@ from credit_client.arguments import (
     TokenArgument,
     resolve_config,
 )
+from credit_client.async_only import AsyncOnly
 from credit_client.batch import Batch, pending_write, write_alone
 from credit_client.call import Caller
 from credit_client.checkpoints import Checkpoints
@@ -51,6 +52,7 @@ class CreditClient(
     Reads,
     Checkpoints,
     Users,
+    AsyncOnly,
 ):
     """Adds, spends and shows credits: `async with CreditClient("localhost:50051") as credits:`.
 

@@ -10,7 +10,7 @@ from credit_models import CreditRequest, DirectoryUser, GrantCreditsRequest
 from credit_models.constraints import Violation, describe
 from grpclib.const import Status
 
-from credit_client.errors import InvalidField, ProtocolMismatch
+from credit_client.errors import InvalidField, ProtocolMismatch, UserNotFound
 from credit_client.methods import FIND_USER, RESOLVE_USER
 from credit_client.request import Values, build, given_request_id
 from credit_client.transport import Answer, Method
@@ -130,11 +130,20 @@ class Directory:
         """Return the number of a user from the server.
 
         Raises:
-            UserNotFound: The user has none, and shall not get one.
+            UserNotFound: The user has none, and shall not get one. The message names the app and
+                the text, which the server's own message does not contain.
         """
         method = RESOLVE_USER if name.create else FIND_USER
         values = {"app_id": name.app_id, "external_id": name.external_id}
-        return (await self.user(method, values, timeout_seconds)).user_id
+        try:
+            return (await self.user(method, values, timeout_seconds)).user_id
+        except UserNotFound as error:
+            error.message = (
+                f"the directory of app {name.app_id} has no user {name.external_id!r}:"
+                " add or grant creates it"
+            )
+            error.args = (error.message,)
+            raise
 
     async def user(
         self, method: Method[Any, Any], values: Values, timeout_seconds: float | None

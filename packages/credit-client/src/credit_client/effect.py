@@ -90,7 +90,7 @@ class WriteEffect:
             error.message = _without_promise(error.message)
         elif "nothing happened" in error.message or clause in error.message:
             return
-        error.message = f"{error.message}; {clause}"
+        error.message = f"{error.message.removesuffix('.')}; {clause}"
         error.args = (error.message,)
 
 

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Coroutine, Generator
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, Unpack
 
 from credit_models import Receipt
 
+from credit_client.async_only import AsyncOnly
 from credit_client.errors import CreditError, HoldSettled
 from credit_client.holds import HoldWrites
 from credit_client.writes import WriteOptions
@@ -21,7 +22,7 @@ RELEASE_SECONDS = 5.0
 AwaitedReceipt: TypeAlias = Coroutine[Any, Any, Receipt]
 
 
-class HoldHandle:
+class HoldHandle(AsyncOnly):
     """A hold and its id. `CreditClient.hold` places one, `CreditClient.hold_of` takes an id.
 
     In an `async with` block, the end releases what was not captured; it does so also if the block
@@ -165,7 +166,7 @@ class HoldHandle:
         return receipt
 
 
-class PendingHold:
+class PendingHold(AsyncOnly):
     """A hold that is placed by `await` or by `async with`; see `CreditClient.hold`."""
 
     def __init__(self, placing: Coroutine[Any, Any, HoldHandle]) -> None:
@@ -191,3 +192,10 @@ class PendingHold:
         """Release what was not captured; see `HoldHandle`."""
         if self._handle is not None:
             await self._handle.__aexit__(error_type, error, traceback)
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> Never:
+            """Reject `with`; see `AsyncOnly`."""
+            self._placing.close()  # Otherwise Python warns that it was never awaited.
+            super().__enter__()

@@ -19,6 +19,9 @@ RequestT = TypeVar("RequestT", bound=betterproto2.Message)
 # The value of each field. A mapping holds the fields of a nested message, or a map of strings.
 Values = Mapping[str, object]
 
+# The fields whose value may also be the text that identifies a user: `directory` replaces it.
+NAMED_BY_TEXT = frozenset({"user_id", "to_user_id"})
+
 _SECOND = timedelta(seconds=1)
 
 # The ids that the server writes to its logs. It replaces any other id with one of its own.
@@ -151,7 +154,8 @@ def _assign(message: betterproto2.Message, values: Values, path: str = "") -> li
         expected = field.argument if target == name else timedelta
         # A bool is an int in Python only.
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-            raise TypeError(f"{name} must be {expected.__name__}, not {type(value).__name__}")
+            kinds = "int or str" if name in NAMED_BY_TEXT else expected.__name__
+            raise TypeError(f"{name} must be {kinds}, not {type(value).__name__}")
         if field.message is not None and isinstance(value, Mapping):
             taken: object = (below := field.message())
             found += _assign(below, value, f"{path}{target}.")

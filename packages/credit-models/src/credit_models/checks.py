@@ -40,12 +40,14 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
     """
     bounds = _bounds_check(constraint)
     required = "must be set" if constraint.required else None
+    if required is not None and not explicit and _is_integer(constraint):
+        required = "must not be 0"
 
     def check_explicit(value: Any) -> str | None:
         return required if value is None else bounds(value)
 
     def check_implicit(value: Any) -> str | None:
-        # The bounds give more detail than "must be set", so they come first.
+        # The bounds give more detail than `required`, so they come first.
         return bounds(value) or (required if value == zero else None)
 
     if explicit:
@@ -80,7 +82,7 @@ def map_check(constraint: Constraint) -> Check:
 
 
 def _bounds_check(constraint: Constraint) -> Check:
-    if constraint.minimum is not None or constraint.maximum is not None:
+    if _is_integer(constraint):
         return _integer_check(constraint.minimum, constraint.maximum)
     if constraint.items_min is not None or constraint.items_max is not None:
         return size_check(constraint)
@@ -90,6 +92,10 @@ def _bounds_check(constraint: Constraint) -> Check:
         if check is not None
     ]
     return _sizes_check(constraint.length_min, constraint.length_max, " characters", *further)
+
+
+def _is_integer(constraint: Constraint) -> bool:
+    return constraint.minimum is not None or constraint.maximum is not None
 
 
 def _integer_check(minimum: int | None, maximum: int | None) -> Check:

@@ -51,6 +51,7 @@ from credit_server.http2.unix_socket import socket_path
 from credit_server.listening import check_address, listen
 from credit_server.settings import ServerSettings, StoreSettings
 from credit_server.store.connection import hosts_of
+from credit_server.store.errors import UserRejected
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.supervision import Supervisor, Timers, supervised
@@ -91,7 +92,7 @@ async def open_store(
         migrate_embedded: Whether to create the collections of an embedded database.
 
     Raises:
-        StartError: The database cannot be reached.
+        StartError: The database cannot be reached, or rejects the user.
         StoreError: The database is not what the server needs.
         EmbeddedError: The embedded mongod cannot be started.
     """
@@ -118,6 +119,8 @@ async def _connected(settings: StoreSettings, uri: str) -> AsyncIterator[MongoSt
     try:
         try:
             await store.check_topology()
+        except UserRejected as error:
+            raise StartError(f"{error}.") from error
         except StoreUnavailable as error:
             embedded = settings.mongodb_uri is None
             which = "The embedded MongoDB" if embedded else f"MongoDB at {hosts_of(uri)}"

@@ -5,11 +5,13 @@ import re
 from credit_client.cli.connection import Connection
 from credit_client.cli.times import duration_text
 from credit_client.errors import (
+    ActorNotAllowed,
     CreditError,
     HoldLifeExceeded,
     IdempotencyKeyReused,
     InvalidField,
     NotReversible,
+    ResumeTokenInvalid,
     ReversalExceeds,
 )
 from credit_client.settings import ClientSettings
@@ -42,6 +44,7 @@ _OF_FIELD = {
     "report_id": "--report",
     "report_name": "--name",
     "restore_until": "--restore-until",
+    "resume_token": "--from",
     "to_app_id": "--to-app",
     "to_user_id": "--to-user",
     "transaction_id": "--transaction",
@@ -63,13 +66,14 @@ _OF_SETTING = {
 
 # The SDK's arguments, as its errors write them. The first one that matches counts.
 _OF_ARGUMENT = {
+    "connect with a client certificate": "pass --client-certificate",
     "insecure=True": "--insecure",
+    "send the header 'authorization: Bearer <token>'": "set CREDIT_TOKEN or pass --token-file",
     "tls=True": "--tls",
     "`client_certificate`": "--client-certificate",
     "`client_key`": "--client-key",
     "as `tls`": "with --tls-ca",
     "`tls`": "--tls",
-    "where user_id is text": "where --user is text",
     "set users_app_id": "pass --users-app",
 }
 
@@ -86,15 +90,22 @@ def sentence_of(error: CreditError) -> str:
     """Return the text of an error, with the command's options for fields and arguments."""
     names: set[str] = set()
     if isinstance(error, InvalidField):
+        # A description may name other fields. Names of one word are also usual words.
         names = {violation.field for violation in error.violations}
+        names |= {name for name in _OF_FIELD if "_" in name}
     elif isinstance(error, IdempotencyKeyReused):
         names = set(error.fields)
+    elif isinstance(error, ResumeTokenInvalid):
+        names = {"resume_token"}
     text = _with_durations(error, str(error))
     for name in names & _OF_FIELD.keys():
         text = re.sub(rf"\b{re.escape(name)}\b", _OF_FIELD[name], text)
     if isinstance(error, NotReversible | ReversalExceeds):
         # `ReverseTransaction` has two directions; the command for both is `credit refund`.
         text = text.replace("reversed", "refunded")
+    elif isinstance(error, ActorNotAllowed):
+        actor = f"in the name of {error.created_by}"
+        text = text.replace(actor, f"{actor}: set --by or CREDIT_BY to the identity's actor")
     return _with_options(text)
 
 

@@ -4,6 +4,7 @@ typer's own layouts cut: the one with boxes cuts long words, such as the names o
 one without cuts the description of a command.
 """
 
+import shlex
 import shutil
 from collections.abc import Iterable
 from typing import Any
@@ -60,8 +61,19 @@ class Command(TyperCommand):
         Raises:
             typer.BadParameter: An argument is not valid.
         """
+        ctx.allow_extra_args = True  # they are rejected below
         with described_faults():
-            return super().parse_args(ctx, args)
+            extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            ctx.fail(f"unexpected argument {extra[0]!r}{self._hint(ctx, extra)}")
+        return extra
+
+    def _hint(self, ctx: Any, extra: list[str]) -> str:
+        """Return how to name a user, if that may be what the arguments are for."""
+        options = {option for each in self.get_params(ctx) for option in each.opts}
+        if "--user" not in options or ctx.params.get("user") is not None:
+            return ""
+        return f": to name a user, use --user {shlex.quote(extra[0])}"
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options."""

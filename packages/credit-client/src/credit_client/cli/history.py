@@ -30,6 +30,7 @@ from credit_client.cli.output import Format, Layout, fields_of, record_of, show
 from credit_client.cli.table import Record, shown
 from credit_client.cli.times import moment, past, read_option
 from credit_client.client import CreditClient
+from credit_client.errors import TransactionNotFound
 
 # The number of transactions of a page: the most that the server returns.
 PAGE_SIZE = 1000
@@ -391,11 +392,15 @@ def find(
         raise typer.BadParameter("a key needs both --user and --app; an id needs neither")
 
     async def found(client: CreditClient) -> None:
-        one = (
-            await client.transaction(transaction_id=name)
-            if user is None
-            else await client.transaction(user_id=user, app_id=app_id, idempotency_key=name)
-        )
+        try:
+            one = (
+                await client.transaction(transaction_id=name)
+                if user is None
+                else await client.transaction(user_id=user, app_id=app_id, idempotency_key=name)
+            )
+        except TransactionNotFound as error:
+            error.message += ": to find a key, pass --user and --app"
+            raise
         show(transaction_record(one), display.form, utc=display.utc)
 
     make_reads(lambda client, _: found(client), connection)

@@ -206,6 +206,8 @@ def transfer(
     dry_run: DryRun = False,
 ) -> None:
     """Move credits to another user, another app, or both."""
+    if to_user is None and to_app is None:
+        raise typer.BadParameter("pass --to-user or --to-app")
     make_ledger_write(
         lambda client, attempt: client.transfer(
             user_id=user,

@@ -1,7 +1,8 @@
 """The times of a command line: durations such as 30d, dates, months, and times of a day."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DAY_SECONDS = 24 * 60 * 60
 _SIZES = {"d": _DAY_SECONDS, "h": 60 * 60, "m": 60, "s": 1}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+_TIME = "a time such as 2026-12-31 or 2026-12-31T18:00Z"
 _MONTH = re.compile(r"([0-9]{4})-([0-9]{2})")
 
 
@@ -58,9 +60,7 @@ def moment(text: str, *, utc: bool = False) -> datetime:
     try:
         return _with_zone(datetime.fromisoformat(text), utc=utc)
     except (OverflowError, ValueError):
-        raise typer.BadParameter(
-            f"{text!r} is not a time such as 2026-12-31 or 2026-12-31T18:00Z"
-        ) from None
+        raise typer.BadParameter(f"{text!r} is not {_TIME}") from None
 
 
 def fixed(text: str) -> str:
@@ -81,7 +81,8 @@ def fixed_or_duration(text: str) -> str:
     if is_duration(text):
         duration(text)
         return text
-    return fixed(text)
+    with _or_a_duration(text):
+        return fixed(text)
 
 
 def is_duration(text: str) -> bool:
@@ -98,7 +99,8 @@ def past(text: str, *, utc: bool) -> datetime:
         typer.BadParameter: The text is neither.
     """
     if not is_duration(text):
-        return moment(text, utc=utc)
+        with _or_a_duration(text):
+            return moment(text, utc=utc)
     try:
         return datetime.now(UTC) - duration(text)
     except OverflowError:
@@ -133,6 +135,17 @@ def read_option(name: str, text: str, read: Callable[[str], _ReadT]) -> _ReadT:
         return read(text)
     except typer.BadParameter as error:
         raise typer.BadParameter(error.message, param_hint=f"'{name}'") from None
+
+
+@contextmanager
+def _or_a_duration(text: str) -> Iterator[None]:
+    """Mention durations in the message about a text that is not a time."""
+    try:
+        yield
+    except typer.BadParameter:
+        raise typer.BadParameter(
+            f"{text!r} is neither {_TIME} nor a duration such as 30d or 12h"
+        ) from None
 
 
 def _with_zone(found: datetime, *, utc: bool) -> datetime:

@@ -54,8 +54,8 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
         KeyReused: (
             ErrorReason.IDEMPOTENCY_KEY_REUSED,
             (
-                "the idempotency key was used in this app for a request with another {fields};"
-                " no change was made"
+                "the idempotency key was used in this app for a request that differs in: {fields};"
+                " no change was made: use a new key for another request"
             ),
         ),
         CreditsLimitExceeded: (
@@ -173,13 +173,12 @@ _FORMS: Mapping[type[Refusal], tuple[ErrorReason, str]] = MappingProxyType(
             ErrorReason.BATCH_TOO_LARGE,
             (
                 "with this operation the atomic batch would write {size} transactions, and {limit}"
-                " are allowed; the batch made no change: send this and later operations in another"
-                " batch"
+                " are allowed; no change was made: send this and later operations in another batch"
             ),
         ),
         BatchAborted: (
             ErrorReason.BATCH_ABORTED,
-            "operation {index} of the atomic batch was rejected; the batch made no change",
+            "operation {index} of the atomic batch was rejected; no change was made",
         ),
     }
 )
@@ -250,10 +249,10 @@ def summary_too_large(counted: str, limit: int) -> Answer:
 
 
 def resume_token_invalid() -> Answer:
-    """Return the answer to a resume token that was made for another user or app."""
+    """Return the answer to a text that is no resume token of a watch of the user or the app."""
     return Answer(
         ErrorReason.RESUME_TOKEN_INVALID,
-        "the resume_token was returned for another user or app: begin without a token",
+        "resume_token was not returned by a watch of this user or app: begin without a token",
         {},
     )
 

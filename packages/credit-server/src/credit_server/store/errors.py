@@ -40,10 +40,14 @@ _ValueT = TypeVar("_ValueT")
 # DuplicateKey, WriteConflict.
 _CONFLICTS = frozenset({11000, 112})
 
-# Unauthorized, AuthenticationFailed, QueryPlanKilled (a node has rolled back its writes),
+# Unauthorized, AuthenticationFailed. They are faults of the store too: an operator may be changing
+# the user.
+_USER_REJECTED = frozenset({13, 18})
+
+# QueryPlanKilled (a node has rolled back its writes),
 # SnapshotTooOld, SnapshotUnavailable, OutOfDiskSpace: faults of the store, after which the same
 # request may succeed. Numbers: MongoDB's error_codes.yml.
-_STORE_FAULTS = frozenset({13, 18, 175, 239, 246, 14031})
+_STORE_FAULTS = frozenset({175, 239, 246, 14031})
 
 # DocumentValidationFailure: the document would not be valid after the write.
 INVALID_DOCUMENT = 121
@@ -71,6 +75,10 @@ _DRIVERS_SETTINGS = " (configured timeouts"
 _ASYNCIOS_TEXT = re.compile(r"\[Errno (\d+)\] Connect call failed \(.*\)")
 
 _NOT_PRIMARY = (SERVER_TYPE.RSSecondary, SERVER_TYPE.RSArbiter, SERVER_TYPE.RSOther)
+
+
+class UserRejected(StoreUnavailable):
+    """MongoDB rejects the user of the connection string, or does not permit a command to it."""
 
 
 @contextmanager
@@ -154,6 +162,10 @@ def translate(error: PyMongoError) -> StoreError | None:
         return Conflict(str(error))
     if error.has_error_label("TransientTransactionError"):
         return Interrupted(f"the transaction was aborted ({type(error).__name__})")
+    if isinstance(error, OperationFailure) and code in _USER_REJECTED:
+        return UserRejected(
+            f"MongoDB rejects the user that CREDIT_MONGODB_URI names: {_reason(error)}"
+        )
     if code == INVALID_DOCUMENT:
         return Unreadable("a stored document is not valid, so that it cannot be changed")
     if code == _BAD_VALUE and _NO_INDEX in str(error):
@@ -166,6 +178,12 @@ def translate(error: PyMongoError) -> StoreError | None:
     if isinstance(error, ConfigurationError):
         return StoreMisconfigured(f"CREDIT_MONGODB_URI cannot be used: {error}")
     return None
+
+
+def _reason(error: OperationFailure) -> str:
+    """Return MongoDB's reason without the command, which contains data of users."""
+    reason = str((error.details or {}).get("errmsg", "no reason"))
+    return reason.partition(" {")[0].removesuffix(".")
 
 
 def _is_unconfirmed(error: PyMongoError) -> bool:
