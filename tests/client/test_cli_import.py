@@ -297,6 +297,55 @@ def test_a_line_without_values_of_its_fields_stays_rejected_until_it_is_correcte
     assert keys == ["a:1", "a:2"]
 
 
+# A row with a key of its own, and a line that can have one.
+KEYED_CSV = "user_id,app_id,credits,idempotency_key\n8,1,5,own\n7,1,order-2\n"
+KEYED_NDJSON = """\
+{"user_id": 8, "app_id": 1, "credits": 5, "idempotency_key": "own"}
+{"user_id": 7, "app_id": 1, "credits": 5, "idempotency_key": "order-2"
+"""
+
+
+@pytest.mark.parametrize(("suffix", "text"), [("csv", KEYED_CSV), ("ndjson", KEYED_NDJSON)])
+def test_a_line_that_can_have_a_key_of_its_own_gets_none(
+    served: Served, tmp_path: Path, suffix: str, text: str
+) -> None:
+    path, rejected = _file(tmp_path, text, f"rows.{suffix}"), tmp_path / f"rejected.{suffix}"
+    again = tmp_path / f"again.{suffix}"
+    result = _import(path, "--name", "a", "--rejected", rejected)
+    assert "; its key is a:2 if it has none of its own" in result.stderr
+    _import(rejected, "--name", "a", "--rejected", again)
+    for file in (rejected, again):
+        (row,) = _rejected_rows(file)
+        assert row.get("idempotency_key", "") == ""
+        assert "its key is a:2 if it has none of its own" in row["error"]
+
+
+REJECTED = '{"user_id": 7, "app_id": 1, "credits": 0, "idempotency_key": "a:4", "error": "e"}\n'
+CUT = '{"user_id": 7, "app_id": 1, "error": "e"\n'
+
+
+@pytest.mark.parametrize("text", [REJECTED + CUT, REJECTED + '["a"]\n', CUT])
+def test_a_broken_line_of_rejected_rows_gets_no_key(
+    served: Served, tmp_path: Path, text: str
+) -> None:
+    """The key of its position is that of another row."""
+    rejected = tmp_path / "rejected.ndjson"
+    _import(_file(tmp_path, text), "--name", "a", "--rejected", rejected)
+    assert "idempotency_key" not in _rejected_rows(rejected)[-1]
+
+
+def test_a_word_of_a_broken_line_does_not_cost_its_key(served: Served, tmp_path: Path) -> None:
+    rejected = tmp_path / "rejected.ndjson"
+    path = _file(tmp_path, '{"user_id": 7, "report_name": "an error"\n')
+    _import(path, "--name", "a", "--rejected", rejected)
+    assert _rejected_rows(rejected)[0]["idempotency_key"] == "a:1"
+
+
+def test_a_number_with_text_after_its_quotes_is_no_csv(served: Served, tmp_path: Path) -> None:
+    result = _import(_file(tmp_path, 'user_id,app_id,credits\n7,1,"5"0\n'), "--name", "a")
+    assert "line 2: it is no CSV: ',' expected" in result.stderr
+
+
 def test_a_key_of_the_wrong_type_stays_wrong(served: Served, tmp_path: Path) -> None:
     row = '{"user_id": 7, "app_id": 1, "credits": 5, "idempotency_key": 5}\n'
     rejected = tmp_path / "rejected.ndjson"

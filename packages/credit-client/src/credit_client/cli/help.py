@@ -70,8 +70,10 @@ class Command(TyperCommand):
 
     def _hint(self, ctx: Any, extra: list[str]) -> str:
         """Return how to name a user, if that may be what the arguments are for."""
-        options = {option for each in self.get_params(ctx) for option in each.opts}
-        if "--user" not in options or ctx.params.get("user") is not None:
+        parameters = self.get_params(ctx)
+        options = {option for each in parameters for option in each.opts}
+        has_arguments = any(each.param_type_name == "argument" for each in parameters)
+        if has_arguments or "--user" not in options or ctx.params.get("user") is not None:
             return ""
         return f": to name a user, use --user {shlex.quote(extra[0])}"
 

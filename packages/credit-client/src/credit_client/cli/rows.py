@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TextIO
@@ -16,6 +16,7 @@ _TEXTS = ("user_id", "kind", "report_id", "report_name", "idempotency_key")
 # What a file of rejected rows has in addition. `text` is a line whose values cannot be told apart.
 _ADDED = ("text", "line", "error")
 _REQUIRED = ("user_id", "app_id", "credits")
+_MOVE_TEXT = ": move the values in text to their own fields, and empty text"
 
 
 class UnusableFile(Exception):
@@ -77,6 +78,8 @@ class RowReader:
         self._by = by
         self._name = name
         self._position = 0
+        # Whether a JSON object had an `error`; None: none was read yet.
+        self._has_errors: bool | None = None
 
     def __iter__(self) -> Iterator[FileRow | BadLine]:
         """Iterate over the lines, except empty ones.
@@ -115,28 +118,44 @@ class RowReader:
 
     def _read(self, line: int, text: str) -> FileRow | BadLine:
         self._position += 1
-        source: Mapping[str, object] = {"text": text}
-        key = self._key(self.header or text)
         try:
             source = _object(text) if self.header is None else _record(self.header, line, text)
-            key = self._key(self.header or source)
+        except ValueError as error:
+            return self._unreadable(line, text, str(error))
+        is_rejected = "error" in (self.header or source)
+        self._has_errors = bool(self._has_errors) or is_rejected
+        key = None if is_rejected else self._key()
+        try:
             return self._row(line, text, source, key)
         except (InvalidField, TypeError, ValueError) as error:
             problem = error.message if isinstance(error, InvalidField) else str(error)
             return BadLine(line=line, source=source, key=key, problem=problem)
 
-    def _key(self, names: Container[str]) -> str | None:
-        """Return the key of the position, or None if a row must have one of its own.
+    def _unreadable(self, line: int, text: str, problem: str) -> BadLine:
+        """Return a line whose values cannot be told apart."""
+        if self.header is not None:
+            is_rejected = "error" in self.header
+        elif self._has_errors is not None:
+            is_rejected = self._has_errors
+        else:
+            is_rejected = '"error"' in text
+        key = None if is_rejected else self._key()
+        if key is not None and "idempotency_key" in (self.header or text):
+            problem += f"; its key is {key} if it has none of its own"
+            key = None
+        return BadLine(line=line, source={"text": text}, key=key, problem=problem)
 
-        That is so without a name, and for rejected rows: their key is of the first file.
+    def _key(self) -> str | None:
+        """Return the key of the position; None: the import has no name.
+
+        Rejected rows get none, because their keys are those of their positions in the first file.
         """
-        if self._name is None or "error" in names:
-            return None
-        return f"{self._name}:{self._position}"
+        return None if self._name is None else f"{self._name}:{self._position}"
 
     def _row(self, line: int, text: str, source: Mapping[str, object], key: str | None) -> FileRow:
         if source.get("text"):
-            raise ValueError("move the values in text to their own fields, and empty text")
+            # The first error names what is wrong and, if it is uncertain, the key.
+            raise ValueError(str(source.get("error", "")).removesuffix(_MOVE_TEXT) + _MOVE_TEXT)
         if source.get("idempotency_key") is None and key is None:
             raise UnusableFile(_without_key(line, rejected="error" in (self.header or source)))
         if not _is_unicode(text):
@@ -228,13 +247,15 @@ def _values(line: int, text: str) -> Sequence[str]:
         UnusableFile: A quote is not closed. No value of a row may have a line break, so this is a
             mistake, and the next lines may be rows or not: their positions are uncertain.
     """
-    values = next(csv.reader([text + "\n"]))
-    if values[-1].endswith("\n"):
+    try:
+        return next(csv.reader([text + "\n"], strict=True))
+    except csv.Error as error:
+        if "unexpected end of data" not in str(error):
+            raise
         raise UnusableFile(
             f"line {line} has a quote that is not closed, or a value with a line break: correct"
             " the line, and import the file again"
-        )
-    return values
+        ) from None
 
 
 def _header(line: int, text: str) -> Sequence[str]:
@@ -270,7 +291,7 @@ def _without_key(line: int, *, rejected: bool) -> str:
     if rejected:
         return (
             f"line {line} is a rejected row without its idempotency_key: run the first import"
-            " again with --rejected, which writes the key"
+            " again with --rejected, which writes the key, or names it in the error of the row"
         )
     return (
         f"line {line} has no idempotency_key: pass --name, so that the import can be repeated"
