@@ -317,7 +317,7 @@ def test_a_line_that_can_have_a_key_of_its_own_gets_none(
     for file in (rejected, again):
         (row,) = _rejected_rows(file)
         assert row.get("idempotency_key", "") == ""
-        assert "its key is a:2 if it has none of its own" in row["error"]
+        assert "its key is a:2 if it has none of its own" in str(row["error"])
 
 
 REJECTED = '{"user_id": 7, "app_id": 1, "credits": 0, "idempotency_key": "a:4", "error": "e"}\n'
