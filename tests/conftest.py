@@ -22,7 +22,7 @@ from credit_testing.order import longest_first
 from credit_testing.ports import lasting_port
 from credit_testing.server import ServerProcess, running_server
 from credit_testing.template import create_subprocess_exec
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from structlog._config import BoundLoggerLazyProxy
 
 StartServer = Callable[..., Awaitable[ServerProcess]]
@@ -106,6 +106,21 @@ async def mongod_uri(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
     folder = tmp_path_factory.mktemp("mongod")
     async with running_mongod(folder, "--setParameter", "enableTestCommands=1") as mongod:
         yield mongod.uri
+
+
+@pytest.fixture
+def quick_journal(mongod_uri: str) -> Iterator[None]:
+    """Let mongod confirm a linearizable read within 2 ms.
+
+    If nothing is written, the only node of a replica set confirms one when it next writes its
+    journal, which is every 100 ms by default.
+    """
+    with MongoClient[dict[str, object]](mongod_uri) as client:
+        client.admin.command("setParameter", 1, journalCommitInterval=2)
+        try:
+            yield
+        finally:
+            client.admin.command("setParameter", 1, journalCommitInterval=100)
 
 
 @pytest.fixture

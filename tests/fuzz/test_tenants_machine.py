@@ -100,6 +100,7 @@ async def _guarded(folder: Path) -> AsyncIterator[Guarded]:
             yield Guarded(address=f"127.0.0.1:{served.port}", key_file=private)
 
 
+@pytest.mark.usefixtures("quick_journal")
 async def test_the_real_server_isolates_its_tenants(
     mongod_uri: str, database: str, seed: int, tmp_path: Path
 ) -> None:
