@@ -218,7 +218,9 @@ def test_a_watch_shows_what_was_written_since_its_token(user: str) -> None:
 def test_a_watch_rejects_what_is_no_token(user: str) -> None:
     result = credit("watch", "--user", user, "--from", "abc")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "credit: --from was not returned by a watch of this user or app" in result.stderr
+    assert (
+        "credit: --from is not a token that a watch of this user or app returned" in result.stderr
+    )
 
 
 def test_a_watch_needs_a_user_or_an_app(user: str) -> None:

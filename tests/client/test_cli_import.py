@@ -137,9 +137,9 @@ BAD_NDJSON = """\
             BAD_NDJSON,
             [
                 "line 2: app_id must be int, not str",
-                "line 3: it is no JSON: Expecting value: line 1 column 12 (char 11)",
-                "line 4: it is no JSON object",
-                "line 5: color is no field of a row",
+                "line 3: the line is not valid JSON: Expecting value: line 1 column 12 (char 11)",
+                "line 4: the line is not a JSON object",
+                "line 5: color is not a field of a row",
                 "line 6: user_id is missing",
             ],
         ),
@@ -343,7 +343,7 @@ def test_a_word_of_a_broken_line_does_not_cost_its_key(served: Served, tmp_path:
 
 def test_a_number_with_text_after_its_quotes_is_no_csv(served: Served, tmp_path: Path) -> None:
     result = _import(_file(tmp_path, 'user_id,app_id,credits\n7,1,"5"0\n'), "--name", "a")
-    assert "line 2: it is no CSV: ',' expected" in result.stderr
+    assert "line 2: the line is not valid CSV: ',' expected" in result.stderr
 
 
 def test_a_key_of_the_wrong_type_stays_wrong(served: Served, tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def test_a_dry_run_checks_the_rows_and_sends_nothing(tmp_path: Path) -> None:
         (["--name", "a"], CSV.encode("utf-16"), "the file is not UTF-8 text: save it as CSV"),
         (["--name", "a"], CSV.replace("\n", "\r\n").encode("utf-16-be"), "is not UTF-8 text"),
         (["--name", "a"], "\xe9,1\n".encode("latin-1"), "the first line is not valid UTF-8"),
-        (["--name", "a"], "a" * 200_000, "the first line is no CSV: field larger than"),
+        (["--name", "a"], "a" * 200_000, "the first line is not valid CSV: field larger than"),
         (["--name", "a"], 'user_id,"app_id\n', "line 1 has a quote that is not closed"),
         (["--name", "a"], CSV.replace(",", ";"), "must be separated by commas; nothing was sent"),
         (["--name", "a"], "7,1,5\n7,1,6\n", "the first line must name the columns of a CSV file: "),

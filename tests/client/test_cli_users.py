@@ -161,7 +161,10 @@ def test_a_balance_has_its_revision(served: Served) -> None:
 def test_a_user_without_a_number_is_not_found(served: Served) -> None:
     result = credit("balance", "--user", "ada", "--app", "1")
     assert result.exit_code == Exit.NOT_FOUND
-    assert "the directory of app 1 has no user 'ada': add or grant creates it" in result.stderr
+    assert (
+        "the directory of app 1 has no user 'ada': `add` and `grant` create the user"
+        in result.stderr
+    )
 
 
 def test_a_call_without_an_app_names_the_option(served: Served) -> None:

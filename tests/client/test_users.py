@@ -140,7 +140,7 @@ async def test_the_error_for_a_text_without_a_number_names_the_text_and_the_app(
     with pytest.raises(UserNotFound) as refused:
         await world.credits.use(**_who(world, text), **REPORT, credits=1)
     assert refused.value.message == (
-        f"the directory of app {world.app} has no user {text!r}: add or grant creates it"
+        f"the directory of app {world.app} has no user {text!r}: `add` and `grant` create the user"
     )
     assert refused.value.user == text
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Never
 class AsyncOnly:
     """A context manager for `async with` only.
 
-    Type checkers do not see the methods, so that they reject `with` too.
+    The methods are hidden from type checkers, so type checkers reject `with` too.
     """
 
     if not TYPE_CHECKING:

@@ -140,7 +140,7 @@ class Directory:
         except UserNotFound as error:
             error.message = (
                 f"the directory of app {name.app_id} has no user {name.external_id!r}:"
-                " add or grant creates it"
+                " `add` and `grant` create the user"
             )
             error.args = (error.message,)
             raise

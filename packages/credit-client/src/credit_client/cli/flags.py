@@ -90,7 +90,8 @@ def sentence_of(error: CreditError) -> str:
     """Return the text of an error, with the command's options for fields and arguments."""
     names: set[str] = set()
     if isinstance(error, InvalidField):
-        # A description may name other fields. Names of one word are also usual words.
+        # A description may name other fields. Skip names of one word: in a text they may be
+        # ordinary words, not fields.
         names = {violation.field for violation in error.violations}
         names |= {name for name in _OF_FIELD if "_" in name}
     elif isinstance(error, IdempotencyKeyReused):

@@ -69,7 +69,7 @@ class Command(TyperCommand):
         return extra
 
     def _hint(self, ctx: Any, extra: list[str]) -> str:
-        """Return how to name a user, if that may be what the arguments are for."""
+        """Return a hint to use `--user` if the arguments may be a user, or an empty text."""
         parameters = self.get_params(ctx)
         options = {option for each in parameters for option in each.opts}
         has_arguments = any(each.param_type_name == "argument" for each in parameters)

@@ -13,14 +13,14 @@ from credit_client.importing import ImportRow
 
 _NUMBERS = ("app_id", "credits", "created_by")
 _TEXTS = ("user_id", "kind", "report_id", "report_name", "idempotency_key")
-# What a file of rejected rows has in addition. `text` is a line whose values cannot be told apart.
+# What a file of rejected rows has in addition. `text` is a line that cannot be parsed.
 _ADDED = ("text", "line", "error")
 _REQUIRED = ("user_id", "app_id", "credits")
 _MOVE_TEXT = ": move the values in text to their own fields, and empty text"
 
 
 class UnusableFile(Exception):
-    """The file cannot be imported, or not from one line on. The text names the remedy."""
+    """The import cannot start, or must stop at a line. The text states why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +42,9 @@ class BadLine:
 
     Attributes:
         line: Its number, from 1.
-        source: Its values as the file has them or, if they cannot be told apart, `text`.
-        key: The key of the row that it is once it is corrected; None: it must name one.
+        source: Its values as in the file. If they cannot be parsed, the only value is `text`, the
+            line.
+        key: The key for the corrected row. None: the user must enter a key.
         problem: Why it is no row.
     """
 
@@ -111,8 +112,8 @@ class RowReader:
                 raise UnusableFile("the file is not UTF-8 text: save it as CSV in UTF-8")
             if "\r" in text:
                 raise UnusableFile(
-                    f"line {number} has a carriage return (CR) before its end, which is no CSV:"
-                    " save the file with line ends LF or CRLF"
+                    f"line {number} has a carriage return (CR) before its end, which is not valid"
+                    " CSV: save the file with line ends LF or CRLF"
                 )
             yield number, text
 
@@ -132,7 +133,7 @@ class RowReader:
             return BadLine(line=line, source=source, key=key, problem=problem)
 
     def _unreadable(self, line: int, text: str, problem: str) -> BadLine:
-        """Return a line whose values cannot be told apart."""
+        """Return a line that cannot be parsed."""
         if self.header is not None:
             is_rejected = "error" in self.header
         elif self._has_errors is not None:
@@ -148,13 +149,13 @@ class RowReader:
     def _key(self) -> str | None:
         """Return the key of the position; None: the import has no name.
 
-        Rejected rows get none, because their keys are those of their positions in the first file.
+        Do not call it for rows of a file of rejected rows: their keys come from the first file.
         """
         return None if self._name is None else f"{self._name}:{self._position}"
 
     def _row(self, line: int, text: str, source: Mapping[str, object], key: str | None) -> FileRow:
         if source.get("text"):
-            # The first error names what is wrong and, if it is uncertain, the key.
+            # Keep the error of the first import: it has the reason and, if needed, the key to use.
             raise ValueError(str(source.get("error", "")).removesuffix(_MOVE_TEXT) + _MOVE_TEXT)
         if source.get("idempotency_key") is None and key is None:
             raise UnusableFile(_without_key(line, rejected="error" in (self.header or source)))
@@ -162,7 +163,7 @@ class RowReader:
             raise ValueError("it is not valid UTF-8")
         unknown = [name for name in source if name not in (*_NUMBERS, *_TEXTS, *_ADDED)]
         if unknown:
-            raise ValueError(f"{unknown[0]} is no field of a row")
+            raise ValueError(f"{unknown[0]} is not a field of a row")
         missing = [name for name in _REQUIRED if source.get(name) is None]
         if missing:
             raise ValueError(f"{missing[0]} is missing")
@@ -194,7 +195,7 @@ class RejectedFile:
     def write(self, line: int, source: Mapping[str, object], key: str | None, error: str) -> None:
         """Write a rejected row, with its key, so that importing it again counts once."""
         record = {**source, "line": line, "error": error}
-        # An own key stays as it is: it may be what is wrong.
+        # Keep a key that the row already has: the key itself may be the reason.
         if record.get("idempotency_key") is None and key is not None:
             record["idempotency_key"] = key
         header = self._reader.header
@@ -223,9 +224,9 @@ def _object(text: str) -> Mapping[str, object]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON: {error}") from None
+        raise ValueError(f"the line is not valid JSON: {error}") from None
     if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("the line is not a JSON object")
     return record
 
 
@@ -233,7 +234,7 @@ def _record(header: Sequence[str], line: int, text: str) -> Mapping[str, object]
     try:
         values = _values(line, text)
     except csv.Error as error:
-        raise ValueError(f"it is no CSV: {error}") from None
+        raise ValueError(f"the line is not valid CSV: {error}") from None
     if len(values) != len(header):
         raise ValueError(f"it has {len(values)} values, and the header has {len(header)}")
     return {name: value for name, value in zip(header, values, strict=True) if value != ""}
@@ -269,7 +270,7 @@ def _header(line: int, text: str) -> Sequence[str]:
     try:
         header = [name.strip() for name in _values(line, text)]
     except csv.Error as error:
-        raise UnusableFile(f"the first line is no CSV: {error}") from None
+        raise UnusableFile(f"the first line is not valid CSV: {error}") from None
     known = (*_NUMBERS, *_TEXTS, *_ADDED)
     columns = ", ".join(known[: -len(_ADDED)])
     if len(header) == 1 and any(separator in text for separator in ";\t|"):

@@ -252,7 +252,8 @@ def resume_token_invalid() -> Answer:
     """Return the answer to a text that is no resume token of a watch of the user or the app."""
     return Answer(
         ErrorReason.RESUME_TOKEN_INVALID,
-        "resume_token was not returned by a watch of this user or app: begin without a token",
+        "resume_token is not a token that a watch of this user or app returned: begin without a"
+        " token",
         {},
     )
 

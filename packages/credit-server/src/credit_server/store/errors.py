@@ -40,8 +40,8 @@ _ValueT = TypeVar("_ValueT")
 # DuplicateKey, WriteConflict.
 _CONFLICTS = frozenset({11000, 112})
 
-# Unauthorized, AuthenticationFailed. They are faults of the store too: an operator may be changing
-# the user.
+# Unauthorized, AuthenticationFailed. Treat them as an unavailable store: the same request may
+# succeed after an operator has corrected the user.
 _USER_REJECTED = frozenset({13, 18})
 
 # QueryPlanKilled (a node has rolled back its writes),
