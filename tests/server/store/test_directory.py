@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from bson.int64 import Int64
-from credit_models.ledger import UINT32_MAX, Add
+from credit_models.ledger import UINT32_MAX
 from credit_server.commit.committer import Committer
 from credit_server.store import schema
 from credit_server.store.driver import Driver
@@ -14,6 +14,7 @@ from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Conflict, DirectoryUser, Store, StoreMisconfigured
 from pymongo import AsyncMongoClient
 
+from tests.server.commit.scripted_store import add
 from tests.server.store.profiler import profiled_reads
 
 USER = DirectoryUser(
@@ -56,21 +57,10 @@ async def test_numbers_ascend_and_never_come_twice(store: Store) -> None:
     assert sorted(filter(None, numbers)) == list(range(21, 41))
 
 
-def add(user_id: int, transaction_id: str) -> Add:
-    return Add(
-        user_id=user_id,
-        app_id=1,
-        credits=1,
-        created_by=1,
-        key="",
-        transaction_id=transaction_id,
-    )
-
-
 async def test_a_number_with_credits_is_skipped(store: Store) -> None:
     async with Committer(store) as committer:
         for user_id in (6, 7, UINT32_MAX):
-            await committer.submit(add(user_id, store.new_id()))
+            await committer.submit(add(store, user=user_id))
     assert [await store.next_user_id(5) for _ in range(2)] == [5, 8]
     assert await store.next_user_id(UINT32_MAX) is None
 

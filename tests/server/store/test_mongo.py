@@ -33,6 +33,7 @@ from credit_server.store.port import (
 from pymongo import MongoClient
 
 from tests.server.cancelled_connects import sockets_are_collected
+from tests.server.commit.scripted_store import add
 from tests.server.store.fail_point import failing
 from tests.server.store.profiler import profiled_reads
 
@@ -460,15 +461,7 @@ async def test_the_latest_revision_is_a_linearizable_read(
     store: MongoStore, mongod_uri: str, migrated_database: str
 ) -> None:
     async with Committer(store) as committer:
-        add = Add(
-            user_id=7,
-            app_id=1,
-            credits=1,
-            created_by=1,
-            key="",
-            transaction_id=store.new_id(),
-        )
-        await committer.submit(add)
+        await committer.submit(add(store, user=7))
     with profiled_reads(mongod_uri, migrated_database) as reads:
         assert await store.latest_revision(7) == 1
         assert await store.latest_revision(8) == 0

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from credit_models.ledger import Add, Kind, Purchase, Transaction
+from credit_models.ledger import Kind, Purchase, Transaction
 from credit_server.commit.committer import Committer
 from credit_server.store.driver import Driver
 from credit_server.store.history import GroupBy, HistoryQuery, PurchaseQuery, TransactionQuery
@@ -18,6 +18,7 @@ from credit_server.store.log import timestamp_of
 from credit_server.store.mongo import MongoStore
 from credit_server.store.port import Changes, LogPosition, Store, StoreUnavailable
 
+from tests.server.commit.scripted_store import add
 from tests.server.store.profiler import profiled_reads
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -122,17 +123,6 @@ def id_of(sequence: int) -> str:
     return f"{sequence:x}".rjust(24, "f")
 
 
-def add(store: Store, user_id: int) -> Add:
-    return Add(
-        user_id=user_id,
-        app_id=1,
-        credits=1,
-        created_by=1,
-        key="",
-        transaction_id=store.new_id(),
-    )
-
-
 def purchase(used: Transaction) -> Purchase:
     return Purchase(
         id=used.id,
@@ -182,7 +172,7 @@ async def log_end(store: Store) -> LogPosition:
 async def test_an_account_since_a_position_is_not_older(store: Store) -> None:
     async with Committer(store) as committer:
         for _ in range(2):
-            await committer.submit(add(store, user_id=8))
+            await committer.submit(add(store, user=8))
     account = await store.account_since(8, await log_end(store))
     assert account is not None
     assert account.revision == 2

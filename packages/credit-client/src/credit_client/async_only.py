@@ -1,6 +1,5 @@
 """Reject `with` where `async with` is required, with a message that names the alternatives."""
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Never
 
 
@@ -23,10 +22,5 @@ class AsyncOnly:
                 " or credit_client.sync.CreditClient"
             )
 
-        def __exit__(
-            self,
-            error_type: type[BaseException] | None,
-            error: BaseException | None,
-            traceback: TracebackType | None,
-        ) -> None:
+        def __exit__(self, *error: object) -> None:
             """Do nothing. Python requires this method before it calls `__enter__`."""
