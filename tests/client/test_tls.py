@@ -4,6 +4,7 @@ import shutil
 import socket
 import ssl
 import threading
+from asyncio import sslproto
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -112,6 +113,22 @@ async def test_a_client_certificate_of_an_unknown_ca_has_an_error_of_its_own(
         wait_for_ready=False,
     ) as client:
         with pytest.raises(Unavailable, match="requires a client certificate, or another one"):
+            await client.balance(app_id=1)
+
+
+async def test_the_error_of_a_handshake_is_the_same_with_python_3_11_1_to_3_11_3(
+    fake_server: FakeServer,
+    authority: Authority,
+    server_certificate: Issued,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def abort(transport: Any) -> None:  # Any: its attributes are private
+        transport._ssl_protocol._abort()  # of None, if the transport is closed
+
+    monkeypatch.setattr(sslproto._SSLProtocolTransport, "abort", abort)
+    serving = server_context(server_certificate, clients=authority)
+    async with calling(fake_server, serving, tls=authority.file, wait_for_ready=False) as client:
+        with pytest.raises(Unavailable, match="as by a server that requires a client certificate"):
             await client.balance(app_id=1)
 
 

@@ -12,10 +12,11 @@ NEW = "  uint32 balance = 2;\n\n  // In words.\n  string words = 60;\n"
 FIELD = "  uint32 balance = 2;\n"
 
 
-def _git(folder: Path, *arguments: str) -> None:
+def _git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
     settings = [*identity, "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
-    subprocess.run(["git", *settings, *arguments], cwd=folder, check=True, capture_output=True)
+    command = ["git", *settings, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -51,6 +52,15 @@ def test_a_clone_without_a_main_branch_uses_that_of_its_origin(
     clone = Copy(contracts=folder / "clone" / "contracts", captured=repository.captured)
     clone.edit(NEW, FIELD)
     assert "(against origin/main)" in clone.check("check").said
+
+
+def test_a_check_keeps_what_is_staged(repository: Copy) -> None:
+    folder = repository.contracts.parent
+    (folder / "new.txt").write_text("a new file")
+    _git(folder, "add", "new.txt")
+    assert repository.check("check").status == 0
+    staged = _git(folder, "diff", "--cached", "--name-only")
+    assert staged == "new.txt\n"
 
 
 def test_a_main_without_a_contract_is_not_a_baseline(copy: Copy) -> None:

@@ -5,6 +5,7 @@ import errno
 from typing import cast
 
 from credit_models.http2_engine import Engine
+from credit_models.transports import abort
 from grpclib.client import Channel
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
 from grpclib.protocol import Connection, H2Protocol
@@ -152,7 +153,7 @@ class ClientChannel(Channel):
                     self._check(protocol)
                     await protocol.greeted()
                 except BaseException:
-                    protocol.transport.abort()
+                    abort(protocol.transport)
                     self._connect_error = protocol.ended_by
                     raise
                 return protocol
@@ -210,5 +211,5 @@ class ClientChannel(Channel):
         for protocol in protocols:
             if protocol.lost in unsent:
                 # The socket's buffer cannot be sent: the other end does not read.
-                protocol.transport.abort()
+                abort(protocol.transport)
                 await protocol.lost

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol, cast
 
 from credit_models.http2_engine import Engine
+from credit_models.transports import abort
 from grpclib.client import Handler
 from grpclib.config import Configuration
 from grpclib.exceptions import StreamTerminatedError
@@ -327,4 +328,4 @@ class ClientProtocol(H2Protocol):
         """See `Peer.give_up`."""
         self.processor.close("the server does not answer")
         # What is still in the socket's buffer would keep the socket open: the server reads nothing.
-        self.transport.abort()
+        abort(self.transport)

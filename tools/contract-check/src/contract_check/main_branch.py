@@ -1,8 +1,7 @@
 """The contract on git's main branch, for users who build from main."""
 
-import io
+import os
 import subprocess
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,15 +43,17 @@ def copy_of_main(contracts: Path, into: Path) -> MainBranch | None:
         return None
     root, prefix = places.stdout.decode().splitlines()
     for reference in _REFERENCES:
-        # A tree instead of a commit, so that the archive begins below the folder.
+        # A tree instead of a commit, so that the copy begins below the folder.
         tree = f"{reference}:{prefix.removesuffix('/')}"
         if _git(Path(root), "cat-file", "-e", tree).returncode == 0:
-            archive = _git(Path(root), "archive", "--format=tar", tree)
-            if archive.returncode != 0:
-                raise CheckError(f"git cannot copy {reference}: {archive.stderr.decode().strip()}")
-            with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-                files.extractall(into / contracts.name, filter="data")
-            return MainBranch(reference=reference, contracts=into / contracts.name)
+            copy = into / contracts.name
+            # An index of its own, so that the user's staged changes stay.
+            index = into / "index"
+            for command in (["read-tree", tree], ["checkout-index", "--all", f"--prefix={copy}/"]):
+                done = _git(Path(root), *command, index=index)
+                if done.returncode != 0:
+                    raise CheckError(f"git cannot copy {reference}: {done.stderr.decode().strip()}")
+            return MainBranch(reference=reference, contracts=copy)
     return None
 
 
@@ -86,11 +87,15 @@ def _images(contracts: Path) -> dict[str, bytes]:
     }
 
 
-def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def _git(
+    folder: Path, *arguments: str, index: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    environment = {} if index is None else {"GIT_INDEX_FILE": str(index)}
     try:
         return subprocess.run(  # noqa: S603 - git with our own arguments
             ["git", *arguments],  # noqa: S607 - whichever git the user has
             cwd=folder,
+            env=os.environ | environment,
             capture_output=True,
             check=False,
         )

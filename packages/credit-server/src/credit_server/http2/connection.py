@@ -9,6 +9,7 @@ import contextlib
 import socket
 from typing import cast
 
+from credit_models.transports import abort
 from grpclib.config import Configuration
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError as H2ProtocolError
@@ -62,7 +63,7 @@ class ServerProtocol(DrainableProtocol):
         if self._closing is not None:
             self._connections.count(self.peer, self._closing)
             self.handler.close()
-            self._transport.abort()
+            abort(self._transport)
             return
         self._open(peer)
 
@@ -182,11 +183,11 @@ class ServerProtocol(DrainableProtocol):
         times = self._times
         if times.close_at is not None:
             if times.is_close_due(now, unsent=self._transport.get_write_buffer_size() > 0):
-                self._transport.abort()
+                abort(self._transport)
         elif self._transport.is_closing():
             # The client or the server has closed its side. The client may not read what is left.
             if times.is_silent(now):
-                self._transport.abort()
+                abort(self._transport)
         elif times.is_stalled(now, times.write_blocked_since):
             self._abort(Closing.STALLED)
         elif not self._frames.preface_received and times.is_preface_late(now):

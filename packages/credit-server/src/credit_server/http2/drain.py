@@ -16,6 +16,7 @@ retry a POST by itself.
 
 import asyncio
 
+from credit_models.transports import abort
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol, Stream
 from h2.errors import ErrorCodes
@@ -132,7 +133,7 @@ class DrainableProtocol(H2Protocol):
 
     def abort(self) -> None:
         """Close the connection at once; unsent data are lost."""
-        self._transport.abort()
+        abort(self._transport)
 
     def reset_stream(self, stream: Stream, reason: str) -> None:
         """End one stream without an answer; gRPC's clients see RESOURCE_EXHAUSTED."""
@@ -192,7 +193,7 @@ class DrainableProtocol(H2Protocol):
         self.handler.close()
         drained = self._drain is not None and closing is self._drain.reason
         if not drained and not self.connection.write_ready.is_set():
-            self._transport.abort()
+            abort(self._transport)
             return
         self._times.close_at = self._clock() + self._limits.closing_seconds
         self._transport.resume_reading()
@@ -203,4 +204,4 @@ class DrainableProtocol(H2Protocol):
         """Close the connection of a client that does not read."""
         self._closing = closing
         self._peer_log.count(self.peer, closing)
-        self._transport.abort()
+        abort(self._transport)
