@@ -134,9 +134,10 @@ async def database(mongod_uri: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_databases(mongod_uri: str) -> MigratedDatabases:
+def migrated_databases(mongod_uri: str) -> Iterator[MigratedDatabases]:
     """Return the migrated databases that the tests of a worker use one after the other."""
-    return MigratedDatabases(mongod_uri)
+    with MigratedDatabases(mongod_uri) as databases:
+        yield databases
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A database that was lent is as new for the next test."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +8,12 @@ from credit_server.store import schema
 from credit_server.store.driver import Database
 from credit_testing.databases import MigratedDatabases
 from pymongo import AsyncMongoClient
+
+
+@pytest.fixture
+def databases(mongod_uri: str) -> Iterator[MigratedDatabases]:
+    with MigratedDatabases(mongod_uri) as databases:
+        yield databases
 
 
 @pytest.fixture
@@ -53,12 +59,11 @@ async def _remove_the_version(database: Database) -> None:
 )
 async def test_the_next_test_has_no_documents_and_the_same_schema(
     client: AsyncMongoClient[dict[str, Any]],
-    mongod_uri: str,
+    databases: MigratedDatabases,
     change: Callable[[Database], Awaitable[None]],
     *,
     is_kept: bool,
 ) -> None:
-    databases = MigratedDatabases(mongod_uri)
     async with databases.lend() as first:
         await change(client[first])
     async with databases.lend() as name:
@@ -76,9 +81,8 @@ async def test_the_next_test_has_no_documents_and_the_same_schema(
 
 
 async def test_databases_that_are_lent_at_once_differ(
-    client: AsyncMongoClient[dict[str, Any]], mongod_uri: str
+    client: AsyncMongoClient[dict[str, Any]], databases: MigratedDatabases
 ) -> None:
-    databases = MigratedDatabases(mongod_uri)
     async with databases.lend() as one, databases.lend() as other:
         assert one != other
     for name in (one, other):
