@@ -418,8 +418,7 @@ class Simulation:
             await server.stop()
             server.start()
         for _ in range(_ATTEMPTS_MAX):
-            left = [question for _, question in self._callers.journal.unsettled()]
-            left = [question for question in left if not self._is_settled(question)]
+            left = self._unanswered()
             if not left:
                 break
             # Retry the latest write first, so that its place in the history changes.
@@ -429,14 +428,26 @@ class Simulation:
             self._world.bugs.append("writes have no answer, although there are no faults")
         await asyncio.sleep(_PEACE_SECONDS)
 
-    def _is_settled(self, question: Written | Together | Read) -> bool:
-        """Return whether a request that had no answer was answered later."""
-        return any(
-            call.question == question and not isinstance(call.answer, Unknown)
-            for call in reversed(self._callers.journal.calls)
-        )
+    def _unanswered(self) -> list[Written | Together]:
+        """Return each write whose calls have all ended without an answer, in their order."""
+        unanswered: dict[tuple[int, ...], Written | Together] = {}
+        answered: set[tuple[int, ...]] = set()
+        write: tuple[int, ...]
+        for call in self._callers.journal.calls:
+            match call.question:
+                case Written(request=request):
+                    write = (id(request),)  # a retry has the same objects
+                case Together(requests=requests):
+                    write = tuple(id(request) for request in requests)
+                case _:
+                    continue
+            if isinstance(call.answer, Unknown):
+                unanswered[write] = call.question
+            else:
+                answered.add(write)
+        return [question for write, question in unanswered.items() if write not in answered]
 
-    async def _settle(self, question: Written | Together | Read) -> None:
+    async def _settle(self, question: Written | Together) -> None:
         match question:
             case Written(request=request):
                 await self._callers.write(0, request)
