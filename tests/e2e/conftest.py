@@ -17,9 +17,12 @@ def store_options(mongod_uri: str, migrated_database: str) -> list[str]:
     return ["--mongodb-uri", mongod_uri, "--mongodb-database", migrated_database]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def mongod_that_forgets(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Run a mongod that soon ends the transactions that a killed server leaves open."""
+    """Run a mongod that soon ends the transactions that a killed server leaves open.
+
+    Each test uses a database of its own name.
+    """
     soon = ("--setParameter", "transactionLifetimeLimitSeconds=2")
     async with running_mongod(tmp_path_factory.mktemp("mongod"), *soon) as mongod:
         yield mongod.uri

@@ -37,7 +37,7 @@ async def test_calls_retry_until_the_restart_ends_and_each_counts_once(
 
     monkeypatch.setattr("credit_client.channel.open_socket", counted)
     caplog.set_level(logging.WARNING, "asyncio")
-    store_options = await migrated(mongod_that_forgets, "credit")
+    store_options = await migrated(mongod_that_forgets, "restart")
     port = str(lasting_port())
     server = await credit_server_process("--port", port, *store_options)
     settings = ClientSettings(target=server.address, timeout_seconds=DEADLINE_SECONDS)

@@ -19,7 +19,7 @@ OPERATIONS, KILLED_AFTER = 480, 150
 async def test_two_servers_of_which_one_is_killed_keep_one_ledger(
     credit_server_process: StartServer, mongod_that_forgets: str, seed: int
 ) -> None:
-    store = await migrated(mongod_that_forgets, "credit")
+    store = await migrated(mongod_that_forgets, "two_servers")
     options = [*PATIENT, *store, "--log-level", "warning"]
     ports = [lasting_port(), lasting_port()]
     servers = [await credit_server_process("--port", str(port), *options) for port in ports]
@@ -37,4 +37,4 @@ async def test_two_servers_of_which_one_is_killed_keep_one_ledger(
     assert not found, "\n\n".join(found)
     client: MongoClient[dict[str, Any]]  # documents hold values of many types
     with MongoClient(mongod_that_forgets) as client:
-        assert findings(client["credit"]) == []
+        assert findings(client["two_servers"]) == []
