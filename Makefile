@@ -123,12 +123,12 @@ format: install ## Format the code and the contract, and fix what can be fixed.
 	@$(BIN)/ruff format --quiet $(SOURCES)
 	@$(BIN)/buf format -w contracts
 
-# The number of tests that run at once. Many of them wait for a process or a deadline: with three tests on two cores, the
-# cores are idle for a fifth of the time. Each additional one costs 10 s of CPU time.
-WORKERS ?= 4
+# The number of tests that run at once. Many of them wait for a process or a deadline: with four tests on two cores, the
+# cores are idle for a tenth of the time. Each additional one costs 10 s of CPU time.
+WORKERS ?= 5
 
 .PHONY: pytest
-pytest: install ## Run all tests, on a real mongod where it matters; WORKERS=4 at once.
+pytest: install ## Run all tests, on a real mongod where it matters; WORKERS=5 at once.
 	@# In a new clone, the first import compiles every module, which takes 10 s of CPU. Do it once, not in each worker.
 	@test -d .pytest_cache || $(BIN)/pytest --collect-only -qq >/dev/null
 	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal
