@@ -498,12 +498,21 @@ def test_misuse_is_named(
     assert served.service.ledger.balance(app_id=1) == 0
 
 
-def test_a_file_must_exist_and_must_not_be_overwritten(tmp_path: Path) -> None:
+def test_a_file_must_exist_and_must_not_be_overwritten(tmp_path: Path, forked_credit: str) -> None:
     assert _import(tmp_path / "none").exit_code == Exit.MISUSE
     path = _file(tmp_path, CSV)
-    result = _import(path, "--rejected", path)
-    assert result.exit_code == Exit.MISUSE
-    assert "--rejected must not be the file that is imported" in result.stderr
+    (tmp_path / "hard").hardlink_to(path)
+    (tmp_path / "soft").symlink_to(path)
+    complaint = "--rejected must not be the file that is imported"
+    for name in (path, tmp_path / "hard", tmp_path / "soft"):
+        result = _import(path, "--rejected", name)
+        assert result.exit_code == Exit.MISUSE
+        assert complaint in result.stderr
+    with path.open() as stdin:
+        command = [forked_credit, "import", "-", "--name", "may", "--rejected", str(path)]
+        ended = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
+    assert ended.returncode == Exit.MISUSE
+    assert complaint in ended.stderr
     assert path.read_text() == CSV
     result = _import(path, "--rejected", tmp_path / "none" / "rejected.csv")
     assert result.exit_code == Exit.MISUSE

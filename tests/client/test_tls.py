@@ -326,9 +326,13 @@ def test_files_that_are_being_renewed_leave_the_former_in_use(
     ("what", "words"),
     [
         ({"tls": "missing.pem"}, "the CA file missing.pem: No such file"),
-        ({"tls": "junk"}, "the CA file .*not what is needed in PEM format"),
+        ({"tls": "junk"}, "the CA file .*junk: a certificate in PEM format is needed"),
         ({"client_certificate": "missing.pem"}, "the client certificate in missing.pem: No such"),
-        ({"client_certificate": "junk"}, "the client certificate in .*PEM"),
+        (
+            {"client_certificate": "junk"},
+            "junk: a certificate and its key in PEM",
+        ),
+        ({"client_certificate": "der"}, "der: a certificate and its key in PEM"),
         ({"client_certificate": "good", "client_key": "other"}, "the key belongs to another"),
         ({"client_certificate": "good", "client_key": "locked"}, "encrypted"),
         ({"client_key": "good"}, "without tls_client_certificate"),
@@ -338,10 +342,12 @@ def test_files_that_cannot_be_used_are_named_at_once(
     authority: Authority, tmp_path: Path, what: dict[str, str], words: str
 ) -> None:
     (tmp_path / "junk").write_text("junk")
+    (tmp_path / "der").write_bytes(b"0\x82\x01\x00")
     good, other = authority.issue("a"), authority.issue("b")
     locked = authority.issue("c", passphrase=b"secret")
     files = {
         "junk": tmp_path / "junk",
+        "der": tmp_path / "der",
         "good": good.certificate,
         "other": other.key,
         "locked": locked.key,

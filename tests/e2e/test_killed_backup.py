@@ -124,7 +124,7 @@ async def test_an_export_and_an_import_that_are_killed_end_with_the_same_digest(
                 assert "was killed within the last 15 seconds" in refused.errors
                 # Do not wait for the end of the lease.
                 client[target]["leases"].delete_one({"_id": "import"})
-            refused = await _run(0, tmp_path, "serve", *to)
+            refused = await _run(0, tmp_path, "serve", "--port", "0", *to)
             assert refused.status == 1
             assert "an import into it is not complete" in refused.errors
             assert await _digest(tmp_path, *import_) == whole

@@ -28,6 +28,7 @@ from credit_testing.server import Ended, ServerProcess, run_credit_server, runni
 
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
+from tests.ipv6 import needs_ipv6
 from tests.server.doctor.credential_files import certificate, written
 from tests.server.store.old_schemas import make_schema_1
 
@@ -299,6 +300,7 @@ async def test_a_usage_error_is_one_sentence(
     assert "Traceback" not in ended.errors
 
 
+@needs_ipv6
 async def test_settings_may_come_from_the_environment(
     mongod_uri: str, migrated_database: str, credit_server_process: StartServer
 ) -> None:

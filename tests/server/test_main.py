@@ -101,7 +101,10 @@ def test_a_file_that_cannot_be_used_is_named_without_an_errno(
 
 
 def _elsewhere(words: str, folder: Path) -> list[str]:
-    return ["--data-dir", str(folder / "data")] if words.startswith("serve") else []
+    """Return options with which two servers of tests can start at the same time."""
+    if not words.startswith("serve"):
+        return []
+    return ["--port", "0", "--data-dir", str(folder / "data")]
 
 
 def test_version_is_the_distributions_own(capsys: Captured) -> None:

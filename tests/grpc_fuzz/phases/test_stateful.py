@@ -33,9 +33,9 @@ def test_a_failing_sequence_is_shrunk_and_replayed_with_ids_of_another_server(
                 checks=("not_a_server_error",),
                 max_examples=200,
                 max_failures=1,
-                # The search is random: of eight seeds, one ends with a sequence that needs the
-                # state of an earlier one, and two sequences begin with List. This one ends early.
-                seed=7,
+                # The search is random: of six seeds, one ends with a sequence that needs the state
+                # of an earlier one, and two sequences begin with List.
+                seed=1,
             ),
             shop_schema(),
         )

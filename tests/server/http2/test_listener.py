@@ -13,6 +13,7 @@ import pytest
 from credit_server.http2.connections import Closing
 from credit_server.http2.listener import _drop_new_handshakes, stop_listening, try_address
 
+from tests.ipv6 import needs_ipv6
 from tests.server.http2.test_connection import certified, closed
 from tests.server.loops import on_both_loops
 from tests.server.serving import Serving, serving, until
@@ -125,7 +126,7 @@ async def _listen(host: str = "127.0.0.1") -> tuple[asyncio.Server, tuple[str, i
 
 
 @needs_linux
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 @on_both_loops
 async def test_a_connection_that_is_not_accepted_yet_is_served(host: str) -> None:
     server, address = await _listen(host)

@@ -12,6 +12,8 @@ from credit_server.errors import StartError
 from credit_server.telemetry import Telemetry, exposed
 from prometheus_client import CollectorRegistry, Counter
 
+from tests.ipv6 import needs_ipv6
+
 HOST = "127.0.0.1"
 
 
@@ -44,6 +46,7 @@ def test_metrics_are_served_inside_the_context(registry: CollectorRegistry) -> N
         assert "metrics" not in [thread.name for thread in threading.enumerate()]
 
 
+@needs_ipv6
 def test_the_server_listens_on_an_ipv6_address(registry: CollectorRegistry) -> None:
     with exposed(registry, ready=_ready, host="::1", port=0) as shown:
         assert "seen_total" in _get(shown.port, shown.host)

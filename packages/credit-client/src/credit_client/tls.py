@@ -102,16 +102,18 @@ class Tls:
         try:
             context = ssl.create_default_context(cafile=self._ca)
         except OSError as error:
-            raise ValueError(f"the CA file {self._ca}: {_why_unusable(error)}") from error
+            why = _why_unusable(error, needed="a certificate in PEM format is needed")
+            raise ValueError(f"the CA file {self._ca}: {why}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         if self._certificate is not None:
             try:
                 context.load_cert_chain(self._certificate, self._key, password=_no_passphrase)
             except OSError as error:
                 files = " and ".join(str(path) for path in (self._certificate, self._key) if path)
-                raise ValueError(
-                    f"the client certificate in {files}: {_why_unusable(error)}"
-                ) from error
+                why = _why_unusable(
+                    error, needed="a certificate and its key in PEM format are needed"
+                )
+                raise ValueError(f"the client certificate in {files}: {why}") from error
         return context
 
 
@@ -186,9 +188,9 @@ def _no_passphrase() -> NoReturn:
     raise OSError("the key is encrypted; give one without a passphrase")
 
 
-def _why_unusable(error: OSError) -> str:
+def _why_unusable(error: OSError, *, needed: str) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key belongs to another certificate"
-        return f"not what is needed in PEM format ({error.reason or error})"
+        return needed
     return error.strerror or str(error)

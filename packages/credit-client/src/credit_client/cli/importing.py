@@ -1,6 +1,8 @@
 """`credit import`: reads a file, writes its rows, and shows progress and what was rejected."""
 
 import asyncio
+import os
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -54,11 +56,8 @@ def import_file(
     output: Output = None,
 ) -> None:
     """Add and use credits by the rows of a file. Running it again counts no row twice."""
-    if rejected is not None:
-        if rejected.resolve() == file.resolve():
-            raise typer.BadParameter("--rejected must not be the file that is imported")
-        if not rejected.parent.is_dir():
-            raise typer.BadParameter(f"--rejected: there is no folder {rejected.parent}")
+    if rejected is not None and not rejected.parent.is_dir():
+        raise typer.BadParameter(f"--rejected: there is no folder {rejected.parent}")
     if not 1 <= concurrency <= CONCURRENCY_MAX:
         raise typer.BadParameter(f"--concurrency must be 1 to {CONCURRENCY_MAX}")
     if name is not None:
@@ -69,6 +68,8 @@ def import_file(
     options = [("--name", name), ("--by", by), ("--rejected", rejected)]
     words = [word for option in options if option[1] is not None for word in option]
     with _opened(file) as stream:
+        if rejected is not None and _reads(stream, rejected):
+            raise typer.BadParameter("--rejected must not be the file that is imported")
         opened = ImportFile(stream, by=by, name=name, rejected=rejected)
         try:
             if dry_run:
@@ -96,6 +97,15 @@ def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
         return file.open("rb")
     except OSError as error:
         raise typer.BadParameter(f"the file {file} cannot be read: {error.strerror}") from None
+
+
+def _reads(stream: IO[bytes], path: Path) -> bool:
+    """Return whether a stream reads the file of a path: by any name, also as standard input."""
+    try:
+        read, named = os.fstat(stream.fileno()), path.stat()
+    except OSError:  # there is no such file, or the stream has no descriptor
+        return False
+    return stat.S_ISREG(named.st_mode) and os.path.samestat(read, named)
 
 
 class ImportFile:
