@@ -22,6 +22,7 @@ class MigratedDatabases:
         self._uri = uri
         self._client: MongoClient[dict[str, Any]] = MongoClient(uri)
         self._schemas: dict[str, object] = {}
+        self._versions: dict[str, list[dict[str, Any]]] = {}
         self._free: list[str] = []
 
     def __enter__(self) -> Self:
@@ -39,15 +40,18 @@ class MigratedDatabases:
     async def lend(self) -> AsyncIterator[str]:
         """Yield the name of a migrated database without documents.
 
-        Afterwards it is emptied for the next test. It is dropped if the test has added or removed a
-        collection or an index, changed a validator or the version, or left the profiler on.
+        Afterwards it is emptied for the next test, except for the document of its schema, which is
+        restored. It is dropped if the test has added or removed a collection or an index, changed a
+        validator, or left the profiler on.
         """
         name = self._free.pop() if self._free else await self._migrated()
         try:
             yield name
         finally:
-            if _schema(self._client[name]) == self._schemas[name]:
-                _empty(self._client[name])
+            database = self._client[name]
+            if _schema(database) == self._schemas[name]:
+                self._restore_version(database)
+                _empty(database)
                 self._free.append(name)
             else:
                 self._client.drop_database(name)
@@ -57,9 +61,17 @@ class MigratedDatabases:
         client: AsyncMongoClient[dict[str, Any]]
         async with AsyncMongoClient(self._uri) as client:
             await migration.migrate(client[name])
-        _empty(self._client[name])  # of the lease of the migration
-        self._schemas[name] = _schema(self._client[name])
+        database = self._client[name]
+        _empty(database)  # of the lease of the migration
+        self._schemas[name] = _schema(database)
+        self._versions[name] = list(database[schema.VERSION].find())
         return name
+
+    def _restore_version(self, database: Database[dict[str, Any]]) -> None:
+        versions = self._versions[database.name]
+        if list(database[schema.VERSION].find()) != versions:
+            database[schema.VERSION].delete_many({})
+            database[schema.VERSION].insert_many(versions)
 
 
 def _schema(database: Database[dict[str, Any]]) -> object:
@@ -67,7 +79,7 @@ def _schema(database: Database[dict[str, Any]]) -> object:
     profiler = database.command("profile", -1)  # -1: return the level alone
     collections = {entry["name"]: entry for entry in database.list_collections()}
     indexes = database.command("dbStats")["indexes"]
-    return profiler["was"], collections, indexes, database[schema.VERSION].find_one()
+    return profiler["was"], collections, indexes
 
 
 def _empty(database: Database[dict[str, Any]]) -> None:
