@@ -134,6 +134,27 @@ async def test_one_of_several_processes_sweeps(
     assert (first.settled, second.settled, second.lags) == (2, 0, [0.0])
 
 
+async def test_the_lease_is_extended_after_half_of_its_time(
+    store: ScriptedStore, committer: Committer, time: Moving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extensions: list[float] = []
+
+    async def lease(_name: str, _owner: str, seconds: float) -> bool:
+        extensions.append(clock)
+        return len(extensions) != 2  # another process has taken it once
+
+    monkeypatch.setattr(store, "lease", lease)
+    clock = 0.0
+    limits = replace(FAST, lease_seconds=10)
+    one = Sweeper(
+        store, committer, time.clock, Swept(), limits, random=Random(1), monotonic=lambda: clock
+    )
+    for now in (0.0, 4.9, 5.0, 5.1, 10.0, 10.1):
+        clock = now
+        await one.sweep()
+    assert extensions == [0.0, 5.0, 5.1, 10.1]
+
+
 async def test_two_that_sweep_at_once_write_nothing_twice(
     store: ScriptedStore, committer: Committer, time: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ class Sweeper:
         self._owner = store.new_id()
         self._monotonic = monotonic
         self._lag, self._searched_at = 0.0, monotonic()
+        self._extend_at = monotonic()
         self._skipped: TTLCache[int, None] = TTLCache(
             10_000, ttl=self._limits.skip_seconds, timer=monotonic
         )
@@ -148,7 +149,7 @@ class Sweeper:
         """
         limits = self._limits
         after: DueAccount | None = None
-        while await self._store.lease(_LEASE, self._owner, limits.lease_seconds):
+        while await self._has_lease():
             now = self._clock.now().now
             found = await self._store.due_accounts(now, after=after, limit=limits.chunk)
             self._found((now - found[0].due_at) / timedelta(seconds=1) if found else 0.0)
@@ -159,6 +160,20 @@ class Sweeper:
                 return
             after = found[-1]
         self._found(0.0)
+
+    async def _has_lease(self) -> bool:
+        """Return whether this process may sweep now.
+
+        The lease is extended when half of its time is over: each extension is a write.
+        """
+        now = self._monotonic()
+        if now < self._extend_at:
+            return True
+        seconds = self._limits.lease_seconds
+        if not await self._store.lease(_LEASE, self._owner, seconds):
+            return False
+        self._extend_at = now + seconds / 2
+        return True
 
     def _found(self, lag_seconds: float) -> None:
         """Note a successful search."""
