@@ -39,6 +39,7 @@ from tests.server.requests import PATHS
 from tests.server.serving import serving
 
 EXAMPLES, EXAMPLES_MAX = 8, 200
+RUNS_MAX = 8
 # Other seeds find each hole too, with up to a hundred times the CPU. Where there is no hole, each
 # run has a new seed.
 HOLE_SEED = 4
@@ -115,19 +116,18 @@ async def test_the_real_server_isolates_its_tenants(
     ]
     async with running_server(tmp_path, *options) as process:
         guarded = Guarded(address=process.address, key_file=private)
-        answers = await guarded.explore(seed, EXAMPLES)
+        answers = await _answers(guarded, TenantsMachine, {"APP_NOT_ALLOWED"}, seed=seed)
         changes = await guarded.explore(seed, EXAMPLES, game=TenantPoliciesMachine)
-    assert answers["APP_NOT_ALLOWED"] > 0
-    assert {*answers} <= EVERY_ANSWER
+    assert {"APP_NOT_ALLOWED"} <= answers <= EVERY_ANSWER
     assert {*changes} <= EVERY_CHANGE
 
 
 async def test_the_server_isolates_the_writes_and_references_of_its_tenants(
     seed: int, tmp_path: Path
 ) -> None:
+    expected = {"OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "HOLD_NOT_FOUND"}
     async with _guarded(tmp_path) as guarded:
-        answers = await guarded.explore(seed, EXAMPLES, game=TenantWritesMachine)
-    assert {"OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "HOLD_NOT_FOUND"} <= {*answers}
+        assert await _answers(guarded, TenantWritesMachine, expected, seed=seed) >= expected
 
 
 @pytest.mark.parametrize("hole", WRITE_HOLES)
@@ -154,8 +154,10 @@ POLICY_HOLES: dict[str, tuple[object, str, Callable[..., object]]] = {
 
 async def test_the_server_isolates_the_policies_of_its_tenants(seed: int, tmp_path: Path) -> None:
     async with _guarded(tmp_path) as guarded:
-        answers = await guarded.explore(seed, EXAMPLES, game=TenantPoliciesMachine)
-    assert {"OK", "APP_NOT_ALLOWED"} <= {*answers} <= EVERY_CHANGE
+        answers = await _answers(
+            guarded, TenantPoliciesMachine, {"OK", "APP_NOT_ALLOWED"}, seed=seed
+        )
+    assert {"OK", "APP_NOT_ALLOWED"} <= answers <= EVERY_CHANGE
 
 
 @pytest.mark.parametrize("hole", POLICY_HOLES)
@@ -215,15 +217,17 @@ async def test_each_hole_in_the_isolation_of_any_call_is_found(
 
 async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:
     async with _guarded(tmp_path) as guarded:
-        assert await _answers(guarded, TenantsMachine, EVERY_ANSWER) == EVERY_ANSWER
-        assert await _answers(guarded, TenantPoliciesMachine, EVERY_CHANGE) == EVERY_CHANGE
+        assert await _answers(guarded, TenantsMachine, EVERY_ANSWER, seed=1) == EVERY_ANSWER
+        assert await _answers(guarded, TenantPoliciesMachine, EVERY_CHANGE, seed=1) == EVERY_CHANGE
 
 
-async def _answers(guarded: Guarded, game: type[TwoTenants], expected: set[str]) -> set[str]:
-    """Explore until every expected answer was given, and return all answers."""
+async def _answers(
+    guarded: Guarded, game: type[TwoTenants], expected: set[str], *, seed: int
+) -> set[str]:
+    """Explore until every expected answer was given: some seeds give one only in a later run."""
     answers: set[str] = set()
-    for seed in range(1, 10):
-        answers |= {*await guarded.explore(seed, EXAMPLES // 2, game=game)}
+    for run in range(RUNS_MAX):
+        answers |= {*await guarded.explore(seed + run, EXAMPLES, game=game)}
         if answers >= expected:
             break
     return answers
