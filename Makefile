@@ -123,8 +123,8 @@ format: install ## Format the code and the contract, and fix what can be fixed.
 	@$(BIN)/ruff format --quiet $(SOURCES)
 	@$(BIN)/buf format -w contracts
 
-# The number of tests that run at once. Many of them wait for a process or a deadline: with four tests on two cores, the
-# cores are idle for a tenth of the time. Each additional one costs 10 s of CPU time.
+# The number of workers. Many tests wait for a process or a deadline: with four workers on two cores, the cores are still
+# idle for a tenth of the time. Each additional worker costs 10 s of CPU time.
 WORKERS ?= 5
 
 .PHONY: pytest

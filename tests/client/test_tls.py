@@ -14,7 +14,8 @@ import pytest
 from credit_client import ClientSettings, CreditClient, TlsFailed, Unavailable
 from credit_client.testing import FakeCreditService
 from credit_client.tls import Tls
-from credit_testing.certificates import Authority, Issued
+from credit_testing.certificates import Authority, Issued, private_pem, self_signed
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 FakeServer = Callable[..., AbstractAsyncContextManager[int]]
 
@@ -116,14 +117,14 @@ async def test_a_client_certificate_of_an_unknown_ca_has_an_error_of_its_own(
             await client.balance(app_id=1)
 
 
-async def test_the_error_of_a_handshake_is_the_same_with_python_3_11_1_to_3_11_3(
+async def test_a_failed_handshake_has_its_own_error_with_python_3_11_1_to_3_11_3(
     fake_server: FakeServer,
     authority: Authority,
     server_certificate: Issued,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def abort(transport: Any) -> None:  # Any: its attributes are private
-        transport._ssl_protocol._abort()  # of None, if the transport is closed
+        transport._ssl_protocol._abort()  # as there; it is None in a closed transport
 
     monkeypatch.setattr(sslproto._SSLProtocolTransport, "abort", abort)
     serving = server_context(server_certificate, clients=authority)
@@ -334,6 +335,7 @@ def test_files_that_are_being_renewed_leave_the_former_in_use(
         ),
         ({"client_certificate": "der"}, "der: a certificate and its key in PEM"),
         ({"client_certificate": "good", "client_key": "other"}, "the key belongs to another"),
+        ({"client_certificate": "weak"}, "it cannot be used .EE_KEY_TOO_SMALL"),
         ({"client_certificate": "good", "client_key": "locked"}, "encrypted"),
         ({"client_key": "good"}, "without tls_client_certificate"),
     ],
@@ -345,8 +347,11 @@ def test_files_that_cannot_be_used_are_named_at_once(
     (tmp_path / "der").write_bytes(b"0\x82\x01\x00")
     good, other = authority.issue("a"), authority.issue("b")
     locked = authority.issue("c", passphrase=b"secret")
+    small = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    (tmp_path / "weak").write_bytes(private_pem(small) + self_signed(small))
     files = {
         "junk": tmp_path / "junk",
+        "weak": tmp_path / "weak",
         "der": tmp_path / "der",
         "good": good.certificate,
         "other": other.key,

@@ -40,8 +40,8 @@ from tests.server.serving import serving
 
 EXAMPLES, EXAMPLES_MAX = 8, 200
 RUNS_MAX = 8
-# Other seeds find each hole too, with up to a hundred times the CPU. Where there is no hole, each
-# run has a new seed.
+# This seed finds every hole early. Others can take a hundred times the CPU time. Tests without a
+# hole use a new seed in each run.
 HOLE_SEED = 4
 EVERY_ANSWER = {
     *("OK", "APP_NOT_ALLOWED", "ACTOR_NOT_ALLOWED", "INVALID_FIELD"),
@@ -224,7 +224,7 @@ async def test_every_kind_of_answer_is_given(tmp_path: Path) -> None:
 async def _answers(
     guarded: Guarded, game: type[TwoTenants], expected: set[str], *, seed: int
 ) -> set[str]:
-    """Explore until every expected answer was given: some seeds give one only in a later run."""
+    """Explore until every expected answer was given, which takes some seeds several runs."""
     answers: set[str] = set()
     for run in range(RUNS_MAX):
         answers |= {*await guarded.explore(seed + run, EXAMPLES, game=game)}

@@ -98,7 +98,7 @@ def test_a_sequence_finds_an_idempotent_call_with_another_reply_the_second_time(
         include_methods=methods,
         max_examples=200,
         max_failures=1,
-        seed=6,  # other seeds find it too, most of them with three times the CPU
+        seed=6,  # other seeds find it too, but most take three times the CPU
     )
 
     (failure,) = outcome.failures

@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_used_is_named_without_an_errno(
 
 
 def _elsewhere(words: str, folder: Path) -> list[str]:
-    """Return options with which two servers of tests can start at the same time."""
+    """Return options that let the servers of two tests start at the same time."""
     if not words.startswith("serve"):
         return []
     return ["--port", "0", "--data-dir", str(folder / "data")]

@@ -14,8 +14,8 @@ from pymongo.database import Database
 class MigratedDatabases:
     """The migrated databases of one replica set; each is lent to one test at a time.
 
-    Its connection stays open from test to test and blocks the event loop for the few milliseconds
-    of a command: that takes a third of the CPU of an asynchronous client for each test.
+    One synchronous client serves all tests. It blocks the event loop for the few milliseconds of a
+    command, but takes a third of the CPU time of a new asynchronous client in each test.
     """
 
     def __init__(self, uri: str) -> None:
@@ -40,9 +40,9 @@ class MigratedDatabases:
     async def lend(self) -> AsyncIterator[str]:
         """Yield the name of a migrated database without documents.
 
-        Afterwards it is emptied for the next test, except for the document of its schema, which is
-        restored. It is dropped if the test has added or removed a collection or an index, changed a
-        validator, or left the profiler on.
+        After the test, all documents are removed except the version of the schema, which is
+        restored. The database is dropped if the test has added or removed a collection or an index,
+        changed a validator, or left the profiler on.
         """
         name = self._free.pop() if self._free else await self._migrated()
         try:
@@ -62,7 +62,7 @@ class MigratedDatabases:
         async with AsyncMongoClient(self._uri) as client:
             await migration.migrate(client[name])
         database = self._client[name]
-        _empty(database)  # of the lease of the migration
+        _empty(database)  # remove the lease of the migration
         self._schemas[name] = _schema(database)
         self._versions[name] = list(database[schema.VERSION].find())
         return name
@@ -89,4 +89,4 @@ def _empty(database: Database[dict[str, Any]]) -> None:
     for name in quick.list_collection_names():
         if name != schema.VERSION:
             quick[name].delete_many({})
-    database[schema.LEASES].delete_many({})  # waits until a majority has the others too
+    database[schema.LEASES].delete_many({})  # waits until a majority has all deletes

@@ -141,7 +141,7 @@ async def test_the_lease_is_extended_after_half_of_its_time(
 
     async def lease(_name: str, _owner: str, seconds: float) -> bool:
         extensions.append(clock)
-        return len(extensions) != 2  # another process has taken it once
+        return len(extensions) != 2  # the second time, another process has it
 
     monkeypatch.setattr(store, "lease", lease)
     clock = 0.0

@@ -355,6 +355,22 @@ async def test_an_event_is_sent_once_by_several_servers() -> None:
         assert await found.store.webhooks.backlog() == (None, 0)
 
 
+async def test_new_deliveries_are_sent_before_the_next_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("credit_server.webhooks.dispatcher._INTERVAL_SECONDS", 3600.0)
+    async with scene() as found:
+        dispatcher = found.make()
+        running = asyncio.create_task(dispatcher.run())
+        await asyncio.sleep(0)
+        assert found.there.received == []
+        dispatcher.wake()
+        while "delivered" not in found.recorder.noted:  # noqa: ASYNC110 - it reports no event
+            await asyncio.sleep(0.001)
+        running.cancel()
+        assert len(found.there.received) == 1
+
+
 async def test_a_bad_url_of_one_app_does_not_stop_the_events_of_another() -> None:
     async with scene() as found:
         webhooks, events = found.store.webhooks, found.store.alert_events

@@ -192,5 +192,7 @@ def _why_unusable(error: OSError, *, needed: str) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == "KEY_VALUES_MISMATCH":
             return "the key belongs to another certificate"
-        return needed
+        if error.reason in {None, "NO_CERTIFICATE_OR_CRL_FOUND"}:  # None: OpenSSL's "PEM lib"
+            return needed
+        return f"it cannot be used ({error.reason})"
     return error.strerror or str(error)

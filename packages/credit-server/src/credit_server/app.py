@@ -207,6 +207,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
         )
         watch = HealthWatch(opened.store, status, observed.telemetry.store, clock)
         await watch.begin()  # the clocks are compared before the first write
+        order = EventOrder(opened.store)
         async with (
             Committer(
                 opened.store,
@@ -216,6 +217,7 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 start=supervisor.start,
                 turns=() if worker is None else worker.turns,
                 genesis=GENESIS if settings.begin_hash_chains else None,
+                on_events=order.wake,
             ) as committer,
             supervisor.parts_needed(),
             Sender(allow_private=settings.webhook_allow_private) as sender,
@@ -274,10 +276,10 @@ async def serve(settings: ServerSettings, assignment: Assignment | None = None) 
                 SweepLimits(per_second=settings.settle_per_second),
             )
             sweeping = supervisor.start("the sweeper", sweeper.run())
-            ordering = supervisor.start("the order of events", EventOrder(opened.store).run())
+            dispatcher = Dispatcher(opened.store, sender, observed.telemetry.webhooks)
+            ordering = supervisor.start("the order of events", order.run(dispatcher.wake))
             retention = EventRetention(opened.store, committer.clock)
             removing = supervisor.start("the removal of old events", retention.run())
-            dispatcher = Dispatcher(opened.store, sender, observed.telemetry.webhooks)
             dispatching = supervisor.start("the webhooks", dispatcher.run())
             _start_parts(supervisor, observed, tls, opened.mongod)
             try:

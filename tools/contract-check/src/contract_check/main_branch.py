@@ -43,11 +43,11 @@ def copy_of_main(contracts: Path, into: Path) -> MainBranch | None:
         return None
     root, prefix = places.stdout.decode().splitlines()
     for reference in _REFERENCES:
-        # A tree instead of a commit, so that the copy begins below the folder.
+        # Use a tree instead of a commit, so that the copy contains only what is in the folder.
         tree = f"{reference}:{prefix.removesuffix('/')}"
         if _git(Path(root), "cat-file", "-e", tree).returncode == 0:
             copy = into / contracts.name
-            # An index of its own, so that the user's staged changes stay.
+            # Use a separate index, so that the user's staged changes stay.
             index = into / "index"
             for command in (["read-tree", tree], ["checkout-index", "--all", f"--prefix={copy}/"]):
                 done = _git(Path(root), *command, index=index)

@@ -181,6 +181,7 @@ class Server:
             monotonic=loop.time,
         )
         await self._first_check(clock, store)
+        order, dispatcher = EventOrder(store, random=world.random), self._dispatcher(store)
         committer = Committer(
             store,
             settings,
@@ -189,6 +190,7 @@ class Server:
             start=self._start,
             # As during an upgrade from a release whose servers write no hashes.
             genesis=world.random.choice((GENESIS, GENESIS, None)),
+            on_events=order.wake,
         )
         async with committer:
             self._handlers = _handlers(store, committer)
@@ -202,8 +204,8 @@ class Server:
                 monotonic=loop.time,
             )
             self._start("the sweeper", sweeper.run())
-            self._start("the order of events", EventOrder(store, random=world.random).run())
-            self._start("the webhooks", self._dispatcher(store).run())
+            self._start("the order of events", order.run(dispatcher.wake))
+            self._start("the webhooks", dispatcher.run())
             while True:
                 await asyncio.sleep(_CHECK_SECONDS)
                 await _check_clock(clock, store)

@@ -429,14 +429,14 @@ class Simulation:
         await asyncio.sleep(_PEACE_SECONDS)
 
     def _unanswered(self) -> list[Written | Together]:
-        """Return each write whose calls have all ended without an answer, in their order."""
+        """Return the writes that never got an answer, in the order of their first calls."""
         unanswered: dict[tuple[int, ...], Written | Together] = {}
         answered: set[tuple[int, ...]] = set()
         write: tuple[int, ...]
         for call in self._callers.journal.calls:
             match call.question:
                 case Written(request=request):
-                    write = (id(request),)  # a retry has the same objects
+                    write = (id(request),)  # a retry has the same request
                 case Together(requests=requests):
                     write = tuple(id(request) for request in requests)
                 case _:

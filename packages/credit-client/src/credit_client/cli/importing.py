@@ -100,7 +100,7 @@ def _opened(file: Path) -> AbstractContextManager[IO[bytes]]:
 
 
 def _reads(stream: IO[bytes], path: Path) -> bool:
-    """Return whether a stream reads the file of a path: by any name, also as standard input."""
+    """Return whether a stream and a path are the same regular file, also by another name."""
     try:
         read, named = os.fstat(stream.fileno()), path.stat()
     except OSError:  # there is no such file, or the stream has no descriptor

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -318,6 +318,7 @@ class BatchWriter:
         random: Random,
         cache_max: int,
         genesis: bytes | None = GENESIS,
+        on_events: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -328,6 +329,7 @@ class BatchWriter:
             random: Picks the counter shard of the apps' totals.
             cache_max: How many accounts, and how many keys, are cached; 0: none.
             genesis: See `decide`.
+            on_events: Called after events of alerts were committed.
         """
         self._writer = writer
         self._policies = policies
@@ -338,6 +340,7 @@ class BatchWriter:
         self._reads = 0  # how many of the next batches read all accounts, cached or not
         self._by_key: LRUCache[AppKey, Transaction] = LRUCache(cache_max)
         self._genesis = genesis
+        self._on_events = on_events
 
     async def commit(
         self, commands: Sequence[Command], *, verify_first: bool, atomic: bool = False
@@ -392,6 +395,8 @@ class BatchWriter:
             if committing and not isinstance(error, (*_NOTHING_WRITTEN, CommitUnknown)):
                 raise CommitUnknown(f"the commit failed ({type(error).__name__})") from error
             raise
+        if batch.events:
+            self._on_events()
         return batch.outcomes
 
     def _check_recent(self, moment: Moment) -> None:

@@ -93,6 +93,7 @@ class Committer:
         start: StartPart = _start_unsupervised,
         turns: Sequence[Turn] = (),
         genesis: bytes | None = GENESIS,
+        on_events: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the shards.
 
@@ -107,6 +108,7 @@ class Committer:
                 does not wait for others.
             genesis: The `previous_hash` of the first entry of a new chain. None: no new chain
                 begins, but existing chains continue.
+            on_events: Called after events of alerts were committed.
         """
         self._observer: CommitObserver = observer or NoObserver()
         self._limits = limits or CommitLimits()
@@ -114,6 +116,7 @@ class Committer:
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
         self._shed_ratio = ShedRatio(random)
         self._genesis = genesis
+        self._on_events = on_events
         turns = turns or [nullcontext()] * self._limits.shards
         policies = PolicyCache(monotonic=self._clock.monotonic)
         self._shards = [self._shard(store, policies, random, turn) for turn in turns]
@@ -131,6 +134,7 @@ class Committer:
                 random=random,
                 cache_max=limits.cache_max // limits.shards,
                 genesis=self._genesis,
+                on_events=self._on_events,
             ),
             ShardLimits(
                 batch_max=limits.batch_max,

@@ -1,6 +1,8 @@
 """Give positions to the events of alerts, soon after they are committed."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 import structlog
@@ -9,8 +11,13 @@ from credit_server.store.port import Conflict, Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")
 
-# The pause between two searches for events. An idle search is one read of an empty index.
-_INTERVAL_SECONDS = 0.5
+# The pause between two searches for events of other processes. An idle search is one read of an
+# empty index. The contract promises a position within a second.
+_INTERVAL_SECONDS = 0.9
+
+# The pause after this process has committed an event, so that events of the next batches are
+# ordered with it.
+_GATHER_SECONDS = 0.2
 
 # The longest pause after failures. It doubles with each.
 _BACKOFF_SECONDS_MAX = 30.0
@@ -31,17 +38,31 @@ class EventOrder:
         """
         self._store = store
         self._random = random or Random()  # noqa: S311 - jitter needs no secrecy
+        self._woken = asyncio.Event()
 
-    async def run(self) -> None:
+    def wake(self) -> None:
+        """Search soon, because this process has committed an event."""
+        self._woken.set()
+
+    async def run(self, ordered: Callable[[], None] = lambda: None) -> None:
         """Order events until cancelled.
 
         An unexpected error is logged and does not end the server: balances do not depend on events.
+
+        Args:
+            ordered: Called after events got positions, and their webhooks got deliveries.
         """
         pause = _INTERVAL_SECONDS
         while True:
-            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
+            seconds = pause * self._random.uniform(0.5, 1.0)
+            if pause == _INTERVAL_SECONDS:
+                await self._pause(seconds)
+            else:
+                await asyncio.sleep(seconds)
+            self._woken.clear()
             try:
-                await self.order()
+                if await self.order():
+                    ordered()
             except Exception as error:
                 if pause == _INTERVAL_SECONDS or not isinstance(error, StoreError):
                     log.warning(
@@ -53,14 +74,28 @@ class EventOrder:
             else:
                 pause = _INTERVAL_SECONDS
 
-    async def order(self) -> None:
+    async def _pause(self, seconds: float) -> None:
+        """Pause for a time, or shorter if an event is committed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+                await asyncio.sleep(_GATHER_SECONDS)
+
+    async def order(self) -> bool:
         """Order all committed events, unless another process orders them at the same time.
+
+        Returns:
+            Whether there were any.
 
         Raises:
             StoreError: The store cannot be reached.
         """
+        found = False
         try:
-            while await self._store.alert_events.order(_CHUNK) == _CHUNK:
-                pass
+            while count := await self._store.alert_events.order(_CHUNK):
+                found = True
+                if count < _CHUNK:
+                    break
         except Conflict:
-            pass
+            self.wake()  # the other process may have found fewer events
+        return found

@@ -164,7 +164,8 @@ class Sweeper:
     async def _has_lease(self) -> bool:
         """Return whether this process may sweep now.
 
-        The lease is extended when half of its time is over: each extension is a write.
+        Half of the lease's time must be over before it is extended, because each extension is a
+        write.
         """
         now = self._monotonic()
         if now < self._extend_at:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Protocol
+from typing import Literal, Protocol
 
 import structlog
 from credit_models.ledger import AlertEvent
@@ -29,7 +29,7 @@ CONCURRENT_MAX_PER_APP = 8
 CONCURRENT_MAX_PER_WEBHOOK = 2
 
 # The pause between two searches for due deliveries, and the longest pause after failures.
-_INTERVAL_SECONDS = 0.5
+_INTERVAL_SECONDS = 0.9
 _BACKOFF_SECONDS_MAX = 30.0
 
 # How often the backlog is read for the metrics.
@@ -111,6 +111,11 @@ class Dispatcher:
         self._clock = clock
         self._last_app = 0
         self._sending: dict[asyncio.Task[None], Delivery] = {}
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Search at once, because this process has added deliveries."""
+        self._woken.set()
 
     async def run(self) -> None:
         """Send until cancelled.
@@ -127,10 +132,11 @@ class Dispatcher:
         pause, observed_at = _INTERVAL_SECONDS, datetime.min.replace(tzinfo=UTC)
         while True:
             seconds = pause * self._random.uniform(0.5, 1.0)
-            if self._sending and pause == _INTERVAL_SECONDS:
-                await self._wait(seconds)
+            if pause == _INTERVAL_SECONDS:
+                await self._pause(seconds)
             else:
                 await asyncio.sleep(seconds)
+            self._woken.clear()
             try:
                 await self._start_due()
                 if self._clock() - observed_at >= timedelta(seconds=_BACKLOG_SECONDS):
@@ -192,9 +198,20 @@ class Dispatcher:
             except_webhooks=[id_ for id_, n in webhooks.items() if n >= CONCURRENT_MAX_PER_WEBHOOK],
         )
 
-    async def _wait(self, seconds: float | None = None) -> None:
-        """Wait until an attempt has ended, or for a time."""
-        await asyncio.wait(self._sending, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    async def _pause(self, seconds: float) -> None:
+        """Pause for a time, or shorter if an attempt ends or deliveries are added."""
+        woken = asyncio.create_task(self._woken.wait())
+        try:
+            await self._wait(woken, seconds=seconds)
+        finally:
+            woken.cancel()
+
+    async def _wait(
+        self, *others: "asyncio.Task[Literal[True]]", seconds: float | None = None
+    ) -> None:
+        """Wait until an attempt or another task has ended, or for a time."""
+        tasks = [*self._sending, *others]
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     async def _cancel(self) -> None:
         sending = list(self._sending)
