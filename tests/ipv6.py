@@ -13,6 +13,5 @@ def _loopback_exists() -> bool:
         return False
 
 
-needs_ipv6 = pytest.mark.skipif(
-    not _loopback_exists(), reason="this machine has no IPv6 loopback address"
-)
+HAS_IPV6 = _loopback_exists()
+needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6 loopback address")

@@ -175,3 +175,27 @@ async def test_the_name_is_looked_up_again_for_every_connection() -> None:
         async with CreditClient(str(target), transport=transport) as client:
             assert await client.balance(app_id=1) == 0
         assert second == [SECOND]
+
+
+async def test_a_call_in_the_cleanup_of_a_cancelled_task_ends_in_time() -> None:
+    ended: list[str] = []
+
+    async def work(client: CreditClient) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            try:
+                await client.balance(app_id=1)
+            except DeadlineExceeded as error:
+                ended.append(str(error))
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings = ClientSettings(target=target, timeout_seconds=0.1)
+        async with CreditClient(settings=settings) as client:
+            task = asyncio.create_task(work(client))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert len(ended) == 1

@@ -508,6 +508,7 @@ def test_a_file_must_exist_and_must_not_be_overwritten(tmp_path: Path, forked_cr
         result = _import(path, "--rejected", name)
         assert result.exit_code == Exit.MISUSE
         assert complaint in result.stderr
+    assert complaint in _import("-", "--rejected", "-", text=CSV).stderr
     with path.open() as stdin:
         command = [forked_credit, "import", "-", "--name", "may", "--rejected", str(path)]
         ended = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)

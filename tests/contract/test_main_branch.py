@@ -63,6 +63,22 @@ def test_a_check_keeps_what_is_staged(repository: Copy) -> None:
     assert staged == "new.txt\n"
 
 
+def test_a_check_in_a_hook_finds_the_contract_of_main(
+    repository: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(repository.contracts.parent / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", "none")
+    release = baselines(repository.contracts)[-1].path
+    release.write_bytes(release.read_bytes() + b"\x12\x00")
+    assert "RELEASED_IMAGE_CHANGED" in repository.check("check").rules
+
+
+def test_attributes_of_git_apply_to_the_paths_of_the_repository(repository: Copy) -> None:
+    folder = repository.contracts.parent
+    (folder / ".gitattributes").write_text("*.binpb text eol=crlf\ncontracts/**/*.binpb -text\n")
+    assert repository.check("check").status == 0
+
+
 def test_a_main_without_a_contract_is_not_a_baseline(copy: Copy) -> None:
     folder = copy.contracts.parent
     _git(folder, "init", "--initial-branch", "main")

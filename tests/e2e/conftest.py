@@ -21,7 +21,7 @@ def store_options(mongod_uri: str, migrated_database: str) -> list[str]:
 async def mongod_that_forgets(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """Run a mongod that soon ends the transactions that a killed server leaves open.
 
-    All tests of a worker share it, so each uses a database with another name.
+    All tests of a worker share it, so each module uses a database with another name.
     """
     soon = ("--setParameter", "transactionLifetimeLimitSeconds=2")
     async with running_mongod(tmp_path_factory.mktemp("mongod"), *soon) as mongod:

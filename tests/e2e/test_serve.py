@@ -28,7 +28,7 @@ from credit_testing.server import Ended, ServerProcess, run_credit_server, runni
 
 from tests.conftest import StartServer
 from tests.e2e.failpoint import blocked_commits
-from tests.ipv6 import needs_ipv6
+from tests.ipv6 import HAS_IPV6
 from tests.server.doctor.credential_files import certificate, written
 from tests.server.store.old_schemas import make_schema_1
 
@@ -300,15 +300,15 @@ async def test_a_usage_error_is_one_sentence(
     assert "Traceback" not in ended.errors
 
 
-@needs_ipv6
 async def test_settings_may_come_from_the_environment(
     mongod_uri: str, migrated_database: str, credit_server_process: StartServer
 ) -> None:
+    host, shown = ("::1", "[::1]") if HAS_IPV6 else ("127.0.0.1", "127.0.0.1")
     server = await credit_server_process(
-        CREDIT_HOST="::1", CREDIT_MONGODB_URI=mongod_uri, CREDIT_MONGODB_DATABASE=migrated_database
+        CREDIT_HOST=host, CREDIT_MONGODB_URI=mongod_uri, CREDIT_MONGODB_DATABASE=migrated_database
     )
     hosts = mongod_uri.removeprefix("mongodb://").partition("/")[0]
-    assert server.address == f"[::1]:{server.port}"
+    assert server.address == f"{shown}:{server.port}"
     assert f"  store  MongoDB {hosts}, database {migrated_database}\n" in server.banner
     assert (await _add(server.address)).sequence == 1
 

@@ -10,6 +10,9 @@ from credit_server.store import migration, schema
 from pymongo import AsyncMongoClient, MongoClient, WriteConcern
 from pymongo.database import Database
 
+# A transaction that a test has left open blocks a deletion, and may need the event loop to end.
+_TIMEOUT_MILLISECONDS = 30_000
+
 
 class MigratedDatabases:
     """The migrated databases of one replica set; each is lent to one test at a time.
@@ -20,7 +23,9 @@ class MigratedDatabases:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._client: MongoClient[dict[str, Any]] = MongoClient(uri)
+        self._client: MongoClient[dict[str, Any]] = MongoClient(
+            uri, timeoutMS=_TIMEOUT_MILLISECONDS
+        )
         self._schemas: dict[str, object] = {}
         self._versions: dict[str, list[dict[str, Any]]] = {}
         self._free: list[str] = []

@@ -11,6 +11,12 @@ from contract_check.released import FOLDER, RETIRED
 # A clone in continuous integration often has no local branch of that name.
 _REFERENCES = ("main", "origin/main")
 
+# The variables that describe one repository: `git rev-parse --local-env-vars` lists them all.
+_OF_A_HOOK = frozenset(
+    {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"}
+    | {"GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"}
+)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MainBranch:
@@ -46,14 +52,18 @@ def copy_of_main(contracts: Path, into: Path) -> MainBranch | None:
         # Use a tree instead of a commit, so that the copy contains only what is in the folder.
         tree = f"{reference}:{prefix.removesuffix('/')}"
         if _git(Path(root), "cat-file", "-e", tree).returncode == 0:
-            copy = into / contracts.name
-            # Use a separate index, so that the user's staged changes stay.
-            index = into / "index"
-            for command in (["read-tree", tree], ["checkout-index", "--all", f"--prefix={copy}/"]):
+            # The copy has the same path as in the repository, because git's attributes depend on
+            # it. Use a separate index, so that the user's staged changes stay.
+            copy, index = into / "copy", into / "index"
+            place = [f"--prefix={prefix}"] if prefix else []
+            for command in (
+                ["read-tree", *place, tree],
+                ["checkout-index", "--all", f"--prefix={copy}/"],
+            ):
                 done = _git(Path(root), *command, index=index)
                 if done.returncode != 0:
                     raise CheckError(f"git cannot copy {reference}: {done.stderr.decode().strip()}")
-            return MainBranch(reference=reference, contracts=copy)
+            return MainBranch(reference=reference, contracts=copy / prefix)
     return None
 
 
@@ -90,12 +100,15 @@ def _images(contracts: Path) -> dict[str, bytes]:
 def _git(
     folder: Path, *arguments: str, index: Path | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    environment = {} if index is None else {"GIT_INDEX_FILE": str(index)}
+    # In a hook, git's variables name another folder or index than those of the contract.
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    if index is not None:
+        environment["GIT_INDEX_FILE"] = str(index)
     try:
         return subprocess.run(  # noqa: S603 - git with our own arguments
             ["git", *arguments],  # noqa: S607 - whichever git the user has
             cwd=folder,
-            env=os.environ | environment,
+            env=environment,
             capture_output=True,
             check=False,
         )

@@ -26,6 +26,7 @@ from credit_client.importing import CONCURRENCY_MAX, ImportReport, RejectedRow, 
 _SHOWN_MAX = 20
 # How many rows are read at a time, outside of the event loop: a pipe may be slow.
 _READ_ROWS = 500
+_OVERWRITES = "--rejected must not be the file that is imported"
 
 
 def import_file(
@@ -56,8 +57,11 @@ def import_file(
     output: Output = None,
 ) -> None:
     """Add and use credits by the rows of a file. Running it again counts no row twice."""
-    if rejected is not None and not rejected.parent.is_dir():
-        raise typer.BadParameter(f"--rejected: there is no folder {rejected.parent}")
+    if rejected is not None:
+        if rejected.resolve() == file.resolve():
+            raise typer.BadParameter(_OVERWRITES)
+        if not rejected.parent.is_dir():
+            raise typer.BadParameter(f"--rejected: there is no folder {rejected.parent}")
     if not 1 <= concurrency <= CONCURRENCY_MAX:
         raise typer.BadParameter(f"--concurrency must be 1 to {CONCURRENCY_MAX}")
     if name is not None:
@@ -69,7 +73,7 @@ def import_file(
     words = [word for option in options if option[1] is not None for word in option]
     with _opened(file) as stream:
         if rejected is not None and _reads(stream, rejected):
-            raise typer.BadParameter("--rejected must not be the file that is imported")
+            raise typer.BadParameter(_OVERWRITES)
         opened = ImportFile(stream, by=by, name=name, rejected=rejected)
         try:
             if dry_run:

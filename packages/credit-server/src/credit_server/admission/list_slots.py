@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
+from credit_models.timeouts import timeout
+
 from credit_server.admission.decision import Decision, NotAdmitted
 
 LIST_WAIT_SECONDS_MAX = 5.0
@@ -67,7 +69,7 @@ class ListSlots:
         lists = self._waiting.setdefault(caller, OrderedDict())
         lists[granted] = None
         try:
-            async with asyncio.timeout(self._wait_seconds_max):
+            async with timeout(self._wait_seconds_max):
                 await granted
         except TimeoutError:
             self._give_up(granted, lists)

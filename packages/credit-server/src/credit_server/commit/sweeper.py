@@ -154,6 +154,8 @@ class Sweeper:
             found = await self._store.due_accounts(now, after=after, limit=limits.chunk)
             self._found((now - found[0].due_at) / timedelta(seconds=1) if found else 0.0)
             for some in self._chunks(found):
+                if not await self._has_lease():
+                    return
                 self._observer.swept(await self._submit(some), self._lag)
                 await asyncio.sleep(len(some) / limits.per_second)
             if len(found) < limits.chunk:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from credit_models.timeouts import timeout
+
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.embedded.errors import Diagnosis, MongodFailed, MongodNotFound, diagnose
 from credit_server.store.connection import REPLICA_SET
@@ -184,7 +186,7 @@ class MongodProcess:
         """
         self._send(signal.SIGTERM)
         try:
-            async with asyncio.timeout(timeout_seconds):
+            async with timeout(timeout_seconds):
                 await self.wait()
         except TimeoutError:
             await self.kill()

@@ -11,6 +11,8 @@ import os
 import signal
 from pathlib import Path
 
+from credit_models.timeouts import timeout
+
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.embedded.errors import DataDirectoryInUse, MongodFailed
 from credit_server.embedded.process import HOST
@@ -86,7 +88,7 @@ def _signal(holder: int, signal_number: signal.Signals, directory: DataDirectory
 
 async def _released(directory: DataDirectory, *, timeout_seconds: float) -> bool:
     try:
-        async with asyncio.timeout(timeout_seconds):
+        async with timeout(timeout_seconds):
             # The orphan is not our child: only its lock shows when it has ended.
             while _holder(directory) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)

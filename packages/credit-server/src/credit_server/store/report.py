@@ -4,7 +4,6 @@ The inspection changes nothing, except for one majority write that does not touc
 the user of the connection string may not ask is left out of the report.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from bson.codec_options import CodecOptions
+from credit_models.timeouts import timeout
 from pydantic import ValidationError
 from pymongo.errors import (
     OperationFailure,
@@ -323,7 +323,7 @@ async def _majority_write(client: Client, database: str, timeout_seconds: float)
     began = time.perf_counter()
     error = ""
     try:
-        async with asyncio.timeout(2 * timeout_seconds):
+        async with timeout(2 * timeout_seconds):
             if not await _note(client, concern):
                 await _scratch(client, database, concern)
     except (PyMongoError, TimeoutError) as failure:
