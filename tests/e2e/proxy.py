@@ -85,5 +85,5 @@ def _command(name: str, found: Path, configuration: Path) -> list[str]:
             return [str(found), "-db", "-f", str(configuration)]
         case _:
             # With a worker for each core, connections would have fewer calls on larger machines.
-            options = ["--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warn"]
+            options = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"]
             return [str(found), *options, "-c", str(configuration)]
