@@ -41,7 +41,6 @@ LONGEST = [
     "server/backup/test_backup.py",
     "bench/test_run.py",
     "simulate/test_mutations.py",
-    "fuzz/test_ledger_machine.py",
     "contract/test_check.py",
     "server/store/test_upgrade.py",
     "e2e/test_web.py",

@@ -3,25 +3,27 @@
 import asyncio
 
 import pytest
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 
 SHORT, NEVER = 0.001, 3600.0
 
 
 async def test_a_block_that_takes_too_long_ends() -> None:
+    task = asyncio.current_task()
+    assert task is not None
     with pytest.raises(TimeoutError):
-        async with timeout(SHORT) as limit:
+        async with Timeout(SHORT) as limit:
             await asyncio.sleep(NEVER)
     assert limit.expired()
-    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr] # a test is a task
+    assert task.cancelling() == 0
 
 
 @pytest.mark.parametrize("seconds", [None, NEVER])
 async def test_a_block_that_ends_in_time_keeps_its_result_and_error(seconds: float | None) -> None:
-    async with timeout(seconds) as limit:
+    async with Timeout(seconds) as limit:
         await asyncio.sleep(0)
     with pytest.raises(ZeroDivisionError):
-        async with timeout(seconds):
+        async with Timeout(seconds):
             raise ZeroDivisionError
     assert not limit.expired()
 
@@ -29,9 +31,9 @@ async def test_a_block_that_ends_in_time_keeps_its_result_and_error(seconds: flo
 @pytest.mark.parametrize("seconds", [0.0, -1.0])
 async def test_a_limit_of_0_ends_a_block_that_waits(seconds: float) -> None:
     with pytest.raises(TimeoutError):
-        async with timeout(seconds):
+        async with Timeout(seconds):
             await asyncio.sleep(NEVER)
-    async with timeout(seconds):
+    async with Timeout(seconds):
         pass
 
 
@@ -43,7 +45,7 @@ async def test_a_cleanup_after_a_cancellation_has_a_limit_too() -> None:
             await asyncio.sleep(NEVER)
         finally:
             try:
-                async with timeout(SHORT):
+                async with Timeout(SHORT):
                     await asyncio.sleep(NEVER)
             except TimeoutError:
                 ended.append("in time")
@@ -58,7 +60,7 @@ async def test_a_cleanup_after_a_cancellation_has_a_limit_too() -> None:
 
 async def test_a_cancellation_from_elsewhere_has_priority() -> None:
     async def work() -> None:
-        async with timeout(0):
+        async with Timeout(0):
             try:
                 await asyncio.sleep(NEVER)
             finally:
@@ -75,7 +77,7 @@ async def test_a_limit_needs_a_task() -> None:
 
     def enter() -> None:
         try:
-            timeout(1).__aenter__().send(None)
+            Timeout(1).__aenter__().send(None)
         except RuntimeError as error:
             problem.set_result(str(error))
 

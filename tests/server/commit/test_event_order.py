@@ -4,7 +4,7 @@ import asyncio
 from random import Random
 
 import pytest
-from credit_models.ledger import Alert, AlertEvent, Direction, Policy
+from credit_models.ledger import Alert, Direction, Policy
 from credit_server.commit import Committer, EventOrder
 from credit_server.commit.event_order import _CHUNK
 from credit_server.store.memory import MemoryStore
@@ -23,12 +23,20 @@ def no_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("credit_server.commit.event_order._GATHER_SECONDS", 0.0)
 
 
-@pytest.mark.usefixtures("no_searches")
-async def test_an_event_of_this_process_is_ordered_before_the_next_search() -> None:
+@pytest.fixture
+async def store() -> MemoryStore:
+    """Return a store with an alert for each user who gets 5 credits."""
     store = MemoryStore()
     rises = Policy(alerts=(Alert(credits=5, direction=Direction.RISES_TO),))
     changed = AppPolicy(app_id=1, policy=rises, revision=1, updated_at=NOON, updated_by=1)
     await store.set_policy(changed)
+    return store
+
+
+@pytest.mark.usefixtures("no_searches")
+async def test_an_event_of_this_process_is_ordered_before_the_next_search(
+    store: MemoryStore,
+) -> None:
     ordered = asyncio.Event()
     order = EventOrder(store)
     running = asyncio.create_task(order.run(ordered.set))
@@ -65,21 +73,9 @@ async def test_after_another_process_was_faster_the_search_is_repeated(
     assert calls == 4
 
 
-async def test_a_search_without_events_reports_none() -> None:
-    assert not await EventOrder(MemoryStore()).order()
-    store = MemoryStore()
-    store.alert_events.add(
-        [
-            AlertEvent(
-                id="1" * 24,
-                user_id=1,
-                app_id=1,
-                alert=Alert(credits=5, direction=Direction.RISES_TO),
-                balance=5,
-                transaction_id="2" * 24,
-                sequence=1,
-                created_at=NOON,
-            )
-        ]
-    )
+async def test_a_search_reports_whether_there_were_events(store: MemoryStore) -> None:
+    assert not await EventOrder(store).order()
+    async with Committer(store, clock=Clocks().clock()) as committer:
+        await committer.submit(add(store, 5))
     assert await EventOrder(store).order()
+    assert not await EventOrder(store).order()

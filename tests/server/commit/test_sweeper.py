@@ -155,6 +155,21 @@ async def test_the_lease_is_extended_after_half_of_its_time(
     assert extensions == [0.0, 5.0, 5.1, 10.1]
 
 
+async def test_a_sweep_ends_when_another_process_has_the_lease(
+    store: ScriptedStore, committer: Committer, time: Moving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lease(_name: str, _owner: str, _seconds: float) -> bool:
+        return swept.settled == 0
+
+    monkeypatch.setattr(store, "lease", lease)
+    await grant(store, committer, *range(1, 10))
+    time.now += 10 * MINUTE
+    swept = Swept()
+    limits = replace(FAST, chunk=9, entries=3, lease_seconds=0)
+    await sweeper(store, committer, time, swept, limits).sweep()
+    assert (swept.settled, swept.lags[-1]) == (3, 0.0)
+
+
 async def test_two_that_sweep_at_once_write_nothing_twice(
     store: ScriptedStore, committer: Committer, time: Moving, monkeypatch: pytest.MonkeyPatch
 ) -> None:

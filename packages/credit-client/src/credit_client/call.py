@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import betterproto2
 from credit_models import UserId, WatchRequest
 from credit_models import WatchResponse as WatchEvent
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from grpclib.const import Status
 
 from credit_client.bearer import Bearer
@@ -326,7 +326,7 @@ class Caller:
     ) -> Answer[ReplyT]:
         while True:
             try:
-                async with timeout(self._time_left(call)) as limit:
+                async with Timeout(self._time_left(call)) as limit:
                     metadata = await self._begin_attempt(call)
                     answer = await self._transport.unary(
                         method,
@@ -371,7 +371,7 @@ class Caller:
     async def _next_row(self, call: _Call, listing: Listing[RowT]) -> RowT | None:
         while True:
             try:
-                async with timeout(self._time_left(call)) as limit:
+                async with Timeout(self._time_left(call)) as limit:
                     if not listing.is_open:
                         metadata = await self._begin_attempt(call)
                         listing.open(self._transport, request_id=call.request_id, metadata=metadata)
@@ -425,7 +425,7 @@ class Caller:
         while True:
             seconds = watching.silence_seconds if watching.begun else self._time_left(call)
             try:
-                async with timeout(seconds) as limit:
+                async with Timeout(seconds) as limit:
                     if not watching.is_open:
                         metadata = await self._begin_attempt(call)
                         watching.open(

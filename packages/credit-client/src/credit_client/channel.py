@@ -5,7 +5,7 @@ import errno
 from typing import cast
 
 from credit_models.http2_engine import Engine
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from credit_models.transports import abort
 from grpclib.client import Channel
 from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
@@ -148,7 +148,7 @@ class ClientChannel(Channel):
 
     async def _in_time(self) -> ClientProtocol:
         try:
-            async with timeout(self._connect_timeout_seconds) as limit:
+            async with Timeout(self._connect_timeout_seconds) as limit:
                 protocol = await self._opened()
                 try:
                     self._check(protocol)

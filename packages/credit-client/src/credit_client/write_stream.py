@@ -23,7 +23,7 @@ from credit_models import ErrorReason, OperationOutcome, Receipt, WriteResponse
 from credit_models import WriteRequest as Message
 from credit_models.codec import encode
 from credit_models.operations import WRITE_TYPES, AnyWrite, operation_of
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import StreamTerminatedError
@@ -294,7 +294,7 @@ class WriteStream:
 
     async def _open(self, call: CallStream[Message, WriteResponse]) -> None:
         try:
-            async with timeout(OPEN_SECONDS):
+            async with Timeout(OPEN_SECONDS):
                 await call.send_request()
                 await call.recv_initial_metadata()
         except TimeoutError:

@@ -11,7 +11,14 @@ from typing import Self
 
 
 class Timeout:
-    """A time limit for a block of code, as `asyncio.Timeout` of later releases."""
+    """A time limit for a block of code: `async with Timeout(5): ...`.
+
+    Args:
+        seconds: The longest time; None: no limit.
+
+    Raises:
+        TimeoutError: The time has passed; raised by the block.
+    """
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
@@ -53,15 +60,3 @@ class Timeout:
         if self._task is not None:
             self._expired = True
             self._task.cancel()
-
-
-def timeout(seconds: float | None) -> Timeout:
-    """Limit the time of a block.
-
-    Args:
-        seconds: The longest time; None: no limit.
-
-    Raises:
-        TimeoutError: The time has passed; raised by the block.
-    """
-    return Timeout(seconds)

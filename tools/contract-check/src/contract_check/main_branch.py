@@ -12,10 +12,10 @@ from contract_check.released import FOLDER, RETIRED
 _REFERENCES = ("main", "origin/main")
 
 # The variables that describe one repository: `git rev-parse --local-env-vars` lists them all.
-_OF_A_HOOK = frozenset(
-    {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"}
-    | {"GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"}
-)
+_OF_A_HOOK = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_COMMON_DIR"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

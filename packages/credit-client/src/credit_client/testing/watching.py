@@ -8,7 +8,7 @@ from dataclasses import replace
 from credit_models import CreditTransaction, UserCredits, WatchRequest
 from credit_models import WatchResponse as WatchEvent
 from credit_models.constraints import Violation
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from credit_models.translation.refusals import resume_token_invalid
 
 from credit_client.testing.ledger import FakeLedger, Refused
@@ -50,7 +50,7 @@ async def events_of(request: WatchRequest, ledger: FakeLedger) -> AsyncGenerator
                 return
             silent = True
             with suppress(TimeoutError):
-                async with timeout(request.progress_seconds or _PROGRESS_SECONDS):
+                async with Timeout(request.progress_seconds or _PROGRESS_SECONDS):
                     await written.wait()
                     silent = False
             written.clear()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 
 from credit_server.admission.decision import Decision, NotAdmitted
 
@@ -69,7 +69,7 @@ class ListSlots:
         lists = self._waiting.setdefault(caller, OrderedDict())
         lists[granted] = None
         try:
-            async with timeout(self._wait_seconds_max):
+            async with Timeout(self._wait_seconds_max):
                 await granted
         except TimeoutError:
             self._give_up(granted, lists)

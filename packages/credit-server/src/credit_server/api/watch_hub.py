@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Protocol
 
 import structlog
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 
 from credit_server.admission.decision import Decision, NotAdmitted
 from credit_server.api import convert
@@ -129,7 +129,7 @@ class Feed:
         if self.empty and self._failure is None:
             self._changed.clear()
             with suppress(TimeoutError):
-                async with timeout(seconds):
+                async with Timeout(seconds):
                     await self._changed.wait()
         self.raise_failure()
         taken = list(self._waiting)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from random import Random
 
 import structlog
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 
 from credit_server.store.port import Conflict, Store, StoreError
 
@@ -78,7 +78,7 @@ class EventOrder:
     async def _pause(self, seconds: float) -> None:
         """Pause for a time, or shorter if an event is committed."""
         with suppress(TimeoutError):
-            async with timeout(seconds):
+            async with Timeout(seconds):
                 await self._woken.wait()
                 await asyncio.sleep(_GATHER_SECONDS)
 

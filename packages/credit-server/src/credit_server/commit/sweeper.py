@@ -155,6 +155,7 @@ class Sweeper:
             self._found((now - found[0].due_at) / timedelta(seconds=1) if found else 0.0)
             for some in self._chunks(found):
                 if not await self._has_lease():
+                    self._found(0.0)
                     return
                 self._observer.swept(await self._submit(some), self._lag)
                 await asyncio.sleep(len(some) / limits.per_second)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.health.v1.health_grpc import HealthStub
@@ -234,7 +234,7 @@ async def _serving(settings: ServerSettings) -> bool | None:
     else:
         channel = Channel(path=path, ssl=context)
     try:
-        async with timeout(_ANSWER_SECONDS):
+        async with Timeout(_ANSWER_SECONDS):
             answer = await HealthStub(channel).Check(HealthCheckRequest(service=_SERVICE))
     except (GRPCError, StreamTerminatedError, OSError, TimeoutError):
         return None
@@ -247,7 +247,7 @@ async def _shows_metrics(settings: ServerSettings) -> bool:
     """Return whether the program on the address of the metrics serves a credit-server's."""
     found = b""
     try:
-        async with timeout(_ANSWER_SECONDS):
+        async with Timeout(_ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection(
                 _reached(settings.metrics_host), settings.metrics_port
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.embedded.errors import Diagnosis, MongodFailed, MongodNotFound, diagnose
@@ -186,7 +186,7 @@ class MongodProcess:
         """
         self._send(signal.SIGTERM)
         try:
-            async with timeout(timeout_seconds):
+            async with Timeout(timeout_seconds):
                 await self.wait()
         except TimeoutError:
             await self.kill()

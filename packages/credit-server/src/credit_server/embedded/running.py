@@ -11,7 +11,7 @@ import os
 import signal
 from pathlib import Path
 
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 
 from credit_server.embedded.data_directory import DataDirectory
 from credit_server.embedded.errors import DataDirectoryInUse, MongodFailed
@@ -88,7 +88,7 @@ def _signal(holder: int, signal_number: signal.Signals, directory: DataDirectory
 
 async def _released(directory: DataDirectory, *, timeout_seconds: float) -> bool:
     try:
-        async with timeout(timeout_seconds):
+        async with Timeout(timeout_seconds):
             # The orphan is not our child: only its lock shows when it has ended.
             while _holder(directory) is not None:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)

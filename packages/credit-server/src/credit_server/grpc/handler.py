@@ -9,7 +9,7 @@ from math import ceil
 from typing import cast
 
 import structlog
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from grpclib import const
 from grpclib.const import Cardinality, Status
 from grpclib.events import _DispatchServerEvents
@@ -412,7 +412,7 @@ async def _run(call: "Call[object, object]", method: Method) -> None:
         await method.served.func(call)
         return
     try:
-        async with timeout(deadline.time_remaining()) as limit:
+        async with Timeout(deadline.time_remaining()) as limit:
             if deadline.time_remaining() <= 0:  # do not start what no caller waits for
                 raise TimeoutError
             await method.served.func(call)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any, cast
 
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from grpclib._typing import IServable
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
@@ -240,7 +240,7 @@ class GrpcServer(Server):
         for protocol in list(self._protocols):
             protocol.drain(Closing.SHUTDOWN)
         try:
-            async with timeout(grace_seconds):
+            async with Timeout(grace_seconds):
                 await self.connections.empty.wait()
         except TimeoutError:
             await self._cut_off(grace_seconds)
@@ -262,7 +262,7 @@ class GrpcServer(Server):
         for protocol in list(self._protocols):
             protocol.cut_off()
         with contextlib.suppress(TimeoutError):
-            async with timeout(self._connection_limits.closing_seconds):
+            async with Timeout(self._connection_limits.closing_seconds):
                 await self.connections.empty.wait()
         for protocol in list(self._protocols):
             protocol.abort()

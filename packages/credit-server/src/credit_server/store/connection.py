@@ -5,7 +5,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
@@ -112,7 +112,7 @@ async def ensure_primary(
     """
     obstacle = "nothing listens on its port"
     try:
-        async with timeout(timeout_seconds):
+        async with Timeout(timeout_seconds):
             await _until_listening(host, port)
             obstacle = "it was not elected primary"
             async with _connect(host, port, timeout_seconds) as client:

@@ -15,7 +15,7 @@ from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 from bson.timestamp import Timestamp
 from credit_models.ledger import UINT32_MAX, Account, Kind, Transaction
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from pydantic import ValidationError
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.errors import PyMongoError, ServerSelectionTimeoutError
@@ -635,7 +635,7 @@ class MongoStore:
         all reads before it.
         """
         try:
-            async with timeout(2 * self._timeout_seconds):
+            async with Timeout(2 * self._timeout_seconds):
                 with translated():
                     yield
         except TimeoutError:

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from bson.codec_options import CodecOptions
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from pydantic import ValidationError
 from pymongo.errors import (
     OperationFailure,
@@ -323,7 +323,7 @@ async def _majority_write(client: Client, database: str, timeout_seconds: float)
     began = time.perf_counter()
     error = ""
     try:
-        async with timeout(2 * timeout_seconds):
+        async with Timeout(2 * timeout_seconds):
             if not await _note(client, concern):
                 await _scratch(client, database, concern)
     except (PyMongoError, TimeoutError) as failure:

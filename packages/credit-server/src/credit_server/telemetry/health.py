@@ -4,7 +4,7 @@ import asyncio
 import time
 
 import structlog
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 from grpclib.health.check import ServiceStatus
 
 from credit_server.commit import Clock, ClockSkewed
@@ -81,7 +81,7 @@ class HealthWatch:
         began = time.perf_counter()  # the loop's own clock counts milliseconds
         fault: Exception | None = None
         try:
-            async with timeout(self._timeout_seconds):
+            async with Timeout(self._timeout_seconds):
                 self._clock.compare(await self._store.ping())
         except Exception as error:  # noqa: BLE001 - any error means that the check has failed
             fault = error

@@ -8,12 +8,14 @@ again. So an event is sent at least once, each time with the same id.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Literal, Protocol
+from typing import Protocol
 
 import structlog
 from credit_models.ledger import AlertEvent
+from credit_models.timeouts import Timeout
 
 from credit_server.store.port import Store, StoreError
 from credit_server.store.webhooks import Backlog, Claim, Delivery, Webhook
@@ -114,7 +116,7 @@ class Dispatcher:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Search at once, because this process has added deliveries."""
+        """Search at once: deliveries were added, or an attempt has ended."""
         self._woken.set()
 
     async def run(self) -> None:
@@ -176,7 +178,11 @@ class Dispatcher:
                 return
             task = asyncio.create_task(self._send(claim))
             self._sending[task] = claim.delivery
-            task.add_done_callback(self._sending.pop)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        del self._sending[task]
+        self.wake()
 
     async def _claim(self) -> Claim | None:
         """Claim a delivery that is due. Apps take turns."""
@@ -199,19 +205,14 @@ class Dispatcher:
         )
 
     async def _pause(self, seconds: float) -> None:
-        """Pause for a time, or shorter if an attempt ends or deliveries are added."""
-        woken = asyncio.create_task(self._woken.wait())
-        try:
-            await self._wait(woken, seconds=seconds)
-        finally:
-            woken.cancel()
+        """Pause for a time, or shorter if deliveries are added or an attempt ends."""
+        with suppress(TimeoutError):
+            async with Timeout(seconds):
+                await self._woken.wait()
 
-    async def _wait(
-        self, *others: "asyncio.Task[Literal[True]]", seconds: float | None = None
-    ) -> None:
-        """Wait until an attempt or another task has ended, or for a time."""
-        tasks = [*self._sending, *others]
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    async def _wait(self) -> None:
+        """Wait until an attempt has ended."""
+        await asyncio.wait(self._sending, return_when=asyncio.FIRST_COMPLETED)
 
     async def _cancel(self) -> None:
         sending = list(self._sending)

@@ -11,7 +11,7 @@ from typing import Self
 import httpcore
 import structlog
 from credit_models.ledger import AlertEvent
-from credit_models.timeouts import timeout
+from credit_models.timeouts import Timeout
 
 from credit_server.store.webhooks import Webhook
 from credit_server.webhooks.network import CheckedNetwork, HostNotAllowed, url_fault
@@ -97,7 +97,7 @@ class Sender:
         """
         try:
             pool = await self._opened()
-            async with timeout(self._seconds):
+            async with Timeout(self._seconds):
                 status = await self._post(pool, event, webhook)
         except TimeoutError:
             raise SendFailed(f"no answer within {self._seconds:g} seconds") from None
