@@ -8,6 +8,7 @@ from random import Random
 import structlog
 from credit_models.timeouts import Timeout
 
+from credit_server.repeat import Pauses, repeat
 from credit_server.store.port import Conflict, Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")
@@ -48,32 +49,24 @@ class EventOrder:
     async def run(self, ordered: Callable[[], None] = lambda: None) -> None:
         """Order events until cancelled.
 
-        An unexpected error is logged and does not end the server: balances do not depend on events.
-
         Args:
             ordered: Called after events got positions, and their webhooks got deliveries.
         """
-        pause = _INTERVAL_SECONDS
-        while True:
-            seconds = pause * self._random.uniform(0.5, 1.0)
-            if pause == _INTERVAL_SECONDS:
-                await self._pause(seconds)
-            else:
-                await asyncio.sleep(seconds)
+
+        async def search() -> None:
             self._woken.clear()
-            try:
-                if await self.order():
-                    ordered()
-            except Exception as error:
-                if pause == _INTERVAL_SECONDS or not isinstance(error, StoreError):
-                    log.warning(
-                        "the events of alerts cannot be ordered; the server retries",
-                        error=str(error),
-                        exc_info=None if isinstance(error, StoreError) else error,
-                    )
-                pause = min(2 * pause, _BACKOFF_SECONDS_MAX)
-            else:
-                pause = _INTERVAL_SECONDS
+            if await self.order():
+                ordered()
+
+        await repeat(
+            search,
+            Pauses(interval_seconds=_INTERVAL_SECONDS, backoff_seconds_max=_BACKOFF_SECONDS_MAX),
+            random=self._random,
+            log=log,
+            warning="the events of alerts cannot be ordered; the server retries",
+            expected=(StoreError,),
+            sleep=self._pause,
+        )
 
     async def _pause(self, seconds: float) -> None:
         """Pause for a time, or shorter if an event is committed."""

@@ -1,6 +1,5 @@
 """Remove old events of alerts, and old dead letters of webhooks."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from random import Random
@@ -9,6 +8,7 @@ import structlog
 
 from credit_server.commit.clock import Clock
 from credit_server.commit.errors import ClockSkewed
+from credit_server.repeat import Pauses, repeat
 from credit_server.store.port import Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")
@@ -41,19 +41,20 @@ class EventRetention:
     async def run(self) -> None:
         """Remove old events and dead letters until cancelled.
 
-        An unexpected error is logged and does not stop the server, because balances do not depend
-        on events.
+        The pauses differ much, so that servers that start together do not search together.
         """
-        while True:
-            await asyncio.sleep(_INTERVAL_SECONDS * self._random.uniform(0.1, 1.0))
-            try:
-                await self.remove()
-            except Exception as error:
-                log.warning(
-                    "old events of alerts cannot be removed; the server retries",
-                    error=str(error),
-                    exc_info=None if isinstance(error, (ClockSkewed, StoreError)) else error,
-                )
+        await repeat(
+            self.remove,
+            Pauses(
+                interval_seconds=_INTERVAL_SECONDS,
+                backoff_seconds_max=_INTERVAL_SECONDS,
+                shortest=0.1,
+            ),
+            random=self._random,
+            log=log,
+            warning="old events of alerts cannot be removed; the server retries",
+            expected=(ClockSkewed, StoreError),
+        )
 
     async def remove(self) -> None:
         """Remove all events and dead letters that are too old.

@@ -20,6 +20,7 @@ from credit_server.commit.clock import Clock
 from credit_server.commit.committer import Committer
 from credit_server.commit.errors import CommitError
 from credit_server.commit.pending import Submission
+from credit_server.repeat import Pauses, repeat
 from credit_server.store.port import DueAccount, Store, StoreError
 
 log = structlog.get_logger("credit_server.commit")
@@ -118,27 +119,27 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep until cancelled.
 
-        An unexpected error is logged and does not end the server, because balances do not depend on
-        the sweeper. If it ended the server, the next one to get the lease would end too.
+        An error does not end the server: the next one to get the lease would end too.
         """
-        limits = self._limits
-        pause = limits.interval_seconds
-        while True:
-            await asyncio.sleep(pause * self._random.uniform(0.5, 1.0))
-            try:
-                await self.sweep()
-            except Exception as error:
-                expected = isinstance(error, StoreError | CommitError)
-                if pause == limits.interval_seconds or not expected:
-                    log.warning(
-                        "the sweeper could not write due entries; it retries",
-                        error=str(error),
-                        exc_info=None if expected else error,
-                    )
-                pause = min(2 * pause, limits.backoff_seconds_max)
-                self._observer.swept(0, self._lag + self._monotonic() - self._searched_at)
-            else:
-                pause = limits.interval_seconds
+        await repeat(
+            self._observed_sweep,
+            Pauses(
+                interval_seconds=self._limits.interval_seconds,
+                backoff_seconds_max=self._limits.backoff_seconds_max,
+            ),
+            random=self._random,
+            log=log,
+            warning="the sweeper could not write due entries; it retries",
+            expected=(StoreError, CommitError),
+        )
+
+    async def _observed_sweep(self) -> None:
+        """Sweep. After a failure, report how long the search is overdue."""
+        try:
+            await self.sweep()
+        except Exception:
+            self._observer.swept(0, self._lag + self._monotonic() - self._searched_at)
+            raise
 
     async def sweep(self) -> None:
         """Settle all accounts in which something is due, unless another process does.

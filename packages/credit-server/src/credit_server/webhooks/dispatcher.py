@@ -17,6 +17,7 @@ import structlog
 from credit_models.ledger import AlertEvent
 from credit_models.timeouts import Timeout
 
+from credit_server.repeat import Pauses, repeat
 from credit_server.store.port import Store, StoreError
 from credit_server.store.webhooks import Backlog, Claim, Delivery, Webhook
 from credit_server.webhooks.sender import ATTEMPT_SECONDS, SendFailed
@@ -120,41 +121,31 @@ class Dispatcher:
         self._woken.set()
 
     async def run(self) -> None:
-        """Send until cancelled.
+        """Send until cancelled."""
+        observed_at = datetime.min.replace(tzinfo=UTC)
 
-        An unexpected error is logged and does not end the server: balances do not depend on
-        webhooks.
-        """
+        async def search() -> None:
+            nonlocal observed_at
+            self._woken.clear()
+            await self._start_due()
+            if self._clock() - observed_at >= timedelta(seconds=_BACKLOG_SECONDS):
+                observed_at = self._clock()
+                await self.observe()
+
         try:
-            await self._run()
+            await repeat(
+                search,
+                Pauses(
+                    interval_seconds=_INTERVAL_SECONDS, backoff_seconds_max=_BACKOFF_SECONDS_MAX
+                ),
+                random=self._random,
+                log=log,
+                warning="events cannot be sent to webhooks; the server retries",
+                expected=(StoreError,),
+                sleep=self._pause,
+            )
         finally:
             await self._cancel()
-
-    async def _run(self) -> None:
-        pause, observed_at = _INTERVAL_SECONDS, datetime.min.replace(tzinfo=UTC)
-        while True:
-            seconds = pause * self._random.uniform(0.5, 1.0)
-            if pause == _INTERVAL_SECONDS:
-                await self._pause(seconds)
-            else:
-                await asyncio.sleep(seconds)
-            self._woken.clear()
-            try:
-                await self._start_due()
-                if self._clock() - observed_at >= timedelta(seconds=_BACKLOG_SECONDS):
-                    observed_at = self._clock()
-                    await self.observe()
-            except Exception as error:
-                expected = isinstance(error, StoreError)
-                if pause == _INTERVAL_SECONDS or not expected:
-                    log.warning(
-                        "events cannot be sent to webhooks; the server retries",
-                        error=str(error),
-                        exc_info=None if expected else error,
-                    )
-                pause = min(2 * pause, _BACKOFF_SECONDS_MAX)
-            else:
-                pause = _INTERVAL_SECONDS
 
     async def send_due(self) -> None:
         """Send all deliveries that are due, and wait for the results.
