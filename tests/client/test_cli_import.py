@@ -500,6 +500,10 @@ def test_misuse_is_named(
 
 def test_a_file_must_exist_and_must_not_be_overwritten(tmp_path: Path, forked_credit: str) -> None:
     assert _import(tmp_path / "none").exit_code == Exit.MISUSE
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    looped = _import(tmp_path / "loop", "--rejected", tmp_path / "rejected")
+    assert looped.exit_code == Exit.MISUSE
+    assert "cannot be read" in looped.stderr
     path = _file(tmp_path, CSV)
     (tmp_path / "hard").hardlink_to(path)
     (tmp_path / "soft").symlink_to(path)

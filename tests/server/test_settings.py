@@ -294,6 +294,15 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert settings.data_dir == Path(".credit-data")
 
 
+def test_the_data_directory_may_be_in_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("CREDIT_DATA_DIR", "~/credit")
+    assert parse().data_dir == Path("/home/someone/credit")
+    monkeypatch.setenv("CREDIT_DATA_DIR", "~no-such-user/credit")
+    with pytest.raises(ValidationError, match="no home directory ~no-such-user"):
+        parse()
+
+
 def test_the_default_limits_are_those_of_their_owners() -> None:
     settings = parse()
     assert settings.connection == ConnectionLimits()

@@ -339,6 +339,15 @@ async def test_an_embedded_store_that_was_never_started_is_not_created(tmp_path:
     assert not data_dir.exists()
 
 
+async def test_a_file_in_place_of_the_data_directory_fails(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    data_dir.touch()
+    found = await _examine(ServerSettings(data_dir=data_dir, port=0))
+    assert found["data directory"].verdict is FAILS
+    assert found["store"].verdict is FAILS
+    assert f"The data directory {data_dir} cannot be used" in found["store"].found
+
+
 async def test_an_embedded_store_without_a_program_to_run_it_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,16 @@ def test_a_directory_that_does_not_exist_is_as_writable_as_its_parent(tmp_path: 
     assert not (tmp_path / "not").exists()
 
 
+@pytest.mark.parametrize("kind", ["a link to itself", "a file"])
+def test_what_is_no_directory_is_not_writable(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    if kind == "a file":
+        path.touch()
+    else:
+        path.symlink_to(path)
+    assert not DataDirectory.of(path).writable
+
+
 def test_a_directory_is_read_with_its_permissions(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o755)
     assert DataDirectory.of(tmp_path / "data").mode == 0o755

@@ -65,3 +65,10 @@ def test_a_log_that_cannot_be_renamed_is_an_error_with_the_reason(directory: Dat
     (directory.root / "mongod.log.1").mkdir()
     with pytest.raises(MongodFailed, match="cannot be used: Is a directory"):
         directory.begin_log()
+
+
+def test_a_link_to_itself_is_rejected_with_the_reason(tmp_path: Path) -> None:
+    link = tmp_path / "data"
+    link.symlink_to(link)
+    with pytest.raises(MongodFailed, match=r"cannot be used: .*\. Make it a writable"):
+        DataDirectory.at(link).create()

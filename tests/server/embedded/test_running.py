@@ -8,6 +8,7 @@ import pytest
 from credit_server.embedded import (
     DataDirectoryInUse,
     EmbeddedMongod,
+    MongodFailed,
     has_database,
     running_uri,
 )
@@ -25,6 +26,23 @@ def directory(tmp_path: Path) -> DataDirectory:
 def test_a_missing_directory_has_no_mongod_and_no_database(tmp_path: Path) -> None:
     assert running_uri(tmp_path / "missing") is None
     assert not has_database(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("place", ["a file", "a link to itself", "below a file"])
+def test_a_path_that_is_no_directory_is_rejected_with_the_reason(
+    place: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "data"
+    if place == "a link to itself":
+        path.symlink_to(path)
+    else:
+        path.touch()
+    if place == "below a file":
+        path /= "deeper"
+    with pytest.raises(MongodFailed, match=r"cannot be used: .*CREDIT_DATA_DIR"):
+        running_uri(path)
+    with pytest.raises(MongodFailed, match=r"cannot be used: .*CREDIT_DATA_DIR"):
+        has_database(path)
 
 
 async def test_it_is_found_while_it_runs_and_not_afterwards(tmp_path: Path) -> None:

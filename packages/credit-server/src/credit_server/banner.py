@@ -1,5 +1,7 @@
 """What `credit-server serve` prints once it serves: addresses, store, protection, a line to try."""
 
+import os
+
 from credit_models.http2_engine import chosen
 
 from credit_server.http2.unix_socket import socket_path
@@ -40,7 +42,7 @@ def address_of(host: str, port: int) -> str:
 
 def _store(settings: ServerSettings) -> str:
     if settings.mongodb_uri is None:
-        return f"embedded mongod, data in {settings.data_dir.resolve()}"
+        return f"embedded mongod, data in {os.path.realpath(settings.data_dir)}"
     hosts = hosts_of(settings.mongodb_uri.get_secret_value())
     return f"MongoDB {hosts}, database {settings.mongodb_database}"
 

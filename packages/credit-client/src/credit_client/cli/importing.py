@@ -58,7 +58,7 @@ def import_file(
 ) -> None:
     """Add and use credits by the rows of a file. Running it again counts no row twice."""
     if rejected is not None:
-        if rejected.resolve() == file.resolve():
+        if os.path.realpath(rejected) == os.path.realpath(file):
             raise typer.BadParameter(_OVERWRITES)
         if not rejected.parent.is_dir():
             raise typer.BadParameter(f"--rejected: there is no folder {rejected.parent}")

@@ -181,7 +181,8 @@ def _append_fault(path: Path) -> str:
         # Not blocking: it may be a pipe without a reader.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
     except FileNotFoundError:
-        folder = path.resolve().parent  # a link leads to the folder in which the file is created
+        # A link leads to the folder in which the file is created.
+        folder = Path(os.path.realpath(path)).parent
         if not folder.is_dir():
             return f"there is no folder {folder}"
         if not os.access(folder, os.W_OK | os.X_OK):

@@ -98,14 +98,15 @@ class DataDirectory:
     @classmethod
     def of(cls, path: Path) -> Self:
         """Read the state of a directory that need not exist."""
-        absolute = path.expanduser().resolve()
+        absolute = Path(os.path.realpath(path))
         existing = absolute
-        while not existing.exists():
+        while not os.path.exists(existing):  # noqa: PTH110 - `Path.exists` needs permission
             existing = existing.parent
         return cls(
             path=absolute,
             mode=stat.S_IMODE(absolute.stat().st_mode) if existing == absolute else None,
-            writable=os.access(existing, os.W_OK | os.X_OK),
+            # A real path is a symbolic link only if that leads to itself.
+            writable=os.access(existing, os.W_OK | os.X_OK) and not absolute.is_symlink(),
             free_bytes=shutil.disk_usage(existing).free,
         )
 
@@ -284,13 +285,9 @@ async def _read_store(settings: ServerSettings) -> StoreReading:
     if settings.mongodb_uri is not None:
         uri = settings.mongodb_uri.get_secret_value()
         return await _read_report(uri, settings, embedded=False)
-    if running_uri(settings.data_dir) is None and not has_database(settings.data_dir):
-        try:
-            find_mongod()
-        except MongodNotFound:
-            return StoreReading(embedded=True, mongod_missing=True)
-        return StoreReading(embedded=True)
     try:
+        if running_uri(settings.data_dir) is None and not has_database(settings.data_dir):
+            return _without_database()
         async with open_uri(settings.data_dir) as uri:
             return await _read_report(uri, settings, embedded=True)
     except DataDirectoryInUse:
@@ -300,6 +297,14 @@ async def _read_store(settings: ServerSettings) -> StoreReading:
         )
     except EmbeddedError as error:
         return StoreReading(embedded=True, not_started=str(error))
+
+
+def _without_database() -> StoreReading:
+    try:
+        find_mongod()
+    except MongodNotFound:
+        return StoreReading(embedded=True, mongod_missing=True)
+    return StoreReading(embedded=True)
 
 
 async def _read_report(uri: str, settings: ServerSettings, *, embedded: bool) -> StoreReading:

@@ -26,7 +26,7 @@ class DataDirectory:
     @classmethod
     def at(cls, path: Path) -> Self:
         """Return the directory at a path, which need not exist."""
-        return cls(root=path.expanduser().resolve())
+        return cls(root=Path(os.path.realpath(path)))  # `Path.resolve` raises for a link to itself
 
     @property
     def database(self) -> Path:
@@ -53,7 +53,7 @@ class DataDirectory:
             self.root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
             self.database.mkdir(mode=_PRIVATE, exist_ok=True)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
 
     def begin_log(self) -> int:
         """Rename a log that has grown large; the one that was renamed before is replaced.
@@ -70,7 +70,7 @@ class DataDirectory:
                 return size
             self.log.replace(self.log.with_suffix(".log.1"))
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         return 0
 
     def open_output(self) -> BinaryIO:
@@ -82,7 +82,7 @@ class DataDirectory:
         try:
             return self.output.open("wb")
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
 
     def lock(self) -> "DirectoryLock":
         """Lock the directory for this process.
@@ -94,7 +94,7 @@ class DataDirectory:
         try:
             descriptor = os.open(self.root / "credit-server.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)
@@ -109,10 +109,11 @@ class DataDirectory:
             ) from error
         except OSError as error:
             os.close(descriptor)
-            raise self._unusable(error) from error
+            raise self.unusable(error) from error
         return DirectoryLock(descriptor)
 
-    def _unusable(self, error: OSError) -> MongodFailed:
+    def unusable(self, error: OSError) -> MongodFailed:
+        """Return the error for a directory whose files cannot be read or written."""
         return MongodFailed(
             f"The data directory {self.root} cannot be used: {error.strerror}. "
             f"Make it a writable directory on a local disk with free space, or set CREDIT_DATA_DIR "

@@ -27,6 +27,9 @@ def running_uri(data_dir: Path) -> str | None:
 
     The port is another one at every start and is not recorded: it is read from the process's
     command line. Without /proc the result is None.
+
+    Raises:
+        MongodFailed: The directory cannot be read.
     """
     directory = DataDirectory.at(data_dir)
     process = _holder(directory)
@@ -37,8 +40,19 @@ def running_uri(data_dir: Path) -> str | None:
 
 
 def has_database(data_dir: Path) -> bool:
-    """Return whether a server has ever started its `mongod` on a data directory."""
-    return (DataDirectory.at(data_dir).database / "WiredTiger").exists()
+    """Return whether a server has ever started its `mongod` on a data directory.
+
+    Raises:
+        MongodFailed: The directory cannot be read.
+    """
+    directory = DataDirectory.at(data_dir)
+    try:
+        (directory.database / "WiredTiger").stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise directory.unusable(error) from error
+    return True
 
 
 async def end_orphan(directory: DataDirectory, *, timeout_seconds: float) -> None:
@@ -108,6 +122,8 @@ def _holder(directory: DataDirectory) -> int | None:
                 return int(content) if content.isdigit() else 0
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise directory.unusable(error) from error
     return None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import SecretStr, model_validator
+from pydantic import SecretStr, field_validator, model_validator
 
 from credit_server.settings.fields import Settings
 
@@ -31,6 +31,16 @@ class StoreSettings(Settings):
 
     store_timeout_seconds: Annotated[float, Ge(0.1), Le(300)] = 5.0
     """Time to look for the store's primary, and to wait for each of its answers."""
+
+    @field_validator("data_dir")
+    @classmethod
+    def _expanded(cls, path: Path) -> Path:
+        try:
+            return path.expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"there is no home directory {path.parts[0]}: write the whole path"
+            ) from None
 
     @model_validator(mode="after")
     def _uri_from_its_file(self) -> Self:
