@@ -189,9 +189,13 @@ async def test_a_key_of_another_kind_or_an_existing_file_cannot_be_used(
     with pytest.raises(FileUnusable, match="exists"):
         await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=file)
     assert file.read_text() == "yesterday's"
-    missing = tmp_path / "no" / "folder"
-    with pytest.raises(FileUnusable, match="cannot be written: No such file"):
-        await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=missing)
+    for path, why in (
+        (tmp_path / "no" / "folder", "No such file"),
+        (file / "below", "Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(FileUnusable, match=f"cannot be written: {why}"):
+            await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=path)
     operator.make_another_kind_of_key()
     with pytest.raises(FileUnusable, match="not an Ed25519 key"):
         await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=tmp_path / "f")

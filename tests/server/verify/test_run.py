@@ -116,6 +116,14 @@ def test_a_progress_of_another_database_is_rejected(tmp_path: Path) -> None:
         ProgressFile(tmp_path / "absent" / "progress", "here/credit")
 
 
+def test_a_progress_file_must_be_a_regular_file_because_it_is_removed_at_the_end(
+    tmp_path: Path,
+) -> None:
+    for path in (Path("/dev/null"), tmp_path):
+        with pytest.raises(ProgressUnusable, match="is not a regular file"):
+            ProgressFile(path, "here/credit")
+
+
 @sockets_are_collected
 def test_a_progress_continues_on_the_same_collections_alone(
     mongod_uri: str, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ import math
 import os
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
@@ -90,9 +90,9 @@ async def _publish(store: Store, checkpoint: StoredCheckpoint, file: Path) -> No
 def _new_file(path: Path) -> Iterator[TextIO]:
     """Open a new file for writing. It gets its name when it is complete."""
     partial = path.with_name(f"{path.name}.part")
-    if path.exists():
-        raise FileUnusable(f"the checkpoint {path} exists: name a file that does not exist")
     try:
+        if path.exists():
+            raise FileUnusable(f"the checkpoint {path} exists: name a file that does not exist")
         with partial.open("w", encoding="utf-8") as stream:
             yield stream
             stream.flush()
@@ -101,7 +101,8 @@ def _new_file(path: Path) -> Iterator[TextIO]:
     except OSError as error:
         raise FileUnusable(f"the checkpoint {path} cannot be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 async def _write_heads(store: Store, app_id: int, stream: TextIO, page_size: int) -> Checkpoint:

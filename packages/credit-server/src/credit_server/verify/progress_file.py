@@ -39,6 +39,9 @@ class ProgressFile:
         self._header = {"credit_verify": _FORMAT, "database": database}
         self.done: dict[Span, Found] = {}
         try:
+            if path.exists() and not path.is_file():
+                # The file is removed at the end: a device such as /dev/null must not be.
+                raise ProgressUnusable(f"{path} is not a regular file: name another file")
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             if lines:
                 self._read(lines)
