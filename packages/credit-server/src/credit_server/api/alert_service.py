@@ -144,7 +144,7 @@ class AlertService(AlertServiceBase):
             )
             result = await self._committer.submit(
                 command,
-                call.observation.context,
+                call.batch_context,
                 request_id=call.request.request_id,
                 seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
                 after=lambda ending: audited.outlived(_as_audited(ending)),

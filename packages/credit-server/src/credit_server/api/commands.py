@@ -89,7 +89,7 @@ class Writes:
         with self._audit.write(call, identity, request) as audited:
             result = await self._committer.submit(
                 self._commands.of(request, identity),
-                call.observation.context,
+                call.batch_context,
                 request_id=call.request.request_id,
                 seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
                 after=lambda ending: audited.outlived(as_raised(ending)),

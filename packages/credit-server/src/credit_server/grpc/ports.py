@@ -133,29 +133,3 @@ class CallObserver(Protocol):
             metadata: The headers of the request.
             peer: The client.
         """
-
-
-class Unobserved:
-    """Ignores all calls, and each of them."""
-
-    trace_id = None
-    context = None
-
-    def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> "Unobserved":
-        """Ignore a call."""
-        return self
-
-    def message_received(self) -> None:
-        """Ignore a message."""
-
-    def message_sent(self, count: int = 1) -> None:
-        """Ignore messages."""
-
-    def operation_ended(self, kind: str, status: Status) -> None:
-        """Ignore an operation."""
-
-    def finished(self, status: Status, seconds: float) -> None:
-        """Ignore the end."""
-
-
-UNOBSERVED = Unobserved()
