@@ -153,7 +153,9 @@ class Operations:
         if denial is not None:
             return PendingOperation(call, kind, audited=None, rejection=denial)
         identity = authorize.identity_of(call)
-        audited = self._audit.write(call, identity, request, operation=kind)
+        audited = None
+        if self._audit.enabled:
+            audited = self._audit.write(call, identity, request, operation=kind)
         begun = partial(PendingOperation, call, kind, audited=audited)
         try:
             if request is None:

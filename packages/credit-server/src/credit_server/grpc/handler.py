@@ -327,7 +327,8 @@ class CallHandler(Handler, StreamHandler):
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             failure = bug
         finally:
-            if call.caller is not None:  # not before the answer: a client that does not read waits
+            # Not before the answer: a client that does not read waits.
+            if call.caller is not None and call.caller.counted:
                 serving.access.leave(call.caller)
             _observe_end(call, time.perf_counter() - started, failure)
 
