@@ -20,8 +20,8 @@ from grpclib.server import Handler
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError as H2ProtocolError
 
-from credit_server.admission.controller import AdmissionController
 from credit_server.admission.decision import Decision, NotAdmitted
+from credit_server.admission.load import AdmissionController
 from credit_server.grpc.call import ANSWER_HEADERS, Call, status_headers
 from credit_server.grpc.ports import Access, CallObserver, Contract, CutOff
 from credit_server.grpc.request import Headers, NotGrpc, RequestHead

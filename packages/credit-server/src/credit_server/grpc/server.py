@@ -15,8 +15,8 @@ from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 
-from credit_server.admission.controller import AdmissionController, WriteQueue
 from credit_server.admission.decision import Decision
+from credit_server.admission.load import AdmissionController, WriteQueue
 from credit_server.admission.stream_quota import StreamQuota
 from credit_server.grpc.handler import CallHandler, CallLimits, CallServing
 from credit_server.grpc.ports import Access, CallObserver, Contract
