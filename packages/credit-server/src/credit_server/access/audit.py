@@ -111,8 +111,8 @@ class AuditLog:
     """Writes what was done, and what was denied.
 
     Attributes:
-        enabled: Whether lines are written anywhere. Otherwise a frequent write need not call
-            `write`, which would write nothing.
+        enabled: Whether lines are written anywhere. If not, a caller may leave out `write`, whose
+            preparations would be for nothing.
         changing: The changes under way: the event loop does not keep its tasks.
     """
 

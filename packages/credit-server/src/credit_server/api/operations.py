@@ -83,7 +83,8 @@ class PendingOperation:
         if self._audited is not None:
             self._audited.ended(result)
         if isinstance(result, Receipt):
-            self._count(Status.OK)
+            if self._call.observation is not None:
+                self._call.observation.operation_ended(self._kind, Status.OK)
             messages.set_receipt(outcome.receipt, result)
         else:
             self._fail(self._status(result), outcome)
@@ -105,12 +106,9 @@ class PendingOperation:
             self._audited.outlived(as_raised(ending))
 
     def _fail(self, error: GRPCError, outcome: Any) -> None:
-        self._count(error.status)
-        outcome.failure.MergeFromString(encode(errors.to_failure(error)))
-
-    def _count(self, status: Status) -> None:
         if self._call.observation is not None:
-            self._call.observation.operation_ended(self._kind, status)
+            self._call.observation.operation_ended(self._kind, error.status)
+        outcome.failure.MergeFromString(encode(errors.to_failure(error)))
 
     def _status(self, error: BaseException | None) -> GRPCError:
         status = None if error is None else errors.translate(error, write=True)
