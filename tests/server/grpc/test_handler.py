@@ -495,6 +495,21 @@ async def test_a_call_that_its_client_cancels_is_logged_as_cancelled(logged: Log
     assert [(line["status"], line["log_level"]) for line in logged] == [("CANCELLED", "info")]
 
 
+@pytest.mark.usefixtures("engine")
+async def test_a_call_whose_stream_is_gone_before_its_answer_is_logged_as_gone(
+    logged: Logged,
+) -> None:
+    store = HeldStore()
+    async with serving(store) as served, Connection.connect(served.port) as wire:
+        stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await store.entered.wait()
+        (protocol,) = served.server._protocols
+        del protocol.connection._connection.streams[stream_id]
+        store.released.set()
+        await served.wait_quiet()
+    assert [(line["status"], line["log_level"]) for line in logged] == [("GONE", "info")]
+
+
 async def test_a_fault_of_a_call_whose_client_has_gone_is_logged_all_the_same(
     logged: Logged,
 ) -> None:

@@ -79,7 +79,7 @@ class ShedRatio:
     time grows with the share of calls that are shed, and has a jitter of half its length.
 
     Attributes:
-        admitted: The number of calls admitted since the last one was shed; counted by the caller.
+        admitted: The number of calls admitted since the last one was shed; the owner increments it.
     """
 
     def __init__(self, random: Random) -> None:
