@@ -154,7 +154,7 @@ def test_values_that_are_bound_to_a_call_are_in_each_of_its_lines(
     stream = _configured(monkeypatch, log_format)
 
     def call() -> None:
-        log.add_task_fields(request_id="the-call")
+        log.TASK_FIELDS.set({"request_id": "the-call"})
         structlog.get_logger("ours").warning("of ours")
         logging.getLogger("theirs").warning("of a library's")
 

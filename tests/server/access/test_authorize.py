@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -29,6 +29,8 @@ from credit_server.api.contract import CONTRACT
 from credit_server.grpc.handler import CallLimits
 from credit_server.grpc.request import RequestHead
 from credit_server.grpc.server import GrpcServer
+from credit_server.log import TASK_FIELDS
+from credit_server.store.memory import MemoryStore
 from credit_testing.calls import SERVICE, Answer, call_headers, framed
 from credit_testing.frames import ErrorCode
 from credit_testing.http2_client import Connection
@@ -143,6 +145,22 @@ async def test_the_table_decides_which_caller_may_make_which_call(
         history = await wire.call("ListUserTransactions", UserId(user_id=7), token("everything"))
         happened = method in WRITES and not reason(answer)
         assert len(history.messages(CreditTransaction)) == 1 + happened
+
+
+async def test_the_log_lines_of_a_call_have_its_identity_beside_its_request_id() -> None:
+    found: list[Mapping[str, object]] = []
+
+    class Noting(MemoryStore):
+        async def app_total(self, app_id: int) -> int:
+            found.append(TASK_FIELDS.get())
+            return 0
+
+    async with (
+        serving(Noting(), authenticator=FakeAuthenticator(TOKENS)) as served,
+        Connection.connect(served.port) as wire,
+    ):
+        await wire.call("GetAppBalance", AppId(app_id=1), token("tenant"), ("x-request-id", "mine"))
+    assert found == [{"request_id": "mine", "identity": "tenant"}]
 
 
 @pytest.mark.parametrize("path", METHOD_SCOPES)

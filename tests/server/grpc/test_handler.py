@@ -12,7 +12,7 @@ from credit_models.http2_engine import Engine
 from credit_models.scopes import METHOD_SCOPES
 from credit_server.commit import CommitLimits
 from credit_server.grpc.handler import CallLimits
-from credit_server.grpc.ports import Unobserved
+from credit_server.grpc.ports import CallObservation
 from credit_server.store.history import TransactionRow
 from credit_server.store.memory import MemoryStore
 from credit_testing.calls import SERVICE, Headers, call_headers, framed
@@ -474,8 +474,8 @@ async def test_a_fault_is_logged_with_its_traceback_under_the_request_id(
 async def test_a_call_is_answered_even_if_its_observer_fails(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Blind(Unobserved):
-        def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> Unobserved:
+    class Blind:
+        def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> CallObservation:
             raise ZeroDivisionError
 
     monkeypatch.setattr(served.server._serving, "observer", Blind())
@@ -493,6 +493,21 @@ async def test_a_call_that_its_client_cancels_is_logged_as_cancelled(logged: Log
         await served.wait_quiet()
         store.released.set()
     assert [(line["status"], line["log_level"]) for line in logged] == [("CANCELLED", "info")]
+
+
+@pytest.mark.usefixtures("engine")
+async def test_a_call_whose_stream_is_gone_before_its_answer_is_logged_as_gone(
+    logged: Logged,
+) -> None:
+    store = HeldStore()
+    async with serving(store) as served, Connection.connect(served.port) as wire:
+        stream_id, _ = wire.begin(call_headers(SERVICE + "AddCredits"), framed(encode(ADD)))
+        await store.entered.wait()
+        (protocol,) = served.server._protocols
+        del protocol.connection._connection.streams[stream_id]
+        store.released.set()
+        await served.wait_quiet()
+    assert [(line["status"], line["log_level"]) for line in logged] == [("GONE", "info")]
 
 
 async def test_a_fault_of_a_call_whose_client_has_gone_is_logged_all_the_same(

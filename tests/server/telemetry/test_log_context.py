@@ -4,7 +4,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from credit_models import AppId, CreditRequest
-from credit_server.log import task_fields
+from credit_server.log import TASK_FIELDS
 from credit_server.store.memory import MemoryStore
 from credit_server.store.port import StoreUnavailable
 from credit_server.telemetry import Telemetry
@@ -23,7 +23,7 @@ class ContextStore(MemoryStore):
         self.bound: list[Mapping[str, object]] = []
 
     async def app_total(self, app_id: int) -> int:
-        self.bound.append(dict(task_fields()))
+        self.bound.append(dict(TASK_FIELDS.get()))
         return 0
 
 
@@ -39,7 +39,7 @@ async def test_a_log_line_of_a_call_has_its_request_id_and_trace(sdk: Sdk) -> No
             ("first", "second"), sdk.spans("credit.v1.CreditService/GetAppBalance"), strict=True
         )
     ]
-    assert not task_fields()
+    assert not TASK_FIELDS.get()
 
 
 async def test_a_log_line_of_a_call_that_is_not_traced_has_its_request_id() -> None:

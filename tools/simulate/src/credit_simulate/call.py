@@ -11,7 +11,6 @@ from credit_models.codec import encode
 from credit_server.access.identity import Caller
 from credit_server.api.contract import WithMisfits
 from credit_server.grpc.call import Call
-from credit_server.grpc.ports import UNOBSERVED
 from grpclib.exceptions import GRPCError
 
 _CALLER = Caller(name="simulated", identity_name=None, identity=None, counted=False)
@@ -50,12 +49,13 @@ class ServedCall:
         incoming: The messages of a stream of requests; the last item is None.
         answers: The messages of the answer; the last item is None, or the error of the call.
         caller: The identity, which is the same for all callers.
-        observation: An observer that does nothing.
+        observation, batch_context: None: no call is observed.
     """
 
     caller: ClassVar[Caller] = _CALLER
     caller_name: ClassVar[str] = _CALLER.name
-    observation: ClassVar[object] = UNOBSERVED
+    observation: ClassVar[None] = None
+    batch_context: ClassVar[None] = None
     framed = staticmethod(Call.framed)
 
     def __init__(

@@ -60,6 +60,13 @@ KINDS: Mapping[TransactionType, ledger.Kind] = MappingProxyType(
 )
 
 
+# The requests without a note and metadata. A union in `isinstance` would be built on each call.
+_WITHOUT_NOTE = (CreditRequest, PurchaseRequest)
+
+# Any: the fields of commands have many types.
+_Fields = dict[str, Any]
+
+
 def broken_fields(request: betterproto2.Message) -> tuple[Violation, ...]:
     """Return the fields that break the rules of the contract's options and comments."""
     further = _FURTHER_RULES.get(type(request))
@@ -83,7 +90,18 @@ def command_of(
         policy: The policy of the app.
     """
     make, own_fields = _COMMANDS[type(request)]
-    fields = _common_fields(request)
+    fields: _Fields = {
+        "user_id": request.user_id,
+        "app_id": request.app_id,
+        "created_by": request.created_by,
+        "key": request.idempotency_key,
+        "expected_revision": request.expected_revision,
+        "min_available_after": request.min_available_after,
+    }
+    if not isinstance(request, _WITHOUT_NOTE):
+        fields["validate_only"] = request.validate_only
+        fields["metadata"] = tuple(sorted(request.metadata.items()))
+        fields["note"] = request.note
     fields.update(own_fields(request))
     if make in _BUYING:
         fields["purchase_id"] = new_id()
@@ -236,30 +254,6 @@ def _target(request: TransferCreditsRequest) -> tuple[int, int]:
         request.user_id if user_id is None else user_id,
         request.app_id if app_id is None else app_id,
     )
-
-
-# The requests without a note and metadata. A union in `isinstance` would be built on each call.
-_WITHOUT_NOTE = (CreditRequest, PurchaseRequest)
-
-# Any, from here on: the fields of commands have many types.
-_Fields = dict[str, Any]
-
-
-def _common_fields(request: AnyWrite) -> _Fields:
-    """Return the fields that all commands have."""
-    fields: _Fields = {
-        "user_id": request.user_id,
-        "app_id": request.app_id,
-        "created_by": request.created_by,
-        "key": request.idempotency_key,
-        "expected_revision": request.expected_revision,
-        "min_available_after": request.min_available_after,
-    }
-    if not isinstance(request, _WITHOUT_NOTE):
-        fields["validate_only"] = request.validate_only
-        fields["metadata"] = tuple(sorted(request.metadata.items()))
-        fields["note"] = request.note
-    return fields
 
 
 def _add(request: CreditRequest) -> _Fields:

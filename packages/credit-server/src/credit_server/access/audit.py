@@ -111,6 +111,8 @@ class AuditLog:
     """Writes what was done, and what was denied.
 
     Attributes:
+        enabled: Whether lines are written anywhere. If not, a caller may leave out `write`, whose
+            preparations would be for nothing.
         changing: The changes under way: the event loop does not keep its tasks.
     """
 
@@ -121,6 +123,7 @@ class AuditLog:
             sink: Where lines are written; None: nowhere.
             translate: Returns the status that a caller gets for an exception.
         """
+        self.enabled = sink is not None
         self.changing: set[asyncio.Task[Any]] = set()
         self._sink = sink
         self._translate = translate

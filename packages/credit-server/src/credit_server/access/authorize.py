@@ -153,9 +153,9 @@ class Access:
     def admit(self, call: Call[Any, Any]) -> Caller:
         """Authenticate, authorize and admit a call, and return its caller.
 
-        `leave` must follow when the call has ended. A path that is not served is admitted too, to
-        be answered as such: its caller has then proved an identity, so that a caller without one
-        cannot find out what is served.
+        `leave` must follow when a call has ended whose caller is `counted`. A path that is not
+        served is admitted too, to be answered as such: its caller has then proved an identity, so
+        that a caller without one cannot find out what is served.
 
         Args:
             call: The call; its message has not been read. Any: a call of any messages.
@@ -270,9 +270,8 @@ class Access:
         return denial
 
     def leave(self, caller: ports.Caller) -> None:
-        """Note that an admitted call has ended and its answer has been sent."""
-        if isinstance(caller, Caller) and caller.counted:
-            self._running.leave(caller.name)
+        """Note that a call has ended whose caller is `counted`, and its answer has been sent."""
+        self._running.leave(caller.name)
 
     def _authenticate(
         self, authenticator: Authenticator, call: Call[Any, Any], network: str
@@ -358,6 +357,20 @@ class NamesActor(Protocol):
     created_by: int
 
 
+class Write(NamesApp, NamesActor, Protocol):
+    """A write in an app."""
+
+
+def check_write(identity: Identity | None, request: Write) -> None:
+    """Check that an identity may make a write: in its apps, and in the name that it gives.
+
+    Raises:
+        AccessDenied: It may not.
+    """
+    check_app(identity, request)
+    check_actor(identity, request)
+
+
 def check_app(identity: Identity | None, request: NamesApp) -> None:
     """Check that an identity may act in all apps that a request names, and read them.
 
@@ -382,15 +395,15 @@ def check_actor(identity: Identity | None, request: NamesActor) -> None:
         raise ActorNotAllowed(request.created_by)
 
 
-def add_limit(identity: Identity | None, app_id: int, *, credits_max: int) -> int:
+def add_limit(identity: Identity, app_id: int, *, credits_max: int) -> int:
     """Return the most credits that an identity may add in one call.
 
     Args:
-        identity: The identity; None: there is only the server's own limit.
+        identity: The identity.
         app_id: The app.
         credits_max: The server's own limit, 1 to 2**32 - 1.
     """
-    limit = None if identity is None else identity.add_limits.of(app_id)
+    limit = identity.add_limits.of(app_id)
     return credits_max if limit is None else min(limit, credits_max)
 
 

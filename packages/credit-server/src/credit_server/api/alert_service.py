@@ -30,7 +30,7 @@ from credit_server.access import authorize
 from credit_server.access.audit import AuditLog, WriteResult
 from credit_server.admission.list_slots import ListSlots
 from credit_server.api import errors
-from credit_server.api.commands import as_raised, check
+from credit_server.api.commands import as_raised, validate
 from credit_server.api.event_watch import EventWatch
 from credit_server.api.policies import PolicyChanges
 from credit_server.api.reads import Reads
@@ -130,7 +130,8 @@ class AlertService(AlertServiceBase):
         """Set or remove a user's alert, and return the result of the write."""
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
-            check(request, identity)
+            authorize.check_write(identity, request)
+            validate(request)
             alert = alert_of(request)
             command = SetAlert(
                 user_id=user_id,
@@ -144,7 +145,7 @@ class AlertService(AlertServiceBase):
             )
             result = await self._committer.submit(
                 command,
-                call.observation.context,
+                call.batch_context,
                 request_id=call.request.request_id,
                 seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
                 after=lambda ending: audited.outlived(_as_audited(ending)),

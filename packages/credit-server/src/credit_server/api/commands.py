@@ -3,14 +3,6 @@
 from typing import Any
 
 import betterproto2
-from credit_models import (
-    RemoveAlertRequest,
-    RemoveWebhookRequest,
-    ResendDeadLettersRequest,
-    SetAlertRequest,
-    SetAppPolicyRequest,
-    SetWebhookRequest,
-)
 from credit_models.constraints import Violation
 from credit_models.ledger import UINT32_MAX, Command, Receipt
 from credit_models.operations import AnyWrite
@@ -50,10 +42,13 @@ class Commands:
             AccessDenied: The caller may not make the write.
             GRPCError: The write breaks constraints of the contract.
         """
-        check(request, identity)
+        credits_max = self._credits_max
+        if identity is not None:
+            authorize.check_write(identity, request)
+            credits_max = authorize.add_limit(identity, request.app_id, credits_max=credits_max)
+        validate(request)
         if request.user_id is None:
             raise errors.invalid([Violation(field="user_id", description="must be set")])
-        credits_max = authorize.add_limit(identity, request.app_id, credits_max=self._credits_max)
         return command_of(request, new_id=self._new_id, credits_max=credits_max)
 
 
@@ -86,42 +81,27 @@ class Writes:
             CommitError: The write was not admitted or not committed.
         """
         identity = authorize.identity_of(call)
-        with self._audit.write(call, identity, request) as audited:
+        audited = self._audit.write(call, identity, request) if self._audit.enabled else None
+        try:
             result = await self._committer.submit(
                 self._commands.of(request, identity),
-                call.observation.context,
+                call.batch_context,
                 request_id=call.request.request_id,
                 seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
-                after=lambda ending: audited.outlived(as_raised(ending)),
+                after=None
+                if audited is None
+                else lambda ending: audited.outlived(as_raised(ending)),
             )
             if not isinstance(result, Receipt):
                 raise errors.refused(result)
-            audited.receipt = result
+        except Exception as error:
+            if audited is not None:
+                audited.ended(error)
+            raise
         # The write has taken effect, whether or not the caller gets the answer.
+        if audited is not None:
+            audited.ended(result)
         return result
-
-
-# The writes that are no operations.
-_OtherWrite = (
-    SetAppPolicyRequest
-    | SetAlertRequest
-    | RemoveAlertRequest
-    | SetWebhookRequest
-    | RemoveWebhookRequest
-    | ResendDeadLettersRequest
-)
-
-
-def check(request: AnyWrite | _OtherWrite, identity: Identity | None) -> None:
-    """Check that a caller may make a write, and that the request is valid.
-
-    Raises:
-        AccessDenied: The caller may not make the write.
-        GRPCError: The write breaks constraints of the contract.
-    """
-    authorize.check_app(identity, request)
-    authorize.check_actor(identity, request)
-    validate(request)
 
 
 def validate(request: betterproto2.Message) -> None:

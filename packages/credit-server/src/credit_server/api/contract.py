@@ -27,6 +27,7 @@ WRITES = frozenset(
 
 
 _Message = TypeVar("_Message", BatchWriteRequest, WriteRequest)
+_WITH_OPERATIONS = frozenset({BatchWriteRequest, WriteRequest})
 
 # Matches a field of an operation's request, in a batch or in a message of a stream.
 _OF_OPERATION = re.compile(r"(?:operations\[(\d+)\]|operation)\.\w+\.(.+)")
@@ -61,7 +62,7 @@ class RequestCodec(WireCodec):
                 message has a wrong number of operations.
         """
         try:
-            if message_type in {BatchWriteRequest, WriteRequest}:
+            if message_type in _WITH_OPERATIONS:
                 message, violations = decode_with_violations(message_type, data)
                 return WithMisfits(message, _by_operation(violations))
             return super().decode(data, message_type)

@@ -168,7 +168,7 @@ class LedgerService(LedgerServiceBase):
         submitted = [each for each in pending if each.submission is not None]
         answers = self._committer.submit_all(
             [each.submission for each in submitted if each.submission is not None],
-            call.observation.context,
+            call.batch_context,
             request_id=call.request.request_id,
             seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
             atomic=atomic,

@@ -83,7 +83,8 @@ class PendingOperation:
         if self._audited is not None:
             self._audited.ended(result)
         if isinstance(result, Receipt):
-            self._call.observation.operation_ended(self._kind, Status.OK)
+            if self._call.observation is not None:
+                self._call.observation.operation_ended(self._kind, Status.OK)
             messages.set_receipt(outcome.receipt, result)
         else:
             self._fail(self._status(result), outcome)
@@ -105,7 +106,8 @@ class PendingOperation:
             self._audited.outlived(as_raised(ending))
 
     def _fail(self, error: GRPCError, outcome: Any) -> None:
-        self._call.observation.operation_ended(self._kind, error.status)
+        if self._call.observation is not None:
+            self._call.observation.operation_ended(self._kind, error.status)
         outcome.failure.MergeFromString(encode(errors.to_failure(error)))
 
     def _status(self, error: BaseException | None) -> GRPCError:
@@ -149,7 +151,9 @@ class Operations:
         if denial is not None:
             return PendingOperation(call, kind, audited=None, rejection=denial)
         identity = authorize.identity_of(call)
-        audited = self._audit.write(call, identity, request, operation=kind)
+        audited = None
+        if self._audit.enabled:
+            audited = self._audit.write(call, identity, request, operation=kind)
         begun = partial(PendingOperation, call, kind, audited=audited)
         try:
             if request is None:

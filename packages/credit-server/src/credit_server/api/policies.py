@@ -15,7 +15,7 @@ from credit_models.translation.commands import caps_from_message
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog
 from credit_server.api import errors
-from credit_server.api.commands import check
+from credit_server.api.commands import validate
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
 from credit_server.store.port import AppPolicy, Conflict, Store
@@ -84,7 +84,8 @@ class PolicyChanges:
         """
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
-            check(request, identity)
+            authorize.check_write(identity, request)
+            validate(request)
             return await audited.complete(self._decide(request, change), lambda policy: policy)
 
     async def _decide(

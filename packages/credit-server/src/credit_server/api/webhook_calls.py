@@ -28,7 +28,7 @@ from credit_models.translation.refusals import (
 from credit_server.access import authorize
 from credit_server.access.audit import AuditLog, Done
 from credit_server.api import errors
-from credit_server.api.commands import check
+from credit_server.api.commands import validate
 from credit_server.api.reads import Reads
 from credit_server.commit import Clock
 from credit_server.grpc.call import Call
@@ -167,7 +167,8 @@ class WebhookCalls:
         """Make a change, and write the line of the audit log."""
         identity = authorize.identity_of(call)
         with self._audit.write(call, identity, request) as audited:
-            check(request, identity)
+            authorize.check_write(identity, request)
+            validate(request)
             return await audited.complete(change(), lambda _: Done())
 
 

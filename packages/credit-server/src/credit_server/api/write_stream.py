@@ -127,7 +127,7 @@ class WriteStream:
         seconds_left = self._seconds_left()
         (answer,) = self._committer.submit_all(
             [pending.submission],
-            self._call.observation.context,
+            self._call.batch_context,
             request_id=self._call.request.request_id,
             seconds_left=seconds_left,
         )

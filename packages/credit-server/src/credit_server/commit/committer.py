@@ -280,7 +280,7 @@ class Committer:
         for write in writes:
             shards = self._shards_of(write)
             if len(shards) == 1 and shards[0] in admitted and shards[0].has_room():
-                self._shed_ratio.admitted()
+                self._shed_ratio.admitted += 1
                 shards[0].offer(write)
                 continue
             rejection = self._rejection(dict.fromkeys(shards, 1), seconds_left)
@@ -338,7 +338,7 @@ class Committer:
                     decision=decision,
                     retry_seconds=self._shed_ratio.shed(shard.expected_seconds()),
                 )
-        self._shed_ratio.admitted()
+        self._shed_ratio.admitted += 1
         return None
 
     def _reject(self, write: PendingWrite, rejection: CommitError) -> None:

@@ -5,7 +5,7 @@ https://grpc.github.io/grpc/core/md_doc_statuscodes.html and compression.md besi
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, TypeVar, cast
 
@@ -22,15 +22,20 @@ from grpclib.metadata import (
     encode_metadata,
 )
 from grpclib.server import Stream
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import StreamClosedError
 
 from credit_server.grpc.compression import ACCEPTED, inflate
-from credit_server.grpc.ports import UNOBSERVED, Caller, CallObservation
+from credit_server.grpc.ports import Caller, CallObservation
 from credit_server.grpc.request import NotGrpc, RequestHead
 from credit_server.http2.peer import ServerPeer
 from credit_server.http2.stream import RequestEndedError, ServerStream
+
+ANSWER_HEADERS = (
+    (":status", "200"),
+    ("content-type", "application/grpc+proto"),
+    ("grpc-accept-encoding", ACCEPTED),
+)
+"""The headers that each answer starts with. Its `x-request-id` follows."""
 
 _FRAME = struct.Struct(">BI")  # compressed flag, length of the message
 _STATUS_DETAILS = ProtoStatusDetailsCodec()
@@ -48,7 +53,8 @@ class Call(Stream[Received, Sent]):
         outcome: The status that the call was answered with; None before that.
         http_status: The HTTP status of a request that is not gRPC; empty otherwise.
         caller: The caller; None until the call is admitted.
-        observation: Is notified of its messages.
+        observation: Is notified of its messages; None: the call is not observed.
+        batch_context: `CallObservation.context`; None if the call is not observed.
     """
 
     peer: ServerPeer
@@ -89,7 +95,8 @@ class Call(Stream[Received, Sent]):
         self.outcome: Status | None = None
         self.http_status = ""
         self.caller: Caller | None = None
-        self.observation: CallObservation = UNOBSERVED
+        self.observation: CallObservation | None = None
+        self.batch_context: object | None = None
         self._message_bytes_max = message_bytes_max
 
     # Any: the standard library's own shape; see `ssl.SSLSocket.getpeercert`.
@@ -174,23 +181,22 @@ class Call(Stream[Received, Sent]):
             encoding = self.request.fields.get("grpc-encoding", "")
             data = inflate(data, encoding, bytes_max=self._message_bytes_max)
         message = cast(Received, self._codec.decode(data, self._recv_type))
-        self.observation.message_received()
+        if self.observation is not None:
+            self.observation.message_received()
         if streams:
             stream.message_read(_FRAME.size + length)
         return message
 
-    async def recv_request(self) -> Received:
-        """Receive the only message of a call that takes one.
-
-        Raises:
-            GRPCError: There is none, or more than one, or it is not sound.
-        """
-        return cast(Received, await self.recv_message())
+    # The same method: for a call that takes one message, it returns that message or raises.
+    recv_request = cast(
+        Callable[["Call[Received, Sent]"], Coroutine[Any, Any, Received]], recv_message
+    )
 
     async def send_message(self, message: Sent) -> None:
         """Send one message, after the headers if they have not been sent."""
         await super().send_message(message)
-        self.observation.message_sent()
+        if self.observation is not None:
+            self.observation.message_sent()
 
     async def send_answer(self, message: Sent) -> None:
         """Send the only message of an answer and the status OK together.
@@ -201,15 +207,20 @@ class Call(Stream[Received, Sent]):
         await self.send_encoded_answer(self._codec.encode(message, self._send_type))
 
     async def send_encoded_answer(self, message: bytes) -> None:
-        """Send a serialized message like `send_answer`."""
+        """Send a serialized message like `send_answer`.
+
+        Raises:
+            StreamClosedError: The stream is gone.
+        """
         data = _FRAME.pack(0, len(message)) + message
         stream = self._stream
         await stream.connection.write_ready.wait()
-        http, stream_id = self._http()
+        # Not grpclib's methods, which write to the socket after each frame.
+        http, stream_id = stream._h2_connection, cast(int, stream.id)  # noqa: SLF001
         if len(data) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
             await self.send_framed(data, count=1)
             return
-        http.send_headers(stream_id, self._headers())
+        http.send_headers(stream_id, [*ANSWER_HEADERS, ("x-request-id", self.request.request_id)])
         http.send_data(stream_id, data)
         http.send_headers(
             stream_id, [("grpc-status", "0"), *encode_metadata(self.trailers)], end_stream=True
@@ -219,7 +230,8 @@ class Call(Stream[Received, Sent]):
         self._send_initial_metadata_done = self._send_message_done = True
         self._send_trailing_metadata_done = True
         self.outcome = Status.OK
-        self.observation.message_sent()
+        if self.observation is not None:
+            self.observation.message_sent()
 
     @staticmethod
     def framed(messages: Iterable[bytes]) -> bytes:
@@ -244,13 +256,20 @@ class Call(Stream[Received, Sent]):
         if data:
             await self._stream.send_data(data)
             self._send_message_done = True
-            self.observation.message_sent(count)
+            if self.observation is not None:
+                self.observation.message_sent(count)
 
     async def send_initial_metadata(self, *, metadata: _MetadataLike | None = None) -> None:
         """Send the headers that start an answer."""
         if self._send_initial_metadata_done:
             raise ProtocolError("initial metadata was already sent")
-        await self._stream.send_headers([*self._headers(), *encode_metadata(metadata or {})])
+        await self._stream.send_headers(
+            [
+                *ANSWER_HEADERS,
+                ("x-request-id", self.request.request_id),
+                *encode_metadata(metadata or {}),
+            ]
+        )
         self._send_initial_metadata_done = True
 
     async def send_trailing_metadata(
@@ -264,7 +283,9 @@ class Call(Stream[Received, Sent]):
         """Send the status and `trailers`; before any message they are a trailers-only answer."""
         if self._send_trailing_metadata_done:
             raise ProtocolError("trailing metadata was already sent")
-        headers = [] if self._send_initial_metadata_done else self._headers()
+        headers: list[tuple[str, str]] = []
+        if not self._send_initial_metadata_done:
+            headers += [*ANSWER_HEADERS, ("x-request-id", self.request.request_id)]
         headers += status_headers(GRPCError(status, status_message, status_details))
         headers.extend(encode_metadata({**dict(metadata or ()), **self.trailers}))
         await self._stream.send_headers(headers, end_stream=True)
@@ -296,7 +317,7 @@ class Call(Stream[Received, Sent]):
         text = f"{reason}\n".encode() if rejection.body else b""
         stream = self._stream
         await stream.connection.write_ready.wait()
-        http, stream_id = self._http()
+        http, stream_id = stream._h2_connection, cast(int, stream.id)  # noqa: SLF001
         if len(text) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
             text = b""
         if text:
@@ -314,31 +335,10 @@ class Call(Stream[Received, Sent]):
         if self._stream.closable:
             self._stream.reset_nowait(ErrorCodes.ENHANCE_YOUR_CALM)
 
-    def _http(self) -> tuple[H2Connection, int]:
-        """Return the engine, to write several frames at once, and the stream's number.
-
-        grpclib writes to the socket after each frame.
-
-        Raises:
-            StreamClosedError: The stream is gone.
-        """
-        http, stream_id = self._stream._h2_connection, self._stream.id  # noqa: SLF001
-        if stream_id is None or stream_id not in http.streams:
-            raise StreamClosedError(stream_id or 0)
-        return http, stream_id
-
     def _stop_client(self) -> None:
         """Ask a client that is still sending to stop."""
         if self._stream.closable:
             self._stream.reset_nowait()
-
-    def _headers(self) -> list[tuple[str, str]]:
-        return [
-            (":status", "200"),
-            ("content-type", self._content_type),
-            ("grpc-accept-encoding", ACCEPTED),
-            ("x-request-id", self.request.request_id),
-        ]
 
 
 def status_details(error: GRPCError) -> bytes:

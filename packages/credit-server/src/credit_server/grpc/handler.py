@@ -20,15 +20,14 @@ from grpclib.server import Handler
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError as H2ProtocolError
 
-from credit_server.admission.controller import AdmissionController
 from credit_server.admission.decision import Decision, NotAdmitted
-from credit_server.grpc.call import Call, status_headers
-from credit_server.grpc.compression import ACCEPTED
-from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract, CutOff
+from credit_server.admission.load import AdmissionController
+from credit_server.grpc.call import ANSWER_HEADERS, Call, status_headers
+from credit_server.grpc.ports import Access, CallObserver, Contract, CutOff
 from credit_server.grpc.request import Headers, NotGrpc, RequestHead
 from credit_server.http2.frames import ServerFrames
 from credit_server.http2.stream import ServerConnection, ServerStream, StreamHandler
-from credit_server.log import add_task_fields
+from credit_server.log import TASK_FIELDS
 from credit_server.units import Count
 
 log = structlog.get_logger("credit_server.calls")
@@ -156,7 +155,7 @@ class CallServing:
         limits: CallLimits,
         access: Access,
         contract: Contract,
-        observer: CallObserver = UNOBSERVED,
+        observer: CallObserver | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -166,7 +165,7 @@ class CallServing:
             limits: Limits on calls.
             access: Authenticates, authorizes and admits calls.
             contract: What has to be known of the services.
-            observer: Observes every call.
+            observer: Observes every call; None: no call is observed.
         """
         self.mapping = dict(mapping)
         self.admission = admission
@@ -199,9 +198,7 @@ class CallServing:
                 retry_seconds=steps * _RETRY_STEP_SECONDS,
             )
             headers = self._shed_headers[steps, write] = [
-                (":status", "200"),
-                ("content-type", "application/grpc+proto"),
-                ("grpc-accept-encoding", ACCEPTED),
+                *ANSWER_HEADERS,
                 *status_headers(self.status_of(error, write=write)),
             ]
         return headers
@@ -330,7 +327,8 @@ class CallHandler(Handler, StreamHandler):
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             failure = bug
         finally:
-            if call.caller is not None:  # not before the answer: a client that does not read waits
+            # Not before the answer: a client that does not read waits.
+            if call.caller is not None and call.caller.counted:
                 serving.access.leave(call.caller)
             _observe_end(call, time.perf_counter() - started, failure)
 
@@ -338,15 +336,22 @@ class CallHandler(Handler, StreamHandler):
         """Answer one call, step by step as the protocol has it."""
         serving, request = self._serving, call.request
         try:
-            call.observation = serving.observer.started(request.path, request.fields, call.peer)
-            add_task_fields(request_id=request.request_id)
-            if call.observation.trace_id is not None:
-                add_task_fields(trace_id=call.observation.trace_id)
-            request.check(write=method.write)
-            call.deadline = _deadline(request, method, serving.limits)
+            fields: dict[str, object] = {"request_id": request.request_id}
+            if serving.observer is not None:
+                observed = serving.observer.started(request.path, request.fields, call.peer)
+                call.observation, call.batch_context = observed, observed.context
+                if observed.trace_id is not None:
+                    fields["trace_id"] = observed.trace_id
+            TASK_FIELDS.set(fields)
+            seconds = request.check(write=method.write)
+            if seconds is None:
+                seconds = method.deadline_seconds
+            elif not method.standard:  # health's Watch may run for as long as its client likes
+                seconds = min(seconds, serving.limits.deadline_seconds_max)
+            call.deadline = None if seconds is None else Deadline.from_timeout(seconds)
             caller = call.caller = serving.access.admit(call)
             if caller.identity_name is not None:
-                add_task_fields(identity=caller.identity_name)
+                TASK_FIELDS.set({**fields, "identity": caller.identity_name})
             if not method.is_served:  # only now: a caller without an identity learns no paths
                 raise GRPCError(
                     Status.UNIMPLEMENTED,
@@ -385,20 +390,6 @@ class CallHandler(Handler, StreamHandler):
             await call.send_error(status)
         else:  # a client without an identity that does not read must not occupy the server
             call.refuse()
-
-
-def _deadline(request: RequestHead, method: Method, limits: CallLimits) -> Deadline | None:
-    """Return the deadline of a call: the client's, or the method's if the client sets none.
-
-    Raises:
-        GRPCError: The client's is malformed.
-    """
-    seconds = request.timeout_seconds()
-    if seconds is None:
-        seconds = method.deadline_seconds
-    elif not method.standard:  # health's Watch may run for as long as its client likes
-        seconds = min(seconds, limits.deadline_seconds_max)
-    return None if seconds is None else Deadline.from_timeout(seconds)
 
 
 async def _run(call: "Call[object, object]", method: Method) -> None:
@@ -447,5 +438,6 @@ def _observe_end(
         log.error("call", **fields, exc_info=failure)
     else:
         log.info("call", **fields)
-    # A call that was not answered had no client left to answer.
-    call.observation.finished(call.outcome or Status.CANCELLED, seconds)
+    if call.observation is not None:
+        # A call that was not answered had no client left to answer.
+        call.observation.finished(call.outcome or Status.CANCELLED, seconds)

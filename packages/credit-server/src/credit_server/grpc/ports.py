@@ -62,6 +62,10 @@ class Caller(Protocol):
     def identity_name(self) -> str | None:
         """The name of the identity that the call has proved; None: it has proved none."""
 
+    @property
+    def counted(self) -> bool:
+        """Whether the call counts as running, so that `Access.leave` must follow."""
+
 
 class Access(Protocol):
     """Decides which calls are allowed."""
@@ -85,7 +89,7 @@ class Access(Protocol):
         """
 
     def leave(self, caller: Caller) -> None:
-        """Note that an admitted call has ended and its answer has been sent."""
+        """Note that a call has ended whose caller is `counted`, and its answer has been sent."""
 
 
 class CallObservation(Protocol):
@@ -133,29 +137,3 @@ class CallObserver(Protocol):
             metadata: The headers of the request.
             peer: The client.
         """
-
-
-class Unobserved:
-    """Ignores all calls, and each of them."""
-
-    trace_id = None
-    context = None
-
-    def started(self, path: str, metadata: Mapping[str, str], peer: Peer) -> "Unobserved":
-        """Ignore a call."""
-        return self
-
-    def message_received(self) -> None:
-        """Ignore a message."""
-
-    def message_sent(self, count: int = 1) -> None:
-        """Ignore messages."""
-
-    def operation_ended(self, kind: str, status: Status) -> None:
-        """Ignore an operation."""
-
-    def finished(self, status: Status, seconds: float) -> None:
-        """Ignore the end."""
-
-
-UNOBSERVED = Unobserved()

@@ -15,11 +15,11 @@ from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 
-from credit_server.admission.controller import AdmissionController, WriteQueue
 from credit_server.admission.decision import Decision
+from credit_server.admission.load import AdmissionController, WriteQueue
 from credit_server.admission.stream_quota import StreamQuota
 from credit_server.grpc.handler import CallHandler, CallLimits, CallServing
-from credit_server.grpc.ports import UNOBSERVED, Access, CallObserver, Contract
+from credit_server.grpc.ports import Access, CallObserver, Contract
 from credit_server.http2.connection import ServerProtocol
 from credit_server.http2.connections import Closing, Connections
 from credit_server.http2.engine import Engine, open_frames
@@ -57,7 +57,7 @@ class GrpcServer(Server):
         access: Access,
         contract: Contract,
         connections: ConnectionLimits = _DEFAULTS,
-        observer: CallObserver = UNOBSERVED,
+        observer: CallObserver | None = None,
         write_queue: WriteQueue | None = None,
         timers: Timers | None = None,
         engine: Engine = Engine.AUTO,
@@ -70,7 +70,7 @@ class GrpcServer(Server):
             access: Decides which calls are allowed.
             contract: The properties of the contract's services that serving requires.
             connections: Limits on connections.
-            observer: Observes every call.
+            observer: Observes every call; None: no call is observed.
             write_queue: Estimates how long writes wait; None: writes are admitted as reads are.
             timers: Starts the server's timers; None: their bugs are only logged.
             engine: The library for HTTP/2.

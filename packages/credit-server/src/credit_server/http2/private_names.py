@@ -51,7 +51,6 @@ PRIVATE_NAMES: PrivateNames = {
     "grpclib.server:Stream": (
         "_cardinality",
         "_codec",
-        "_content_type",
         "_recv_type",
         "_send_initial_metadata_done",
         "_send_message_done",

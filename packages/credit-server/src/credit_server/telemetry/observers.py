@@ -98,9 +98,14 @@ class Telemetry:
 
 
 class ObservedCall:
-    """Observes one call: a `CallObservation` of the gRPC layer."""
+    """Observes one call: a `CallObservation` of the gRPC layer.
 
-    __slots__ = ("_metrics", "_operations", "_span")
+    Attributes:
+        trace_id: The trace that the call is recorded in; None if it is not recorded.
+        context: The call's span, which the span of its batch links to; None if it has none.
+    """
+
+    __slots__ = ("_metrics", "_operations", "_span", "context", "trace_id")
 
     def __init__(
         self, metrics: MethodMetrics, operations: OperationMetrics, span: CallSpan | None
@@ -109,16 +114,8 @@ class ObservedCall:
         self._metrics = metrics
         self._operations = operations
         self._span = span
-
-    @property
-    def trace_id(self) -> str | None:
-        """The trace that the call is recorded in; None if it is not recorded."""
-        return None if self._span is None else self._span.trace_id
-
-    @property
-    def context(self) -> object | None:
-        """The call's span, which the span of its batch links to; None if it has none."""
-        return None if self._span is None else self._span.span
+        self.trace_id = None if span is None else span.trace_id
+        self.context = None if span is None else span.span
 
     def message_received(self) -> None:
         """Count a message that was received."""
