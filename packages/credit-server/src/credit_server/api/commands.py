@@ -1,5 +1,6 @@
 """Make writes: check the caller's permissions, validate the request, and commit its command."""
 
+from collections.abc import Callable
 from typing import Any
 
 import betterproto2
@@ -81,26 +82,32 @@ class Writes:
             CommitError: The write was not admitted or not committed.
         """
         identity = authorize.identity_of(call)
-        audited = self._audit.write(call, identity, request) if self._audit.enabled else None
-        try:
-            result = await self._committer.submit(
-                self._commands.of(request, identity),
-                call.batch_context,
-                request_id=call.request.request_id,
-                seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
-                after=None
-                if audited is None
-                else lambda ending: audited.outlived(as_raised(ending)),
+        if not self._audit.enabled:
+            return await self._submit(call, request, identity, after=None)
+        with self._audit.write(call, identity, request) as audited:
+            receipt = audited.receipt = await self._submit(
+                call, request, identity, after=lambda ending: audited.outlived(as_raised(ending))
             )
-            if not isinstance(result, Receipt):
-                raise errors.refused(result)
-        except Exception as error:
-            if audited is not None:
-                audited.ended(error)
-            raise
+        return receipt
+
+    async def _submit(
+        self,
+        call: Call[Any, Any],
+        request: AnyWrite,
+        identity: Identity | None,
+        *,
+        after: Callable[[WriteResult], None] | None,
+    ) -> Receipt:
+        result = await self._committer.submit(
+            self._commands.of(request, identity),
+            call.batch_context,
+            request_id=call.request.request_id,
+            seconds_left=None if call.deadline is None else call.deadline.time_remaining(),
+            after=after,
+        )
+        if not isinstance(result, Receipt):
+            raise errors.refused(result)
         # The write has taken effect, whether or not the caller gets the answer.
-        if audited is not None:
-            audited.ended(result)
         return result
 
 
