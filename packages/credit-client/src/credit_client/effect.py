@@ -1,5 +1,6 @@
 """What the attempts of a call have done to the ledger, as far as the SDK can know."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from credit_client.errors import CreditError, IdempotencyKeyReused, Outcome
@@ -14,7 +15,7 @@ class Effect(Protocol):
     """Follows the attempts of a call."""
 
     def begin_attempt(self) -> None:
-        """Record that an attempt begins, of which nothing is sent yet."""
+        """Record that another attempt begins after a failed one. Nothing of it is sent yet."""
 
     def sending(self) -> None:
         """Record that from now on the server may execute the latest attempt."""
@@ -49,6 +50,7 @@ class ReadEffect:
         error.outcome = Outcome.NO_CHANGE
 
 
+@dataclass(eq=False, slots=True)
 class WriteEffect:
     """The effect of one write.
 
@@ -57,11 +59,8 @@ class WriteEffect:
         earlier_unknown: Whether the outcome of an attempt before the latest is unknown.
     """
 
-    __slots__ = ("earlier_unknown", "outcome")
-
-    def __init__(self) -> None:
-        self.outcome = Outcome.NO_CHANGE
-        self.earlier_unknown = False
+    outcome: Outcome = Outcome.NO_CHANGE
+    earlier_unknown: bool = False
 
     def begin_attempt(self) -> None:
         """See `Effect`."""
