@@ -53,8 +53,10 @@ def _state_reader(
     names: dict[str, Any] = {}
     parts = ["'_unknown_fields': b''"]
     for number, field in enumerate(fields):
-        names[f"read_{number}"] = field.read
+        names |= {f"read_{number}": field.read, f"convert_{number}": field.convert}
         value = f"source.{field.name}" if field.is_read_copy else f"read_{number}(source)"
+        if field.is_read_copy and field.convert is not None:
+            value = f"convert_{number}({value})"
         if field.name in members:
             value = "None"
         elif field.has_presence:

@@ -50,10 +50,11 @@ class FieldConverter:
     write: Write
     unset: Callable[[], Any]  # makes the value of a field that is not set
     has_presence: bool
-    # Whether a direction only copies the value under the same name. A caller may then copy many
-    # fields at once.
+    # Whether a direction copies one value under the same name. A caller may then copy many fields
+    # at once. A copy that is read may need a conversion.
     is_read_copy: bool
     is_write_copy: bool
+    convert: Convert | None
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
@@ -75,22 +76,24 @@ def scalar(field: FieldDescriptor, enum_type: type[betterproto2.Enum] | None) ->
         enum_type: The class of the field's values, or None where the field is not an enum.
     """
     if enum_type is not None:
-        return Scalar(read=_enum_reader(enum_type))
+        return Scalar(read=_Members(enum_type).__getitem__)
     if field.type == FieldDescriptor.TYPE_FLOAT:
         return Scalar(write=float32)
     return Scalar()
 
 
-def _enum_reader(enum_type: type[betterproto2.Enum]) -> Convert:
-    # A dictionary is faster than calling the enum. Unknown numbers are not cached: a peer may send
-    # any number of different ones.
-    members = {member.value: member for member in enum_type}
+class _Members(dict[int, betterproto2.Enum]):
+    """The members of an enum by number, which is faster than calling the enum.
 
-    def read(number: int) -> betterproto2.Enum:
-        member = members.get(number)
-        return enum_type(number) if member is None else member
+    Unknown numbers are not kept: a peer may send any number of different ones.
+    """
 
-    return read
+    def __init__(self, enum_type: type[betterproto2.Enum]) -> None:
+        super().__init__({member.value: member for member in enum_type})
+        self._enum_type = enum_type
+
+    def __missing__(self, number: int) -> betterproto2.Enum:
+        return self._enum_type(number)
 
 
 def field_converter(field: FieldDescriptor, name: str, element: Element) -> FieldConverter:
@@ -101,7 +104,7 @@ def field_converter(field: FieldDescriptor, name: str, element: Element) -> Fiel
         name: Its name in the dataclass, which differs where the name is a keyword of Python.
         element: What the field contains; the values where the field is a map.
     """
-    is_plain = False
+    is_single = False
     unset: Callable[[], Any]
     if map_value(field) is not None:
         read, write = _map_reader(field.name, element.read), _map_writer(field.name, element)
@@ -111,7 +114,7 @@ def field_converter(field: FieldDescriptor, name: str, element: Element) -> Fiel
         unset = list
     else:
         read, write = _single_reader(field.name, element.read), _single_writer(field, element)
-        is_plain = not field.has_presence and field.name == name
+        is_single = field.name == name
         unset = _unset_value(field, element.read)
     return FieldConverter(
         name=name,
@@ -120,8 +123,12 @@ def field_converter(field: FieldDescriptor, name: str, element: Element) -> Fiel
         write=write,
         unset=unset,
         has_presence=field.has_presence,
-        is_read_copy=is_plain and element.read is None,
-        is_write_copy=is_plain and isinstance(element, Scalar) and element.write is None,
+        is_read_copy=is_single,
+        is_write_copy=is_single
+        and not field.has_presence
+        and isinstance(element, Scalar)
+        and element.write is None,
+        convert=element.read,
     )
 
 
