@@ -459,7 +459,7 @@ class CreditClient(
     async def _write(
         self, method: Method[WriteT, WriteReplyT], values: Values, options: NotedOptions
     ) -> Receipt:
-        caller = self._caller or self._open_caller  # which raises
+        caller = self._caller or self._open_caller  # the property raises the error
         key = options.pop("idempotency_key", None)
         key = new_key() if key is None else checked_key(key)
         timeout_seconds = options.pop("timeout_seconds", None)

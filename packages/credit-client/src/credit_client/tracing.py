@@ -42,7 +42,7 @@ class _Metadata(Setter[MutableMapping[str, str]]):
 _METADATA = _Metadata()
 
 
-@dataclass(eq=False, kw_only=True, slots=True)
+@dataclass(eq=False, kw_only=True, repr=False, slots=True)
 class CallSpan:
     """The span and the duration of one call; `Tracing.begin` begins it.
 

@@ -34,12 +34,12 @@ class Constraint:
 
 
 def is_integer(constraint: Constraint) -> bool:
-    """Return whether a field contains an integer, of those whose values have bounds."""
+    """Return whether a constraint has bounds for an integer."""
     return constraint.minimum is not None or constraint.maximum is not None
 
 
 def bounds_of(constraint: Constraint) -> tuple[int, int]:
-    """Return the least and the greatest value of an integer, or length of another field."""
+    """Return the least and the greatest value of an integer, or length of a string or bytes."""
     if not is_integer(constraint):
         length_max = constraint.length_max
         return constraint.length_min or 0, _SIZE_MAX if length_max is None else length_max

@@ -47,10 +47,10 @@ class _Rules:
     checks: tuple[tuple[str, Check], ...]
     sizes: tuple[tuple[str, Check], ...]  # of repeated fields and maps; the checks include them
     nested: tuple[_Nested, ...]
-    # The checks again, each in one of three forms of which `_is_valid` enters few.
-    integers: tuple[tuple[str, int, int], ...]  # the least and the greatest value
-    texts: tuple[tuple[str, int, int, Check], ...]  # the least and the greatest length
-    others: tuple[tuple[str, bool, Check], ...]  # whether the field may be unset
+    # The checks again, each in one of the three forms that `_is_valid` uses.
+    integers: tuple[tuple[str, int, int], ...]  # name, least and greatest value
+    texts: tuple[tuple[str, int, int, Check], ...]  # name, least and greatest length
+    others: tuple[tuple[str, bool, Check], ...]  # name, whether it may be unset
 
 
 def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
@@ -111,7 +111,8 @@ def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Con
 def _is_valid(rules: _Rules, message: betterproto2.Message) -> bool:
     """Return whether all fields of a message are valid, apart from nested messages.
 
-    Usual values enter no check, which takes half of the time.
+    Usual values are compared here, and their checks are not called: 1.0 µs instead of 1.7 µs for a
+    `PurchaseRequest` (2-core machine).
     """
     for name, least, greatest in rules.integers:
         if not least <= getattr(message, name) <= greatest:
