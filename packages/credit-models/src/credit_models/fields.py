@@ -1,10 +1,11 @@
-"""Copies one field between a betterproto2 dataclass and Google's message.
+"""Copies the fields of a message between a betterproto2 dataclass and Google's message.
 
 A field has an element (a scalar or a message) and a shape around it (single, repeated or map). Each
-combination has one reader and one writer, which are built once, when a schema is loaded.
+combination has one reader and one writer. `state_reader` and `state_writer` combine those of all
+fields of a message.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -238,3 +239,69 @@ def _map_writer(name: str, element: Element) -> Write:
             container[key] = value if convert is None else convert(value)
 
     return write_scalars
+
+
+def state_reader(
+    fields: tuple[FieldConverter, ...], oneofs: Mapping[str, Sequence[FieldConverter]]
+) -> Read:
+    """Return a function that returns the attributes of a dataclass for Google's message.
+
+    The function is compiled from source, as `dataclasses` does: one dictionary of attributes reads
+    a `CreditRequest` in half the time of a loop over its fields. A field that is not set costs one
+    call of `HasField`, and a oneof one call of `WhichOneof`: an `Operation` has 12 fields in one.
+
+    Args:
+        fields: All fields.
+        oneofs: The fields of each oneof, by its name.
+    """
+    members = {field.name for oneof in oneofs.values() for field in oneof}
+    names: dict[str, Any] = {}
+    parts = ["'_unknown_fields': b''"]
+    for number, field in enumerate(fields):
+        names |= {f"read_{number}": field.read, f"convert_{number}": field.convert}
+        value = f"source.{field.name}" if field.is_read_copy else f"read_{number}(source)"
+        if field.is_read_copy and field.convert is not None:
+            value = f"convert_{number}({value})"
+        if field.name in members:
+            value = "None"
+        elif field.has_presence:
+            value = f"{value} if is_set({field.wire_name!r}) else None"
+        parts.append(f"{field.name!r}: {value}")
+    lines = ["def convert(source):", "    is_set = source.HasField"]
+    lines.append(f"    state = {{{', '.join(parts)}}}")
+    for number, (oneof, group) in enumerate(oneofs.items()):
+        names[f"members_{number}"] = {field.wire_name: (field.name, field.read) for field in group}
+        lines.append(f"    member = source.WhichOneof({oneof!r})")
+        lines.append("    if member is not None:")
+        lines.append(f"        name, read = members_{number}[member]")
+        lines.append("        state[name] = read(source)")
+    lines.append("    return state")
+    convert: Read = _compiled("\n".join(lines), names)
+    return convert
+
+
+def state_writer(fields: tuple[FieldConverter, ...]) -> Write:
+    """Return a function that sets the fields of Google's empty message from a dataclass.
+
+    It is compiled as in `state_reader`. A value that is not set is skipped. Single values are
+    compared by identity: -0.0 is written, and an equal value of another type is rejected.
+    """
+    names: dict[str, Any] = {}
+    lines = ["def convert(message, target):", "    pass"]
+    for number, field in enumerate(fields):
+        unset = field.unset()
+        names |= {f"write_{number}": field.write, f"unset_{number}": unset}
+        differs = "!=" if isinstance(unset, list | dict) else "is not"
+        target = f"target.{field.name} = value"
+        write = target if field.is_write_copy else f"write_{number}(value, target)"
+        lines.append(f"    value = message.{field.name}")
+        lines.append(f"    if value {differs} unset_{number}: {write}")
+    convert: Write = _compiled("\n".join(lines), names)
+    return convert
+
+
+# Any: a function of the source.
+def _compiled(source: str, names: dict[str, Any]) -> Any:
+    # The source consists of the names of fields, which are identifiers.
+    exec(source, names)  # noqa: S102
+    return names["convert"]
