@@ -334,6 +334,22 @@ async def test_a_cancelled_batch_can_be_sent_again(scripted: Scripted) -> None:
     assert first.request == second.request
 
 
+async def test_a_batch_that_is_sent_again_remembers_an_attempt_with_an_unknown_outcome(
+    scripted: Scripted,
+) -> None:
+    once = ClientSettings(retry_attempts_max=1)
+    transport = scripted(LOST, _reply(_failure(Status.PERMISSION_DENIED, "no")))
+    async with CreditClient(transport=transport, settings=once) as credits_:
+        batch = credits_.batch()
+        write = batch.add(**ADDITION)
+        await batch.send()
+        assert write.outcome is Outcome.UNKNOWN
+        await batch.send()
+    assert write.error is not None
+    assert write.error.message == "no; an earlier attempt may have taken effect"
+    assert write.outcome is Outcome.UNKNOWN
+
+
 async def test_closing_the_client_ends_a_batch(scripted: Scripted) -> None:
     reached = asyncio.Event()
     async with CreditClient(transport=scripted(reached)) as credits_:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
-from credit_client import ClientSettings, CreditClient, write_stream
+from credit_client import ClientSettings, CreditClient, grpc_transport
 from credit_client.grpc_transport import GrpcTransport
 from credit_client.methods import WRITE
 from credit_client.testing import FakeCreditService, fake_credits
@@ -64,7 +64,7 @@ async def credits_over(
         return
     if way == "call":
         settings = ClientSettings(**{**settings.model_dump(), "streams": "off"})
-    monkeypatch.setattr(write_stream, "CONCURRENT_MIN", 1)
+    monkeypatch.setattr(grpc_transport, "CONCURRENT_MIN", 1)
     other = {"unimplemented": None, "broken": break_off}
     served = OtherStreams(service, other[way]) if way in other else service
     # Any service of grpclib's will do; the fixture's type names the usual one.

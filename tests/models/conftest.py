@@ -12,7 +12,7 @@ from typing import Any
 
 import betterproto2
 import pytest
-from credit_models.converters import Converters
+from credit_models.codec import Converters
 from credit_models.image import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool

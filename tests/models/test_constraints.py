@@ -1,5 +1,6 @@
 """Messages are checked against the contract's constraints, all fields at once."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import betterproto2
@@ -15,6 +16,7 @@ from credit_models import (
     GrantCreditsRequest,
     Operation,
     PurchaseRequest,
+    SummarizeRequest,
     TransactionType,
     UserCredits,
     UserId,
@@ -30,6 +32,7 @@ from credit_models.constraints import (
     violations,
 )
 from credit_models.image import message_class
+from credit_models.operations import WRITE_TYPES, AnyWrite, kind_of, operation_of
 from credit_models.text import Text
 
 UINT32_MAX = 2**32 - 1
@@ -206,6 +209,37 @@ def test_an_optional_field_and_a_member_of_a_oneof_are_checked_if_they_are_set()
         "priority": "must be at most 1000, got 1001",
         "expires_after_seconds": f"must be 1 to {UINT32_MAX}, got 0",
     }
+
+
+def test_a_time_that_must_be_set_is_named() -> None:
+    request = SummarizeRequest(user_id=1)
+    assert broken(request) == {"created_from": "must be set", "created_until": "must be set"}
+
+
+INTEGERS = [-(2**63), -1, 0, 1, UINT32_MAX, UINT32_MAX + 1, 2**63 - 1, 2**63, 2**64 - 1]
+TEXTS = ["", "a", "a b", " a", "a ", "a\n", "é", "e\u0301", "\u200b", "a" * 128, "é" * 257]
+
+
+@pytest.mark.parametrize("request_type", WRITE_TYPES)
+def test_a_request_is_checked_alone_as_it_is_in_an_operation(
+    request_type: type[AnyWrite],
+) -> None:
+    request = request_type()
+    edges: dict[str, Sequence[object]] = {}
+    for name, constraint in constraints_of(request_type).items():
+        if constraint.minimum is not None or constraint.maximum is not None:
+            edges[name] = INTEGERS if getattr(request, name) == 0 else [*INTEGERS, None]
+        elif isinstance(getattr(request, name), str):
+            edges[name] = TEXTS
+        if name in edges:
+            setattr(request, name, 1 if edges[name] is not TEXTS else "a")
+    for name, values in edges.items():
+        valid = getattr(request, name)
+        for value in values:
+            setattr(request, name, value)
+            alone = {f"{kind_of(request)}.{field}": why for field, why in broken(request).items()}
+            assert broken(operation_of(request)) == alone
+        setattr(request, name, valid)
 
 
 def test_the_parsed_constraints_are_read_only() -> None:

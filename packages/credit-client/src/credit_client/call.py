@@ -26,7 +26,7 @@ from credit_client.listing import Listing, RowT
 from credit_client.methods import BATCH_WRITE, WATCH
 from credit_client.operation import Messages
 from credit_client.refusal import error_of, retry_after_seconds
-from credit_client.request import RequestT, Values, current_request_id
+from credit_client.request import RequestT, Values, build, current_request_id
 from credit_client.retry import Backoff, RetryBudget, is_retryable
 from credit_client.scope import Home, Scope
 from credit_client.settings import TIMEOUT_SECONDS_MAX, ClientSettings
@@ -56,8 +56,8 @@ class _Call:
     Attributes:
         path: The method's path.
         timeout_seconds: The time of the call; for a list, of each row.
-        request_id: Sent with each attempt.
         effect: What the attempts have done to the ledger.
+        request_id: Sent with each attempt.
         deadline: When the call times out, in seconds of the caller's clock; 0: not set yet.
         span: The call's trace. It begins, as the deadline does, when the call is under way.
         failure: Why the latest attempt has failed.
@@ -69,8 +69,8 @@ class _Call:
 
     path: str
     timeout_seconds: float
-    request_id: str
     effect: Effect
+    request_id: str = field(default_factory=current_request_id)
     deadline: float = 0.0
     span: CallSpan = field(init=False)
     failure: AttemptFailed | None = None
@@ -150,12 +150,17 @@ class Caller:
             TypeError: A value has the wrong type.
             ValueError: The timeout is not above 0 and at most a day.
         """
-        request, names = build_named(method.request_type, values, self._users_app_id)
-        if names:
+        if isinstance(values.get("user_id"), str) or isinstance(values.get("to_user_id"), str):
+            request, names = build_named(method.request_type, values, self._users_app_id)
             timeout_seconds = await self.set_numbers(request, names, timeout_seconds)
+        else:
+            request = build(method.request_type, values)
         writes = method.writes and not values.get("validate_only")
-        effect = WriteEffect() if writes else ReadEffect()
-        call = self._call(method.path, timeout_seconds, effect)
+        call = _Call(
+            path=method.path,
+            timeout_seconds=self._seconds(timeout_seconds),
+            effect=WriteEffect() if writes else ReadEffect(),
+        )
         with self._under_way(call) as scope, scope:
             return await self._answer(call, method, request), call.request_id
 
@@ -197,7 +202,11 @@ class Caller:
             CreditError: Operations are left without a final outcome.
             ValueError: The timeout is not above 0 and at most a day.
         """
-        call = self._call(BATCH_WRITE.path, timeout_seconds, messages)
+        call = _Call(
+            path=BATCH_WRITE.path,
+            timeout_seconds=self._seconds(timeout_seconds),
+            effect=messages,
+        )
         with self._under_way(call) as scope, scope:
             while True:
                 answer = await self._answer(call, BATCH_WRITE, messages.next_message())
@@ -237,8 +246,12 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request, names = build_named(method.request_type, values, self._users_app_id)
-        # The request id is taken here: the generator runs in the context of its reader.
-        call = self._call(method.path, timeout_seconds, ReadEffect())
+        # This takes the request id, and the generator runs in the context of its reader.
+        call = _Call(
+            path=method.path,
+            timeout_seconds=self._seconds(timeout_seconds),
+            effect=ReadEffect(),
+        )
         rows = self._rows(Listing(method, request), call)
         if names:
             return self._of_named(rows, request, names, call, on_number)
@@ -317,7 +330,7 @@ class Caller:
             TypeError: A value has the wrong type.
         """
         request, names = build_named(WatchRequest, values, self._users_app_id)
-        call = self._call(WATCH.path, None, ReadEffect())
+        call = _Call(path=WATCH.path, timeout_seconds=self._timeout_seconds, effect=ReadEffect())
         events = self._events(Watching(request), call, progress=progress)
         return self._of_named(events, request, names, call) if names else events
 
@@ -327,7 +340,11 @@ class Caller:
         while True:
             try:
                 async with Timeout(self._time_left(call)) as limit:
-                    metadata = await self._begin_attempt(call)
+                    if call.failure is not None:
+                        call.effect.begin_attempt()
+                    metadata = call.span.metadata
+                    if self._bearer is not None:
+                        metadata = await self._metadata(call)
                     answer = await self._transport.unary(
                         method,
                         request,
@@ -343,7 +360,8 @@ class Caller:
             except AttemptFailed as failure:
                 await self._failed(call, failure)
             else:
-                self._budget.succeeded()
+                if not self._budget.is_full:
+                    self._budget.succeeded()
                 return answer
 
     def close(self) -> None:
@@ -373,7 +391,7 @@ class Caller:
             try:
                 async with Timeout(self._time_left(call)) as limit:
                     if not listing.is_open:
-                        metadata = await self._begin_attempt(call)
+                        metadata = await self._metadata(call)
                         listing.open(self._transport, request_id=call.request_id, metadata=metadata)
                     row = await listing.message()
                 wanted = row is None or listing.accept(row)
@@ -427,7 +445,7 @@ class Caller:
             try:
                 async with Timeout(seconds) as limit:
                     if not watching.is_open:
-                        metadata = await self._begin_attempt(call)
+                        metadata = await self._metadata(call)
                         watching.open(
                             self._transport, request_id=call.request_id, metadata=metadata
                         )
@@ -476,14 +494,6 @@ class Caller:
         call.span.retried(failure, attempts=call.attempts, wait_seconds=wait_seconds)
         await self._sleep(wait_seconds)
 
-    def _call(self, path: str, timeout_seconds: float | None, effect: Effect) -> _Call:
-        return _Call(
-            path=path,
-            timeout_seconds=self._seconds(timeout_seconds),
-            request_id=current_request_id(),
-            effect=effect,
-        )
-
     def _seconds(self, timeout_seconds: float | None) -> float:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         if not 0 < seconds <= TIMEOUT_SECONDS_MAX:
@@ -513,9 +523,8 @@ class Caller:
         finally:
             self._scopes.discard(scope)
 
-    async def _begin_attempt(self, call: _Call) -> Mapping[str, str]:
+    async def _metadata(self, call: _Call) -> Mapping[str, str]:
         """Return the metadata of the next attempt, when its token is there."""
-        call.effect.begin_attempt()
         if self._bearer is None:
             return call.span.metadata
         call.waits_for_token = True

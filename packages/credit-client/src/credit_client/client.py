@@ -459,12 +459,19 @@ class CreditClient(
     async def _write(
         self, method: Method[WriteT, WriteReplyT], values: Values, options: NotedOptions
     ) -> Receipt:
-        caller = self._open_caller
-        key = checked_key(options.pop("idempotency_key", None))
+        caller = self._caller or self._open_caller  # the property raises the error
+        key = options.pop("idempotency_key", None)
+        key = new_key() if key is None else checked_key(key)
         timeout_seconds = options.pop("timeout_seconds", None)
         fields: Values = {**values, **options, "idempotency_key": key}
         try:
-            if method.reply_type is Empty and _has_conditions(values):
+            # Only the replies of `add` and `use` are empty. A server up to 0.2.0 would ignore these
+            # fields of theirs.
+            if method.reply_type is Empty and (
+                values.get("once")
+                or values["expected_revision"] is not None
+                or values["min_available_after"] is not None
+            ):
                 users_app_id = self.settings.users_app_id
                 write = pending_write(method.request_type, fields, key, users_app_id)
                 return await write_alone(caller, write, timeout_seconds=timeout_seconds)
@@ -478,12 +485,6 @@ class CreditClient(
         except BaseException as error:
             name_key(error, key)
             raise
-
-
-def _has_conditions(values: Values) -> bool:
-    """Return whether a server up to 0.2.0 would ignore a field of `add` or `use`."""
-    conditions = values["expected_revision"], values["min_available_after"]
-    return bool(values.get("once")) or conditions != (None, None)
 
 
 def _connect(config: Config) -> Transport:

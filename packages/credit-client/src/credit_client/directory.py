@@ -69,9 +69,9 @@ def build_named(
         InvalidField: As `request.build` raises, and if a text is no external id or has no app.
         TypeError: As `request.build` raises.
     """
-    if not (isinstance(values.get("user_id"), str) or isinstance(values.get("to_user_id"), str)):
-        return build(message_type, values), ()
     texts = {field: text for field in _FIELDS if isinstance(text := values.get(field), str)}
+    if not texts:
+        return build(message_type, values), ()
     request = build(message_type, {**values, **dict.fromkeys(texts, _PLACEHOLDER)})
     creates = isinstance(request, _CREATING) and not values.get("validate_only")
     return request, [

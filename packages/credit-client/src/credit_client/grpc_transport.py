@@ -35,6 +35,9 @@ __all__ = [
 
 RECEIPT = "credit-receipt-bin"
 
+# The attempts under way on a connection from which on writes share its stream.
+CONCURRENT_MIN = 2
+
 
 def connect(
     target: Target,
@@ -104,7 +107,9 @@ class GrpcTransport:
     ) -> Answer[ReplyT]:
         """See `Transport.unary`."""
         channel = await self._pool.take()
-        shared = None if self._streams is None else self._streams.find(channel, request, metadata)
+        shared = None
+        if self._streams is not None and self._pool.under_way[channel] >= CONCURRENT_MIN:
+            shared = self._streams.find(channel, request, metadata)
         if shared is not None:
             try:
                 shared_receipt = await shared(sending)

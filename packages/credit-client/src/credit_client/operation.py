@@ -43,14 +43,12 @@ def new_key() -> str:
     return uuid.uuid4().hex
 
 
-def checked_key(given: str | None) -> str:
-    """Return the key of a write: the given one, or a new one for None.
+def checked_key(given: str) -> str:
+    """Return the key that the app has given to a write.
 
     Raises:
-        InvalidField: The given key is empty.
+        InvalidField: It is empty.
     """
-    if given is None:
-        return new_key()
     if given == "":
         # The contract allows an empty key, for a write that cannot be retried; here all can.
         violation = Violation(field="idempotency_key", description="must be 1 to 128 characters")
@@ -223,7 +221,11 @@ class Messages:
         self._atomic = atomic
 
     def next_message(self) -> BatchWriteRequest:
-        """Return a message of all operations without a final outcome."""
+        """Begin an attempt of all operations without a final outcome, and return its message.
+
+        The call's first attempt may not be theirs: `Batch.send` may be called again.
+        """
+        self.begin_attempt()
         return BatchWriteRequest(
             operations=[operation_of(write.request) for write in self._pending],
             atomic=self._atomic,

@@ -151,7 +151,7 @@ def _assign(message: betterproto2.Message, values: Values, path: str = "") -> li
             raise TypeError(f"there is no argument {name}")
         if value is None and field.optional:
             continue
-        expected = field.argument if target == name else timedelta
+        expected, bounds = field.argument if target == name else timedelta, field.bounds
         # A bool is an int in Python only.
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             kinds = "int or str" if name in NAMED_BY_TEXT else expected.__name__
@@ -161,8 +161,12 @@ def _assign(message: betterproto2.Message, values: Values, path: str = "") -> li
             found += _assign(below, value, f"{path}{target}.")
         elif field.items is not None and isinstance(value, Sequence):
             taken = _items(name, value, field.items)
+        elif (isinstance(value, str) and value.isascii()) or (
+            isinstance(value, int) and (bounds is None or bounds[0] <= value <= bounds[1])
+        ):
+            taken = value
         else:
-            taken, problem = _encodable(name, value, field.bounds)
+            taken, problem = _encodable(name, value, bounds)
             if problem is not None:
                 found.append(Violation(field=path + target, description=problem))
         # Assigned and not passed to the constructor, which would reject values that do not fit
@@ -185,9 +189,9 @@ def _encodable(
     name: str, value: object, bounds: tuple[int, int] | None
 ) -> tuple[object, str | None]:
     """Return a value as its field takes it, and what is wrong if it cannot be sent."""
-    match value:  # the usual types come first
+    match value:
         case str():
-            return value, None if value.isascii() else _text_problem(value)
+            return value, _text_problem(value)
         case int() if bounds is None or bounds[0] <= value <= bounds[1]:
             return value, None
         case int() if bounds is not None and value > bounds[1]:

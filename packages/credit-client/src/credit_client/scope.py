@@ -63,11 +63,10 @@ class Scope:
     different tasks.
     """
 
-    def __init__(self) -> None:
-        self._error: Exception | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
-        self._cancelled = False
+    _error: Exception | None = None
+    _task: asyncio.Task[object] | None = None
+    _cancelling = 0
+    _cancelled = False
 
     def __enter__(self) -> None:
         if self._error is not None:

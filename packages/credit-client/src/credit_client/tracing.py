@@ -8,11 +8,13 @@ Attributes come from the contract and the settings, never from a request or an a
 """
 
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from grpclib.const import Status
 from opentelemetry import metrics, propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Setter
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
@@ -40,32 +42,27 @@ class _Metadata(Setter[MutableMapping[str, str]]):
 _METADATA = _Metadata()
 
 
+@dataclass(eq=False, kw_only=True, repr=False, slots=True)
 class CallSpan:
-    """The span and the duration of one call.
+    """The span and the duration of one call; `Tracing.begin` begins it.
 
     Attributes:
         metadata: Names the trace to the server, in the form of the global propagator.
+        span: The span, or the current one where there is no SDK.
+        context: What the duration belongs to; None: the current context.
+        begun: When the call has begun, in seconds of the clock.
+        attributes: Those of the duration, without the call's outcome.
+        histogram: Receives the duration.
+        clock: Counts seconds.
     """
 
-    def __init__(
-        self,
-        span: Span,
-        *,
-        attributes: Attributes,
-        histogram: metrics.Histogram,
-        clock: Callable[[], float],
-    ) -> None:
-        self._span = span
-        self._attributes = attributes
-        self._histogram = histogram
-        self._clock = clock
-        self._begun = clock()
-        # Without an SDK there is no span of ours: the current one is sent to the server. A span
-        # that is not sampled is sent too, or the server would begin a trace.
-        valid = span.get_span_context().is_valid
-        self._context = trace.set_span_in_context(span) if valid else None
-        self.metadata: dict[str, str] = {}
-        propagate.inject(self.metadata, self._context, _METADATA)
+    metadata: Mapping[str, str]
+    span: Span
+    context: Context | None
+    begun: float
+    attributes: Attributes
+    histogram: metrics.Histogram
+    clock: Callable[[], float]
 
     def retried(self, failure: AttemptFailed, *, attempts: int, wait_seconds: float) -> None:
         """Record that an attempt failed and will be retried.
@@ -75,8 +72,8 @@ class CallSpan:
             attempts: The attempts so far, 1 or more.
             wait_seconds: The time until the next one.
         """
-        if self._span.is_recording():
-            self._span.add_event(
+        if self.span.is_recording():
+            self.span.add_event(
                 "credit.attempt_failed",
                 {
                     "rpc.response.status_code": failure.status.name,
@@ -92,15 +89,13 @@ class CallSpan:
             error: What the caller gets, or None. A reader that leaves a list early is no error.
         """
         outcome = _OK if error is None else _outcome(error)
-        if self._span.is_recording():
-            self._span.set_attributes(outcome)
+        if self.span.is_recording():
+            self.span.set_attributes(outcome)
             if "error.type" in outcome:
                 # Without a description: the server's message may name amounts and ids.
-                self._span.set_status(StatusCode.ERROR)
-        self._span.end()
-        self._histogram.record(
-            self._clock() - self._begun, self._attributes | outcome, self._context
-        )
+                self.span.set_status(StatusCode.ERROR)
+        self.span.end()
+        self.histogram.record(self.clock() - self.begun, self.attributes | outcome, self.context)
 
 
 class Tracing:
@@ -150,8 +145,19 @@ class Tracing:
             attributes = self._server | {"rpc.method": path.removeprefix("/")}
             self._attributes[path] = attributes
         name = str(attributes["rpc.method"])
+        span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        begun = self._clock()
+        # Without an SDK there is no span of ours: the current one is sent to the server. A span
+        # that is not sampled is sent too, or the server would begin a trace.
+        valid = span.get_span_context().is_valid
+        context = trace.set_span_in_context(span) if valid else None
+        metadata: dict[str, str] = {}
+        propagate.inject(metadata, context, _METADATA)
         return CallSpan(
-            self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes),
+            metadata=metadata,
+            span=span,
+            context=context,
+            begun=begun,
             attributes=attributes,
             histogram=self._histogram,
             clock=self._clock,

@@ -46,9 +46,6 @@ from credit_client.transport import (
 
 _log = logging.getLogger(__name__)
 
-# The attempts under way on a connection from which on writes share its stream.
-CONCURRENT_MIN = 2
-
 # The operations of a stream that the server reads before the client takes outcomes (ledger.proto).
 OPERATIONS_MAX = 256
 
@@ -97,9 +94,7 @@ class WriteStreams:
         Returns:
             `WriteStream.write` of the request. Its argument is called before anything is sent.
         """
-        if not isinstance(request, WRITE_TYPES):
-            return None
-        if self._pool.under_way[channel] < CONCURRENT_MIN or not request.idempotency_key:
+        if not isinstance(request, WRITE_TYPES) or not request.idempotency_key:
             return None
         if metadata.keys() - _SHARED or given_request_id() is not None:
             return None

@@ -12,6 +12,9 @@ from credit_models.text import Text, text_check
 # character of a string: one that is not allowed.
 Check = Callable[[Any], str | None]
 
+# A protobuf message is smaller than 2 GiB.
+_SIZE_MAX = 2**31
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
@@ -30,6 +33,23 @@ class Constraint:
     values: "Constraint | None" = None  # of a map
 
 
+def is_integer(constraint: Constraint) -> bool:
+    """Return whether a constraint has bounds for an integer."""
+    return constraint.minimum is not None or constraint.maximum is not None
+
+
+def bounds_of(constraint: Constraint) -> tuple[int, int]:
+    """Return the least and the greatest value of an integer, or length of a string or bytes."""
+    if not is_integer(constraint):
+        length_max = constraint.length_max
+        return constraint.length_min or 0, _SIZE_MAX if length_max is None else length_max
+    # The defaults are the bounds of all of protobuf's integer types.
+    return (
+        -(2**63) if constraint.minimum is None else constraint.minimum,
+        2**64 - 1 if constraint.maximum is None else constraint.maximum,
+    )
+
+
 def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Check:
     """Build the check of one field.
 
@@ -40,7 +60,7 @@ def field_check(constraint: Constraint, *, zero: object, explicit: bool) -> Chec
     """
     bounds = _bounds_check(constraint)
     required = "must be set" if constraint.required else None
-    if required is not None and not explicit and _is_integer(constraint):
+    if required is not None and not explicit and is_integer(constraint):
         required = "must not be 0"
 
     def check_explicit(value: Any) -> str | None:
@@ -82,8 +102,8 @@ def map_check(constraint: Constraint) -> Check:
 
 
 def _bounds_check(constraint: Constraint) -> Check:
-    if _is_integer(constraint):
-        return _integer_check(constraint.minimum, constraint.maximum)
+    if is_integer(constraint):
+        return _integer_check(constraint)
     if constraint.items_min is not None or constraint.items_max is not None:
         return size_check(constraint)
     further = [
@@ -94,15 +114,9 @@ def _bounds_check(constraint: Constraint) -> Check:
     return _sizes_check(constraint.length_min, constraint.length_max, " characters", *further)
 
 
-def _is_integer(constraint: Constraint) -> bool:
-    return constraint.minimum is not None or constraint.maximum is not None
-
-
-def _integer_check(minimum: int | None, maximum: int | None) -> Check:
-    # The defaults are the bounds of all of protobuf's integer types.
-    least = -(2**63) if minimum is None else minimum
-    greatest = 2**64 - 1 if maximum is None else maximum
-    accepted = _range(minimum, maximum, "")
+def _integer_check(constraint: Constraint) -> Check:
+    least, greatest = bounds_of(constraint)
+    accepted = _range(constraint.minimum, constraint.maximum, "")
 
     def check(value: int) -> str | None:
         return None if least <= value <= greatest else f"must be {accepted}, got {value}"
@@ -113,9 +127,7 @@ def _integer_check(minimum: int | None, maximum: int | None) -> Check:
 def _sizes_check(size_min: int | None, size_max: int | None, unit: str, *further: Check) -> Check:
     if size_min is None and size_max is None and not further:
         return lambda _value: None
-    least = size_min or 0
-    # A protobuf message is smaller than 2 GiB.
-    greatest = 2**31 if size_max is None else size_max
+    least, greatest = size_min or 0, _SIZE_MAX if size_max is None else size_max
     accepted = _range(size_min, size_max, unit)
 
     def check(value: Sized) -> str | None:

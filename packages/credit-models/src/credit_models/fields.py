@@ -1,10 +1,11 @@
-"""Copies one field between a betterproto2 dataclass and Google's message.
+"""Copies the fields of a message between a betterproto2 dataclass and Google's message.
 
 A field has an element (a scalar or a message) and a shape around it (single, repeated or map). Each
-combination has one reader and one writer, which are built once, when a schema is loaded.
+combination has one reader and one writer. `state_reader` and `state_writer` combine those of all
+fields of a message.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -50,10 +51,11 @@ class FieldConverter:
     write: Write
     unset: Callable[[], Any]  # makes the value of a field that is not set
     has_presence: bool
-    # Whether a direction only copies the value under the same name. A caller may then copy many
-    # fields at once.
+    # Whether a direction copies one value under the same name. A caller may then copy many fields
+    # at once. A copy that is read may need a conversion.
     is_read_copy: bool
     is_write_copy: bool
+    convert: Convert | None
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
@@ -75,22 +77,24 @@ def scalar(field: FieldDescriptor, enum_type: type[betterproto2.Enum] | None) ->
         enum_type: The class of the field's values, or None where the field is not an enum.
     """
     if enum_type is not None:
-        return Scalar(read=_enum_reader(enum_type))
+        return Scalar(read=_Members(enum_type).__getitem__)
     if field.type == FieldDescriptor.TYPE_FLOAT:
         return Scalar(write=float32)
     return Scalar()
 
 
-def _enum_reader(enum_type: type[betterproto2.Enum]) -> Convert:
-    # A dictionary is faster than calling the enum. Unknown numbers are not cached: a peer may send
-    # any number of different ones.
-    members = {member.value: member for member in enum_type}
+class _Members(dict[int, betterproto2.Enum]):
+    """The members of an enum by number, which is faster than calling the enum.
 
-    def read(number: int) -> betterproto2.Enum:
-        member = members.get(number)
-        return enum_type(number) if member is None else member
+    Unknown numbers are not kept: a peer may send any number of different ones.
+    """
 
-    return read
+    def __init__(self, enum_type: type[betterproto2.Enum]) -> None:
+        super().__init__({member.value: member for member in enum_type})
+        self._enum_type = enum_type
+
+    def __missing__(self, number: int) -> betterproto2.Enum:
+        return self._enum_type(number)
 
 
 def field_converter(field: FieldDescriptor, name: str, element: Element) -> FieldConverter:
@@ -101,7 +105,7 @@ def field_converter(field: FieldDescriptor, name: str, element: Element) -> Fiel
         name: Its name in the dataclass, which differs where the name is a keyword of Python.
         element: What the field contains; the values where the field is a map.
     """
-    is_plain = False
+    is_single = False
     unset: Callable[[], Any]
     if map_value(field) is not None:
         read, write = _map_reader(field.name, element.read), _map_writer(field.name, element)
@@ -111,7 +115,7 @@ def field_converter(field: FieldDescriptor, name: str, element: Element) -> Fiel
         unset = list
     else:
         read, write = _single_reader(field.name, element.read), _single_writer(field, element)
-        is_plain = not field.has_presence and field.name == name
+        is_single = field.name == name
         unset = _unset_value(field, element.read)
     return FieldConverter(
         name=name,
@@ -120,8 +124,12 @@ def field_converter(field: FieldDescriptor, name: str, element: Element) -> Fiel
         write=write,
         unset=unset,
         has_presence=field.has_presence,
-        is_read_copy=is_plain and element.read is None,
-        is_write_copy=is_plain and isinstance(element, Scalar) and element.write is None,
+        is_read_copy=is_single,
+        is_write_copy=is_single
+        and not field.has_presence
+        and isinstance(element, Scalar)
+        and element.write is None,
+        convert=element.read,
     )
 
 
@@ -231,3 +239,69 @@ def _map_writer(name: str, element: Element) -> Write:
             container[key] = value if convert is None else convert(value)
 
     return write_scalars
+
+
+def state_reader(
+    fields: tuple[FieldConverter, ...], oneofs: Mapping[str, Sequence[FieldConverter]]
+) -> Read:
+    """Return a function that returns the attributes of a dataclass for Google's message.
+
+    The function is compiled from source, as `dataclasses` does: one dictionary of attributes reads
+    a `CreditRequest` in half the time of a loop over its fields. A field that is not set costs one
+    call of `HasField`, and a oneof one call of `WhichOneof`: an `Operation` has 12 fields in one.
+
+    Args:
+        fields: All fields.
+        oneofs: The fields of each oneof, by its name.
+    """
+    members = {field.name for oneof in oneofs.values() for field in oneof}
+    names: dict[str, Any] = {}
+    parts = ["'_unknown_fields': b''"]
+    for number, field in enumerate(fields):
+        names |= {f"read_{number}": field.read, f"convert_{number}": field.convert}
+        value = f"source.{field.name}" if field.is_read_copy else f"read_{number}(source)"
+        if field.is_read_copy and field.convert is not None:
+            value = f"convert_{number}({value})"
+        if field.name in members:
+            value = "None"
+        elif field.has_presence:
+            value = f"{value} if is_set({field.wire_name!r}) else None"
+        parts.append(f"{field.name!r}: {value}")
+    lines = ["def convert(source):", "    is_set = source.HasField"]
+    lines.append(f"    state = {{{', '.join(parts)}}}")
+    for number, (oneof, group) in enumerate(oneofs.items()):
+        names[f"members_{number}"] = {field.wire_name: (field.name, field.read) for field in group}
+        lines.append(f"    member = source.WhichOneof({oneof!r})")
+        lines.append("    if member is not None:")
+        lines.append(f"        name, read = members_{number}[member]")
+        lines.append("        state[name] = read(source)")
+    lines.append("    return state")
+    convert: Read = _compiled("\n".join(lines), names)
+    return convert
+
+
+def state_writer(fields: tuple[FieldConverter, ...]) -> Write:
+    """Return a function that sets the fields of Google's empty message from a dataclass.
+
+    It is compiled as in `state_reader`. A value that is not set is skipped. Single values are
+    compared by identity: -0.0 is written, and an equal value of another type is rejected.
+    """
+    names: dict[str, Any] = {}
+    lines = ["def convert(message, target):", "    pass"]
+    for number, field in enumerate(fields):
+        unset = field.unset()
+        names |= {f"write_{number}": field.write, f"unset_{number}": unset}
+        differs = "!=" if isinstance(unset, list | dict) else "is not"
+        target = f"target.{field.name} = value"
+        write = target if field.is_write_copy else f"write_{number}(value, target)"
+        lines.append(f"    value = message.{field.name}")
+        lines.append(f"    if value {differs} unset_{number}: {write}")
+    convert: Write = _compiled("\n".join(lines), names)
+    return convert
+
+
+# Any: a function of the source.
+def _compiled(source: str, names: dict[str, Any]) -> Any:
+    # The source consists of the names of fields, which are identifiers.
+    exec(source, names)  # noqa: S102
+    return names["convert"]

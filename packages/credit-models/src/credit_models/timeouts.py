@@ -6,26 +6,27 @@ Cleanup code often runs in such a task.
 """
 
 import asyncio
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 
+@dataclass(eq=False, slots=True)
 class Timeout:
     """A time limit for a block of code: `async with Timeout(5): ...`.
 
-    Args:
+    Attributes:
         seconds: The longest time; None: no limit.
 
     Raises:
         TimeoutError: The time has passed; raised by the block.
     """
 
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
-        self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._cancelling = 0
-        self._expired = False
+    seconds: float | None
+    _task: asyncio.Task[object] | None = field(default=None, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _cancelling: int = field(default=0, init=False)
+    _expired: bool = field(default=False, init=False)
 
     def expired(self) -> bool:
         """Return whether the time has passed within the block."""
@@ -36,8 +37,8 @@ class Timeout:
         if task is None:
             raise RuntimeError("a timeout must be entered inside a task")
         self._task, self._cancelling = task, task.cancelling()
-        if self._seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+        if self.seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(self.seconds, self._expire)
         return self
 
     async def __aexit__(

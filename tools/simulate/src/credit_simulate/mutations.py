@@ -2,7 +2,7 @@
 
 from credit_client.call import Caller
 from credit_client.effect import WriteEffect
-from credit_client.outcome import _of_status as outcome_of_status
+from credit_client.effect import _of_status as outcome_of_status
 from credit_client.write_stream import WriteStream
 from credit_models.ledger.alerts import _crossings as crossings
 from credit_models.ledger.alerts import changed_alerts, event_id, with_events

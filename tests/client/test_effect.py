@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from credit_client import ClientClosed, CreditClient, CreditError, DeadlineExceeded, Outcome
+from credit_client.effect import outcome_of
 from credit_client.errors import ProtocolMismatch
-from credit_client.outcome import outcome_of
 from credit_client.settings import ClientSettings
 from credit_client.transport import Answer, AnswerBroken, AttemptFailed, HandshakeFailed
 from credit_models import Empty, ErrorReason
