@@ -116,7 +116,7 @@ class MongoWriter:
         self._session.end_session()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MongoTransaction:
     """Reads of one snapshot, and writes that are sent together with the commit.
 
@@ -300,17 +300,18 @@ class MongoTransaction:
                 check()
         except Exception as error:  # noqa: BLE001 - it is raised again
             _raise_not_written(error)
-        try:
-            self.session.commit_transaction()  # the driver retries it once
-        except WriteConcernError as error:  # committed on the primary, but not yet on a majority
-            raise CommitUnknown(str(error)) from error
-        except OperationFailure as error:
-            known = translate(error)
-            if isinstance(known, Conflict | Interrupted):
-                raise known from error
-            raise CommitUnknown(str(error)) from error
-        except Exception as error:
-            raise CommitUnknown(f"{type(error).__name__}: {error}") from error
+        else:
+            try:
+                self.session.commit_transaction()  # the driver retries it once
+            except WriteConcernError as error:  # committed on the primary, not yet on a majority
+                raise CommitUnknown(str(error)) from error
+            except OperationFailure as error:
+                known = translate(error)
+                if isinstance(known, Conflict | Interrupted):
+                    raise known from error
+                raise CommitUnknown(str(error)) from error
+            except Exception as error:
+                raise CommitUnknown(f"{type(error).__name__}: {error}") from error
 
     def _write(self, changes: Changes) -> None:
         commands = [
