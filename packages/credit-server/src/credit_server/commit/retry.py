@@ -70,7 +70,7 @@ class RetryPolicy:
     Attributes:
         limits: The limits on attempts.
         random: For jitter.
-        deadline: The loop's time after which no attempt begins, but the first.
+        deadline: The loop's time after which no attempt begins, except the first.
     """
 
     limits: RetryLimits
@@ -220,7 +220,7 @@ class BatchRun:
             except Exception as error:  # noqa: BLE001 - `_retried` distinguishes the errors
                 parts.extend(reversed(await self._retried(part, error)))
                 continue
-            if self.attempts > 1:  # others may have failed before
+            if self.attempts > 1:  # an earlier one may have failed
                 self.policy.succeeded()
             for write, outcome in zip(part.writes[: len(outcomes)], outcomes, strict=True):
                 write.resolve(outcome)
@@ -239,7 +239,7 @@ class BatchRun:
         return [write for write in writes if write.is_wanted()]
 
     async def _retried(self, part: _Part, error: Exception) -> Sequence[_Part]:
-        """Return the parts of a failed part that are tried next, in their order, after a pause."""
+        """Return the parts to try next after a failure, in their order; answer the other writes."""
         part.reason = error
         self.policy.failed(error)
         if isinstance(error, Conflict):
