@@ -206,32 +206,6 @@ async def test_commands_without_effects_have_no_size() -> None:
     assert len(batch.outcomes) == len(commands)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [add(5), use(5), use(11), replace(use(5), once=True), replace(add(5), validate_only=True)],
-    ids=["add", "use", "rejected", "once", "validated"],
-)
-async def test_a_command_alone_has_the_effects_that_it_has_beside_another_one(
-    command: Command,
-) -> None:
-    accounts = empty(1, 2)
-    accounts[1] = (await plan([add(10, id_="a")], accounts, DedupIndex(), NOW)).accounts[1]
-    alone = await plan([command], accounts, DedupIndex(), NOW)
-    both = await plan([command, add(1, user=2, id_="z")], accounts, DedupIndex(), NOW)
-    assert alone.outcomes == both.outcomes[:1]
-    assert alone.accounts.get(1) == both.accounts.get(1)
-    assert alone.transactions == both.transactions[:-1]
-    assert alone.purchases == both.purchases
-    assert alone.depends_on_reads is both.depends_on_reads
-
-
-async def test_a_command_alone_always_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("credit_models.ledger.batch_size.BATCH_SIZE_MAX", 0)
-    for atomic in (False, True):
-        batch = await plan([add(5)], empty(1), DedupIndex(), NOW, atomic=atomic)
-        assert [type(outcome) for outcome in batch.outcomes] == [Accepted]
-
-
 async def test_totals_are_sums_per_app_over_all_users() -> None:
     batch = await plan(
         [

@@ -248,7 +248,6 @@ async def plan(
         index=DedupIndex(by_key=dict(known.by_key), by_id=dict(known.by_id)), read=references
     )
     size = BatchSize()
-    alone = len(commands) == 1
     entries = 0
 
     for command in commands:
@@ -263,13 +262,12 @@ async def plan(
         outcome = decide(account, command, lookup, now, latest, target, genesis=genesis)
         match outcome:
             case Accepted() if not command.validate_only:
-                if not alone:  # what one command does always fits, and no other one depends on it
-                    if too_large := size.add(outcome):
-                        if atomic:
-                            result.outcomes.append(too_large)
-                        break
-                    history.add(outcome)
+                if too_large := size.add(outcome):
+                    if atomic:
+                        result.outcomes.append(too_large)
+                    break
                 result.add(outcome)
+                history.add(outcome)
             case Replayed() | KeyReused():  # decided by the key: transactions never change
                 pass
             case _:
@@ -369,7 +367,7 @@ class BatchWriter:
             known = self._cached(commands)
             async with self._writer.begin() as transaction:
                 # A replay needs no policy. A batch of replays commits nothing, so it keeps none.
-                new = [each for each in commands if not known.by_key or known.find(each) is None]
+                new = [command for command in commands if known.find(command) is None]
                 policies = await self._policies.read(transaction, new)
                 if policies.by_app:
                     commands = policies.apply(commands)
