@@ -19,7 +19,6 @@ from credit_models.ledger import (
 from credit_server.commit import (
     ClockSkewed,
     Committer,
-    NoObserver,
     NotCommitted,
     Overloaded,
     ResultUnknown,
@@ -37,6 +36,7 @@ from credit_server.store.port import (
 from structlog.testing import capture_logs
 
 from tests.server.clocks import LIMIT_SECONDS, NOON, Clocks
+from tests.server.commit.recording_observer import RecordingObserver
 from tests.server.commit.scripted_store import LIMITS, ScriptedStore, add, history, use
 
 
@@ -340,7 +340,7 @@ async def test_the_outcome_of_a_cancelled_call_goes_to_its_callback(
 async def test_an_answer_that_arrives_as_the_call_is_cancelled_goes_to_the_callback(
     store: ScriptedStore,
 ) -> None:
-    class Leaving(NoObserver):
+    class Leaving(RecordingObserver):
         def batch_settled(self, size: int, seconds: float, attempts: int) -> None:
             caller.cancel()  # the caller has its answer, but has not run yet
 
@@ -513,10 +513,11 @@ async def test_an_unexpected_error_of_a_commit_is_resolved_by_a_retry(store: Scr
     assert await history(store) == [receipt.transaction]
 
 
-class _Broken(NoObserver):
+class _Broken(RecordingObserver):
     """An observer in which one method raises."""
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         setattr(self, name, self._fail)
 
     def _fail(self, *_: object) -> None:
@@ -551,11 +552,12 @@ async def test_a_shard_that_fails_as_it_takes_a_batch_answers_waiting_calls(
     def fail(*_: object) -> bool:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("credit_server.commit.pending.PendingWrite.is_wanted", fail)
+    estimate = "credit_server.admission.load.LatencyEstimate.seconds_until_settled"
+    monkeypatch.setattr(estimate, fail)
     committer = Committer(store, replace(LIMITS, shards=1))
     await committer.__aenter__()
     for result in await asyncio.gather(
-        *(committer.submit(add(store)) for _ in range(3)), return_exceptions=True
+        *(committer.submit(add(store), seconds_left=9) for _ in range(3)), return_exceptions=True
     ):
         assert isinstance(result, Stopping)
     with pytest.raises(RuntimeError, match="a bug"):

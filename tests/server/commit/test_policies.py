@@ -48,7 +48,7 @@ async def applied(
         policies = await cache.read(transaction, commands)
         await transaction.commit()
     cache.keep(policies)
-    return policies.apply(commands)
+    return policies.apply(commands) if policies.by_app else commands
 
 
 async def test_a_policy_applies_within_seconds_of_its_change() -> None:

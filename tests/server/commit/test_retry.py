@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 from credit_models.ledger import NOTHING_FOUND, Account, Add, Command, Outcome, Receipt, decide
-from credit_server.commit import ClockSkewed, NoObserver, NotCommitted, ResultUnknown
+from credit_server.commit import ClockSkewed, NotCommitted, ResultUnknown
 from credit_server.commit.pending import PendingWrite
-from credit_server.commit.retry import BatchRun, RetryLimits
+from credit_server.commit.retry import BatchRun, RetryLimits, RetryPolicy
 from credit_server.store.port import (
     CommitUnknown,
     Conflict,
@@ -80,7 +80,9 @@ class Settled:
             PendingWrite(_add(user, number), loop.create_future())
             for number, user in enumerate(users)
         ]
-        run = BatchRun(self.attempt, limits, random=Random(7), observer=NoObserver())
+        deadline = loop.time() + limits.retry_seconds
+        policy = RetryPolicy(limits=limits, random=Random(7), deadline=deadline)
+        run = BatchRun(attempt=self.attempt, policy=policy)
         await run.run(entries)
         self.attempts = run.attempts
         assert all(entry.answer.done() for entry in entries)

@@ -3,6 +3,8 @@
 The server's batches and the SDK's fake share this limit.
 """
 
+from dataclasses import dataclass, field
+
 from credit_models.ledger.outcomes import Accepted, BatchTooLarge
 
 # The most that one transaction may write, in entries. mongod 6.0 with the smallest cache, 0.25 GB,
@@ -20,6 +22,7 @@ _ALLOCATIONS_PER_ENTRY = 16
 _ITEMS_PER_ENTRY = 4
 
 
+@dataclass(slots=True)
 class BatchSize:
     """Measures the effects of accepted commands.
 
@@ -30,9 +33,8 @@ class BatchSize:
         total: The size of what was added.
     """
 
-    def __init__(self) -> None:
-        self.total = 0
-        self._users: set[int] = set()
+    total: int = field(default=0, init=False)
+    _users: set[int] = field(default_factory=set, init=False)
 
     def add(self, accepted: Accepted) -> BatchTooLarge | None:
         """Add the effects of a command, unless the result exceeds `BATCH_SIZE_MAX`.

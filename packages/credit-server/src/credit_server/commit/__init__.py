@@ -12,7 +12,7 @@ from credit_server.commit.errors import (
 )
 from credit_server.commit.event_order import EventOrder
 from credit_server.commit.event_retention import EventRetention
-from credit_server.commit.observer import CommitObserver, NoObserver
+from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pending import Answer, Submission, WriteResult
 from credit_server.commit.sweeper import Sweeper, SweepLimits, SweepObserver
 
@@ -26,7 +26,6 @@ __all__ = [
     "Committer",
     "EventOrder",
     "EventRetention",
-    "NoObserver",
     "NotCommitted",
     "Overloaded",
     "ResultUnknown",

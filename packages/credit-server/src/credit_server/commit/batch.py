@@ -17,6 +17,7 @@ from credit_models.ledger import (
     NOTHING_FOUND,
     Accepted,
     Account,
+    Add,
     AlertEvent,
     BatchAborted,
     BatchSize,
@@ -32,12 +33,13 @@ from credit_models.ledger import (
     Replayed,
     ReportKey,
     Transaction,
+    Use,
     aborting,
     decide,
     refusal_of_aborted,
 )
 
-from credit_server.commit.clock import Clock, Moment
+from credit_server.commit.clock import Clock
 from credit_server.commit.policies import PolicyCache
 from credit_server.store.port import (
     AppKey,
@@ -97,30 +99,36 @@ class DedupIndex:
         return made
 
 
+@dataclass(kw_only=True, slots=True)
 class _History:
-    """What is needed to decide a batch's commands: what was read, and earlier commands' effects."""
+    """What is needed to decide a batch's commands: what was read, and earlier commands' effects.
 
-    def __init__(self, index: DedupIndex, read: References) -> None:
-        # Of earlier transactions, and of those of the batch.
-        self._index = DedupIndex(by_key=dict(index.by_key), by_id=dict(index.by_id))
-        self._read = read
-        self._related: dict[Reference, Transaction] = {}
-        self._voided: dict[Reference, Void] = {}
-        self._bought: dict[ReportKey, list[Purchase]] = {}
-        self._refunded: dict[str, int] = {}
+    Attributes:
+        index: The known transactions: earlier ones, and those of the batch.
+        read: What was read.
+    """
+
+    index: DedupIndex
+    read: References
+    _related: dict[Reference, Transaction] = field(default_factory=dict, init=False)
+    _voided: dict[Reference, Void] = field(default_factory=dict, init=False)
+    _bought: dict[ReportKey, list[Purchase]] = field(default_factory=dict, init=False)
+    _refunded: dict[str, int] = field(default_factory=dict, init=False)
 
     def lookup(self, command: Command) -> Lookup:
         """Return what is needed to decide a command."""
-        earlier = self._index.find(command)
+        if self.read is _NO_REFERENCES and not (self.index.by_id or self.index.by_key):
+            return NOTHING_FOUND
+        earlier = self.index.find(command)
         reference, report = command.reference, command.once_key
         if not reference and report is None:
             return NOTHING_FOUND if earlier is None else Lookup(earlier=earlier)
         place = (command.user_id, reference)
-        referenced = self._read.entries.get(place) or self._made(place)
+        referenced = self.read.entries.get(place) or self._made(place)
         return Lookup(
             earlier=earlier,
             referenced=referenced,
-            latest_related=self._related.get(place) or self._read.latest_related.get(place),
+            latest_related=self._related.get(place) or self.read.latest_related.get(place),
             voided={} if referenced is None else self._voided_after(referenced),
             owned_purchase=None if report is None else self._owned(report),
         )
@@ -130,19 +138,19 @@ class _History:
         voided: dict[str, datetime] = {}
         for part in entry.details.allocations:
             place = (entry.user_id, part.grant_id)
-            void = self._voided.get(place) or self._read.voided.get(place)
+            void = self._voided.get(place) or self.read.voided.get(place)
             if void is not None and void.sequence > entry.sequence:
                 voided[part.grant_id] = void.created_at
         return voided
 
     def _made(self, place: Reference) -> Transaction | None:
-        made = self._index.by_id.get(place[1])
+        made = self.index.by_id.get(place[1])
         return made if made is not None and made.user_id == place[0] else None
 
     def _owned(self, report: ReportKey) -> Purchase | None:
         owned: list[Purchase] = [
             *self._bought.get(report, ()),
-            *self._read.purchases.get(report, ()),
+            *self.read.purchases.get(report, ()),
         ]
         for purchase in owned:
             if self._refunded.get(purchase.id, purchase.refunded_credits) < purchase.credits:
@@ -151,7 +159,7 @@ class _History:
 
     def add(self, accepted: Accepted) -> None:
         """Add the effects of a command."""
-        self._index.add(accepted.transactions)
+        self.index.add(accepted.transactions)
         for entry in accepted.transactions:
             if entry.details is not NO_DETAILS and entry.details.related_id:
                 place = (entry.user_id, entry.details.related_id)
@@ -236,7 +244,9 @@ async def plan(
         genesis: See `decide`.
     """
     result = Plan()
-    history = _History(known, references)
+    history = _History(
+        index=DedupIndex(by_key=dict(known.by_key), by_id=dict(known.by_id)), read=references
+    )
     size = BatchSize()
     entries = 0
 
@@ -359,8 +369,17 @@ class BatchWriter:
                 # A replay needs no policy. A batch of replays commits nothing, so it keeps none.
                 new = [command for command in commands if known.find(command) is None]
                 policies = await self._policies.read(transaction, new)
-                commands = policies.apply(commands)
-                references = await self._references(transaction, commands, known)
+                if policies.by_app:
+                    commands = policies.apply(commands)
+                # An add, and a use of a report that may be bought again, refer to nothing.
+                referring = [
+                    each
+                    for each in commands
+                    if not isinstance(each, Add) and (not isinstance(each, Use) or each.once)
+                ]
+                references = _NO_REFERENCES
+                if referring:
+                    references = await self._references(transaction, referring, known)
                 decided = partial(
                     plan,
                     commands,
@@ -371,11 +390,12 @@ class BatchWriter:
                     atomic=atomic,
                     genesis=self._genesis,
                 )
-                accounts = await self._load(transaction, commands, known, verify=verify_first)
+                load = partial(self._load, transaction, commands, known, referring)
+                accounts = await load(verify=verify_first)
                 batch = await decided(accounts)
                 verified = verify_first
                 if batch.depends_on_reads and not verified:
-                    accounts = await self._load(transaction, commands, known, verify=True)
+                    accounts = await load(verify=True)
                     batch = await decided(accounts)
                     verified = True
                 if batch.transactions:
@@ -384,10 +404,11 @@ class BatchWriter:
                 # whose key was looked up: only the commit proves that a majority of the nodes has
                 # what was read.
                 if verified or batch.transactions:
-                    check = partial(self._check_recent, moment) if batch.transactions else None
+                    check = partial(self._clock.check_age, moment) if batch.transactions else None
                     committing = True
                     await transaction.commit(check)
-                    self._policies.keep(policies)
+                    if policies.read:
+                        self._policies.keep(policies)
             self._cache(batch)
         except Exception as error:
             self._forget(commands, error)
@@ -399,20 +420,12 @@ class BatchWriter:
             self._on_events()
         return batch.outcomes
 
-    def _check_recent(self, moment: Moment) -> None:
-        """Check the time of an attempt after its writes.
-
-        If all accounts were cached, the writes begin the transaction of the store. This process can
-        be suspended before it sends them.
-        """
-        if not self._clock.is_recent(moment):
-            raise Interrupted("the attempt took too long; nothing was committed")
-
     async def _load(
         self,
         transaction: StoreTransaction,
         commands: Sequence[Command],
         known: DedupIndex,
+        referring: Sequence[Command],
         *,
         verify: bool,
     ) -> dict[int, Account]:
@@ -430,8 +443,8 @@ class BatchWriter:
         if self._reads and not verify:
             self._reads -= 1
         elif not verify:
-            referring = {command.user_id for command in commands if command.reference}
-            for user_id in users - referring:
+            read = {command.user_id for command in referring if command.reference}
+            for user_id in users - read:
                 cached = self._accounts.get(user_id)
                 if cached is not None:
                     accounts[user_id] = cached

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from credit_server.commit.errors import ClockSkewed
-from credit_server.store.port import ClockReading
+from credit_server.store.port import ClockReading, Interrupted
 
 # NTP keeps clocks within a few milliseconds. All servers of a database must have the same value,
 # because the time up to which a query of an app is complete depends on it.
@@ -102,14 +102,19 @@ class Clock:
             read_at=before,
         )
 
-    def is_recent(self, moment: Moment) -> bool:
-        """Return whether a transaction with the time of a moment may still be committed.
+    def check_age(self, moment: Moment) -> None:
+        """Check that a transaction with the time of a moment may still be committed.
 
-        It is called once a command of the transaction was answered. So the time is at most
-        `store_seconds_max` before the transaction began in the store, even if this process was
-        suspended in between.
+        It is called after the writes of the transaction: once a command of it was answered. So the
+        time is at most `store_seconds_max` before the transaction began in the store, even if this
+        process was suspended in between. If all accounts were cached, it is the writes that begin
+        the transaction.
+
+        Raises:
+            Interrupted: It may not; nothing was committed.
         """
-        return self.monotonic() - moment.read_at <= self._store_seconds_max
+        if self.monotonic() - moment.read_at > self._store_seconds_max:
+            raise Interrupted("the attempt took too long; nothing was committed")
 
     @property
     def settling_seconds(self) -> float:

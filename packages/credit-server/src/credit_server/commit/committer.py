@@ -17,7 +17,7 @@ from credit_server.commit.atomic import AtomicBatch
 from credit_server.commit.batch import BatchWriter
 from credit_server.commit.clock import Clock
 from credit_server.commit.errors import ClockSkewed, CommitError, Overloaded, Stopping
-from credit_server.commit.observer import CommitObserver, NoObserver
+from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pending import Answer, PendingWrite, Submission, WriteResult
 from credit_server.commit.policies import PolicyCache
 from credit_server.commit.retry import RetryLimits
@@ -110,7 +110,7 @@ class Committer:
                 begins, but existing chains continue.
             on_events: Called after events of alerts were committed.
         """
-        self._observer: CommitObserver = observer or NoObserver()
+        self._observer = observer
         self._limits = limits or CommitLimits()
         self._clock = clock or Clock()
         random = random or Random()  # noqa: S311 - jitter needs no secrecy
@@ -264,18 +264,14 @@ class Committer:
             )
             for each in submissions
         ]
-        offer = self._offer_atomic if atomic else self._offer_each
-        offer(writes, seconds_left)
-        return [write.answer for write in writes]
+        if atomic:
+            self._offer_atomic(writes, seconds_left)
+            return [write.answer for write in writes]
 
-    def _offer_each(self, writes: Sequence[PendingWrite], seconds_left: float | None) -> None:
-        """Offer writes that came together to the shards of their users.
-
-        Writes of one message do not count as load for each other: a shard that has admitted one of
-        them admits the later ones too, as long as it has room. Otherwise a slow machine would
-        reject the last operations of a large batch that is its only load. A write whose deadline is
-        too close is dropped when its turn comes.
-        """
+        # Writes of one message do not count as load for each other: a shard that has admitted one
+        # of them admits the later ones too, as long as it has room. Otherwise a slow machine would
+        # reject the last operations of a large batch that is its only load. A write whose deadline
+        # is too close is dropped when its turn comes.
         admitted: set[Shard] = set()
         for write in writes:
             shards = self._shards_of(write)
@@ -291,6 +287,7 @@ class Committer:
                 shards[0].offer(write)
             else:
                 self._offer_shared([write], dict.fromkeys(shards, 1))
+        return [write.answer for write in writes]
 
     def _offer_atomic(self, writes: Sequence[PendingWrite], seconds_left: float | None) -> None:
         counts = Counter(shard for write in writes for shard in self._shards_of(write))
@@ -342,14 +339,15 @@ class Committer:
         return None
 
     def _reject(self, write: PendingWrite, rejection: CommitError) -> None:
-        """Answer a write that is rejected on arrival, and report it to the observer."""
-        match rejection:
-            case Overloaded(decision=cause):
-                self._observer.shed(cause)
-            case ClockSkewed():
-                self._observer.shed("clock_skewed")
-            case _:
-                self._observer.shed("stopping")
+        """Answer a write that is rejected on arrival, and report it to the observer, if any."""
+        if self._observer is not None:
+            match rejection:
+                case Overloaded(decision=cause):
+                    self._observer.shed(cause)
+                case ClockSkewed():
+                    self._observer.shed("clock_skewed")
+                case _:
+                    self._observer.shed("stopping")
         write.answer.set_exception(rejection)
 
     async def __aenter__(self) -> "Committer":

@@ -39,26 +39,3 @@ class CommitObserver(Protocol):
         Args:
             contexts: The context of each of its writes; None for a write without one.
         """
-
-
-class NoObserver:
-    """Ignores everything."""
-
-    def batch_settled(self, size: int, seconds: float, attempts: int) -> None:
-        """Do nothing."""
-
-    def conflict(self) -> None:
-        """Do nothing."""
-
-    def retried(self) -> None:
-        """Do nothing."""
-
-    def commit_unknown(self) -> None:
-        """Do nothing."""
-
-    def shed(self, cause: str) -> None:
-        """Do nothing."""
-
-    def batch(self, contexts: Sequence[object]) -> contextlib.AbstractContextManager[None]:
-        """Return a context manager that does nothing."""
-        return contextlib.nullcontext()

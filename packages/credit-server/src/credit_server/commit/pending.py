@@ -53,8 +53,23 @@ class PendingWrite:
     request_id: str | None = None
     after: Callable[[WriteResult], None] | None = None
 
-    def resolve(self, result: Receipt | Refusal | Exception) -> None:
-        """Answer the caller, unless it has an answer already."""
+    def resolve(self, outcome: Outcome | Exception) -> None:
+        """Answer the caller, unless it has an answer already.
+
+        Args:
+            outcome: The outcome, which is certain, or why there is none.
+        """
+        result: Receipt | Refusal | Exception
+        match outcome:
+            case Accepted(main=entry):
+                validated = self.command.validate_only
+                result = Receipt(transaction=entry, replayed=False, validated=validated)
+            case Replayed(transaction=entry):
+                # The transaction of an earlier attempt at this command is not a replay.
+                replayed = entry.id != self.command.transaction_id
+                result = Receipt(transaction=entry, replayed=replayed)
+            case _:
+                result = outcome
         if self.answer.cancelled():
             self._call_after(result)
         elif self.answer.done():
@@ -67,29 +82,18 @@ class PendingWrite:
     def is_wanted(self) -> bool:
         """Return whether the caller is still waiting; otherwise report the write as dropped."""
         if self.answer.done():
-            self._call_after(None)
+            self.drop()
             return False
         return True
+
+    def drop(self) -> None:
+        """Report the write as dropped: its caller no longer waits."""
+        self._call_after(None)
 
     def _call_after(self, result: WriteResult) -> None:
         if self.after is not None:
             # Called later: an error in it, such as a full disk of a log, must not end the shard.
             self.answer.get_loop().call_soon(self.after, result)
-
-
-def answer(writes: Sequence[PendingWrite], outcomes: Sequence[Outcome]) -> None:
-    """Answer the callers of writes whose outcomes are certain."""
-    for write, outcome in zip(writes, outcomes, strict=True):
-        match outcome:
-            case Accepted(main=transaction):
-                validated = write.command.validate_only
-                write.resolve(Receipt(transaction=transaction, replayed=False, validated=validated))
-            case Replayed(transaction=transaction):
-                # The transaction of an earlier attempt at this command is not a replay.
-                replayed = transaction.id != write.command.transaction_id
-                write.resolve(Receipt(transaction=transaction, replayed=replayed))
-            case refusal:
-                write.resolve(refusal)
 
 
 def fail(

@@ -38,8 +38,6 @@ class BatchPolicies:
 
     def apply(self, commands: Sequence[Command]) -> Sequence[Command]:
         """Return the commands with the policies of their apps."""
-        if not self.by_app:
-            return commands
         return [_with(self.by_app, command) for command in commands]
 
 
@@ -76,7 +74,7 @@ class PolicyCache:
         """
         stored: dict[int, _Stored] = {}
         missing: list[int] = []
-        for app_id in {app_id for command in commands for app_id in apps_of(command)}:
+        for app_id in apps_of(commands):
             kept = self._kept.get(app_id)
             if kept is None:
                 missing.append(app_id)
@@ -103,11 +101,11 @@ class PolicyCache:
                 self._kept[app_id] = stored
 
 
-def apps_of(command: Command) -> tuple[int, ...]:
-    """Return the apps whose policies apply to a command."""
-    if isinstance(command, TransferCredits):
-        return (command.app_id, command.to_app_id)
-    return (command.app_id,)
+def apps_of(commands: Sequence[Command]) -> set[int]:
+    """Return the apps whose policies apply to some commands."""
+    apps = {command.app_id for command in commands}
+    apps.update(each.to_app_id for each in commands if isinstance(each, TransferCredits))
+    return apps
 
 
 def _with(policies: Mapping[int, Policy], command: Command) -> Command:

@@ -18,7 +18,7 @@ writes of these users fail, and the others are retried together.
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from credit_models.ledger import Command, Outcome
 
 from credit_server.commit.errors import ClockSkewed
 from credit_server.commit.observer import CommitObserver
-from credit_server.commit.pending import PendingWrite, answer, fail, log_fields
+from credit_server.commit.pending import PendingWrite, fail, log_fields
 from credit_server.commit.policies import apps_of
 from credit_server.store.port import (
     CommitUnknown,
@@ -63,18 +63,23 @@ class RetryLimits:
     backoff_max_seconds: float
 
 
+@dataclass(kw_only=True, slots=True)
 class RetryPolicy:
-    """Decides, for one batch and all its parts, whether and when another attempt is made."""
+    """Decides, for one batch and all its parts, whether and when another attempt is made.
 
-    def __init__(self, limits: RetryLimits, random: Random) -> None:
-        self._limits = limits
-        self._random = random
-        self._time = asyncio.get_running_loop().time
-        self._deadline = self._time() + limits.retry_seconds
-        self._unavailable = False
-        # The users of the commands that failed alone, in a transaction of their own, since the last
-        # success.
-        self._streak: list[int] = []
+    Attributes:
+        limits: The limits on attempts.
+        random: For jitter.
+        deadline: The loop's time after which no attempt begins, except the first.
+    """
+
+    limits: RetryLimits
+    random: Random
+    deadline: float
+    _unavailable: bool = field(default=False, init=False)
+    # The users of the commands that failed alone, in a transaction of their own, since the last
+    # success.
+    _streak: list[int] = field(default_factory=list, init=False)
 
     def succeeded(self) -> None:
         """Note that an attempt had a result, so the store and this program work."""
@@ -98,7 +103,7 @@ class RetryPolicy:
                 retried only to learn the result of such an attempt.
         """
         return (
-            self._time() >= self._deadline
+            asyncio.get_running_loop().time() >= self.deadline
             or len(set(self._streak)) >= _STREAK_MAX
             or (self._unavailable and not uncertain)
         )
@@ -115,9 +120,9 @@ class RetryPolicy:
         Args:
             retries: The number of retries, this one included, at least 1.
         """
-        longest = self._limits.backoff_initial_seconds * 2.0 ** min(retries - 1, 60)
-        pause = self._random.uniform(0, min(longest, self._limits.backoff_max_seconds))
-        return min(pause, max(0.0, self._deadline - self._time()))
+        longest = self.limits.backoff_initial_seconds * 2.0 ** min(retries - 1, 60)
+        pause = self.random.uniform(0, min(longest, self.limits.backoff_max_seconds))
+        return min(pause, max(0.0, self.deadline - asyncio.get_running_loop().time()))
 
 
 class Attempt(Protocol):
@@ -149,11 +154,20 @@ class _Part:
         writes: Its writes.
         reason: Why its latest attempt failed; None before the first.
         uncertain: Whether an earlier attempt may have committed it.
+        retries: How often it was tried again, with the same writes or fewer.
+        conflicts: How many of its attempts met another writer.
     """
 
     writes: Sequence[PendingWrite]
     reason: Exception | None = None
     uncertain: bool = False
+    retries: int = 0
+    conflicts: int = 0
+
+    def after(self, count: int) -> "_Part":
+        """Return the part without its first writes, which have an answer."""
+        reason = self.reason if self.uncertain else None
+        return _Part(self.writes[count:], reason, self.uncertain)
 
     def halves(self) -> "tuple[_Part, _Part]":
         """Return two parts that keep the order of each user's commands; the first is run first.
@@ -171,70 +185,47 @@ class _Part:
         )
 
 
+@dataclass(kw_only=True, slots=True)
 class BatchRun:
     """Runs one batch until each of its writes has an answer.
 
     Attributes:
+        attempt: Tries to commit commands.
+        policy: Decides whether another attempt is made.
+        observer: Receives what happens; None: no observer.
+        divisible: Whether the batch may be split; not if it is atomic.
         attempts: How many attempts have begun.
     """
 
-    def __init__(
-        self,
-        attempt: Attempt,
-        limits: RetryLimits,
-        *,
-        random: Random,
-        observer: CommitObserver,
-        divisible: bool = True,
-    ) -> None:
-        """Prepare to run a batch.
-
-        Args:
-            attempt: Tries to commit commands.
-            limits: The limits on attempts.
-            random: For jitter.
-            observer: Receives what happens.
-            divisible: Whether the batch may be split; not if it is atomic.
-        """
-        self._attempt = attempt
-        self._divisible = divisible
-        self._policy = RetryPolicy(limits, random)
-        self._observer = observer
-        self.attempts = 0
+    attempt: Attempt
+    policy: RetryPolicy
+    observer: CommitObserver | None = None
+    divisible: bool = True
+    attempts: int = field(default=0, init=False)
 
     async def run(self, batch: Sequence[PendingWrite]) -> None:
         """Try the batch until its result is certain or its time is over, and answer its callers."""
         parts = [_Part(batch)]
         while parts:
-            parts.extend(reversed(await self._run_part(parts.pop())))
-
-    async def _run_part(self, part: _Part) -> Sequence[_Part]:
-        """Run a part, or return its halves if it must be split."""
-        retries = conflicts = 0
-        while True:
-            if not part.uncertain:  # callers that no longer wait need no answer
+            part = parts.pop()
+            # Callers that no longer wait need no answer.
+            if not part.uncertain and any(write.answer.done() for write in part.writes):
                 part.writes = self._wanted(part.writes)
             if not part.writes or (part.reason is not None and self._gives_up(part, part.reason)):
-                return ()
-            reason = await self._try(part)
-            if reason is None:
-                return (part,) if part.writes else ()
-            conflicts += isinstance(reason, Conflict)
-            if isinstance(reason, Unreadable) and self._divisible and self._drops(part, reason):
                 continue
-            unexpected = not isinstance(reason, _EXPECTED)
-            splits = self._divisible and len(part.writes) > 1
-            if unexpected and not splits:
-                self._fail_alone(part, reason)
-                return ()
-            if splits and (unexpected or conflicts > _CONFLICTS_BEFORE_SPLIT):
-                self._observer.retried()
-                return part.halves()
-            if self._gives_up(part, reason):
-                return ()
-            retries += 1
-            self._observer.retried()
-            await asyncio.sleep(self._policy.pause_seconds(retries))
+            self.attempts += 1
+            commands = [write.command for write in part.writes]
+            try:
+                outcomes = await self.attempt(commands, verify_first=part.reason is not None)
+            except Exception as error:  # noqa: BLE001 - `_retried` distinguishes the errors
+                parts.extend(reversed(await self._retried(part, error)))
+                continue
+            if self.attempts > 1:  # an earlier one may have failed
+                self.policy.succeeded()
+            for write, outcome in zip(part.writes[: len(outcomes)], outcomes, strict=True):
+                write.resolve(outcome)
+            if len(outcomes) < len(part.writes):
+                parts.append(part.after(len(outcomes)))
 
     def _wanted(self, writes: Sequence[PendingWrite]) -> Sequence[PendingWrite]:
         """Return the writes whose callers still wait; of an atomic batch, all or none.
@@ -242,43 +233,51 @@ class BatchRun:
         When the task of a caller is cancelled, the answer that it awaits is cancelled at once, and
         the task cancels the other answers only when it runs again.
         """
-        if not self._divisible and any(write.answer.cancelled() for write in writes):
+        if not self.divisible and any(write.answer.cancelled() for write in writes):
             for write in writes:
                 write.answer.cancel()
         return [write for write in writes if write.is_wanted()]
 
-    async def _try(self, part: _Part) -> Exception | None:
-        """Make one attempt. Answer the writes and return None, or return why it failed.
+    async def _retried(self, part: _Part, error: Exception) -> Sequence[_Part]:
+        """Return the parts to try next after a failure, in their order; answer the other writes."""
+        part.reason = error
+        self.policy.failed(error)
+        if isinstance(error, Conflict):
+            part.conflicts += 1
+            if self.observer is not None:
+                self.observer.conflict()
+        elif isinstance(error, CommitUnknown):
+            part.uncertain = True
+            if self.observer is not None:
+                self.observer.commit_unknown()
+        if isinstance(error, Unreadable) and self.divisible and self._drops(part, error):
+            return (part,)
+        unexpected = not isinstance(error, _EXPECTED)
+        splits = self.divisible and len(part.writes) > 1
+        if unexpected and not splits:
+            self._fail_alone(part, error)
+            return ()
+        if splits and (unexpected or part.conflicts > _CONFLICTS_BEFORE_SPLIT):
+            self._note_retry()
+            return part.halves()
+        if self._gives_up(part, error):
+            return ()
+        part.retries += 1
+        self._note_retry()
+        await asyncio.sleep(self.policy.pause_seconds(part.retries))
+        return (part,)
 
-        Writes that did not fit in the attempt are left in the part.
-        """
-        self.attempts += 1
-        commands = [write.command for write in part.writes]
-        try:
-            outcomes = await self._attempt(commands, verify_first=part.reason is not None)
-        except Exception as error:  # noqa: BLE001 - `_run_part` distinguishes the errors
-            part.reason = error
-            self._policy.failed(error)
-            if isinstance(error, Conflict):
-                self._observer.conflict()
-            elif isinstance(error, CommitUnknown):
-                part.uncertain = True
-                self._observer.commit_unknown()
-            return error
-        self._policy.succeeded()
-        answer(part.writes[: len(outcomes)], outcomes)
-        part.writes = part.writes[len(outcomes) :]
-        if not part.uncertain:
-            part.reason = None
-        return None
+    def _note_retry(self) -> None:
+        if self.observer is not None:
+            self.observer.retried()
 
     def _gives_up(self, part: _Part, reason: Exception) -> bool:
         """Fail the writes of a failed part that are not retried; return whether these are all."""
-        if self._policy.is_exhausted(uncertain=part.uncertain):
+        if self.policy.is_exhausted(uncertain=part.uncertain):
             fail(part.writes, reason, uncertain=part.uncertain)
             return True
         users = {write.command.user_id for write in part.writes}
-        failing = {user_id for user_id in users if self._policy.fails_user(user_id)}
+        failing = {user_id for user_id in users if self.policy.fails_user(user_id)}
         if failing:
             hopeless = [write for write in part.writes if write.command.user_id in failing]
             part.writes = [write for write in part.writes if write.command.user_id not in failing]
@@ -293,7 +292,7 @@ class BatchRun:
             command = write.command
             concerned = not (
                 reason.user_ids.isdisjoint(command.users)
-                and reason.app_ids.isdisjoint(apps_of(command))
+                and reason.app_ids.isdisjoint(apps_of([command]))
             )
             (faulty if concerned else others).append(write)
         if not faulty:
@@ -308,12 +307,12 @@ class BatchRun:
         fail(faulty, reason, uncertain=part.uncertain, at_fault=True)
         part.writes = others
         if others:
-            self._observer.retried()
+            self._note_retry()
         return True
 
     def _fail_alone(self, part: _Part, reason: Exception) -> None:
         """Answer the caller of a part that cannot be split and failed with an unexpected error."""
-        self._policy.failed_alone(part.writes[0].command.user_id)
+        self.policy.failed_alone(part.writes[0].command.user_id)
         if isinstance(reason, Unreadable):
             log.error(
                 "documents cannot be read or changed; the writes that need them fail",

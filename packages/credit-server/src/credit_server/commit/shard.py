@@ -23,7 +23,7 @@ from credit_server.commit.batch import BatchWriter
 from credit_server.commit.errors import Overloaded, ResultUnknown, Stopping
 from credit_server.commit.observer import CommitObserver
 from credit_server.commit.pending import Answer, PendingWrite, fail, log_fields
-from credit_server.commit.retry import BatchRun, RetryLimits
+from credit_server.commit.retry import BatchRun, RetryLimits, RetryPolicy
 
 log = structlog.get_logger("credit_server.commit")
 
@@ -65,7 +65,7 @@ class Shard:
         limits: ShardLimits,
         *,
         random: Random,
-        observer: CommitObserver,
+        observer: CommitObserver | None,
         turn: Turn,
     ) -> None:
         self.turn = turn
@@ -91,7 +91,7 @@ class Shard:
             seconds_left: How long their caller waits; None: forever.
             count: The number of writes.
         """
-        if not self.has_room(count):
+        if self.unanswered + count > self._limits.waiting_max:
             return Decision.QUEUE
         fits = self.unanswered - self._latency.size + count <= self._limits.batch_max
         limit = seconds_left if self._latency.size else None
@@ -102,9 +102,9 @@ class Shard:
             return Decision.LATENCY
         return Decision.DEADLINE if limit is not None and expected > limit else Decision.ADMIT
 
-    def has_room(self, count: int = 1) -> bool:
-        """Return whether the queue has room for some writes."""
-        return self.unanswered + count <= self._limits.waiting_max
+    def has_room(self) -> bool:
+        """Return whether the queue has room for one more write."""
+        return self.unanswered < self._limits.waiting_max
 
     def expected_seconds(self, queued: int | None = None) -> float:
         """Estimate how long a write that arrives now waits for its answer.
@@ -224,23 +224,29 @@ class Shard:
         loop = asyncio.get_running_loop()
         began, self._under_way = loop.time(), batch
         self._latency.begin(len(batch), asked)
+        observer, limits = self._observer, self._limits.retry
         run = BatchRun(
-            partial(self._writer.commit, atomic=not divisible),
-            self._limits.retry,
-            random=self._random,
-            observer=self._observer,
+            attempt=partial(self._writer.commit, atomic=not divisible),
+            policy=RetryPolicy(
+                limits=limits, random=self._random, deadline=began + limits.retry_seconds
+            ),
+            observer=observer,
             divisible=divisible,
         )
         try:
-            with self._observer.batch([write.context for write in batch]):
+            if observer is None:
                 await run.run(batch)
+            else:
+                with observer.batch([write.context for write in batch]):
+                    await run.run(batch)
         except Exception as error:
             # The callers get an answer whatever the error is, and the shard continues.
             log.exception("a batch failed", **log_fields(batch))
             fail(batch, error, uncertain=True)
         ended = loop.time()
         self._latency.end(ended)
-        self._observer.batch_settled(len(batch), ended - began, run.attempts)
+        if observer is not None:
+            observer.batch_settled(len(batch), ended - began, run.attempts)
         self._under_way = ()
 
     def _take(self) -> list[PendingWrite]:
@@ -257,12 +263,14 @@ class Shard:
             if isinstance(write, AtomicBatch) or len(batch) == self._limits.batch_max:
                 break
             taken += 1
-            if not write.is_wanted():
+            if write.answer.done():
+                write.drop()
                 continue
             if batch and write.deadline is not None:
                 answered_at = now + self._latency.seconds_until_settled(len(batch), now)
                 if write.deadline < answered_at:
-                    self._observer.shed(Decision.DEADLINE)
+                    if self._observer is not None:
+                        self._observer.shed(Decision.DEADLINE)
                     write.resolve(
                         Overloaded(
                             "the answer would come too late; no change was made",

@@ -91,18 +91,12 @@ def run_pipelined(
             reply = answer.unpack_response(codec_options=_REPLY_OPTIONS)[0]
             client._process_response(reply, session)  # noqa: SLF001
             try:
-                _check(reply, connection.max_wire_version)
+                _check_command_response(reply, connection.max_wire_version)
+                if errors := reply.get("writeErrors"):  # the command was applied in part
+                    raise OperationFailure(errors[0]["errmsg"], errors[0]["code"], errors[0])
             except PyMongoError as error:
                 failure = failure or error
             replies.append(reply)
         if failure is not None:
             raise failure
         return replies
-
-
-def _check(reply: Document, wire_version: int | None) -> None:
-    """Raise the error of a reply. A command that was applied in part is an error too."""
-    _check_command_response(reply, wire_version)
-    errors = reply.get("writeErrors")
-    if errors:
-        raise OperationFailure(errors[0]["errmsg"], errors[0]["code"], errors[0])

@@ -18,7 +18,8 @@ from collections.abc import (
 )
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, TypeVar
 
 from bson.int64 import Int64
 from bson.objectid import ObjectId
@@ -96,6 +97,12 @@ class MongoWriter:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[StoreTransaction]:
         """Begin a transaction: see the port. Nothing is sent before its first read or commit."""
+        # Within a transaction, the concerns of a collection are ignored. They must be set here.
+        self._session.start_transaction(
+            read_concern=ReadConcern("snapshot"),
+            write_concern=WriteConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
         transaction = MongoTransaction(self._database, self._session, self._thread)
         try:
             yield transaction
@@ -109,37 +116,25 @@ class MongoWriter:
         self._session.end_session()
 
 
+@dataclass(slots=True)
 class MongoTransaction:
-    """Reads of one snapshot, and writes that are sent together with the commit."""
+    """Reads of one snapshot, and writes that are sent together with the commit.
 
-    def __init__(
-        self,
-        database: Database[dict[str, Any]],
-        session: ClientSession,
-        thread: Executor,
-    ) -> None:
-        """Begin the transaction; nothing is sent yet.
+    Attributes:
+        database: The database.
+        session: A session with this transaction under way.
+        thread: The thread on which the blocking driver's calls run.
+    """
 
-        Args:
-            database: The database.
-            session: A session without another transaction under way.
-            thread: The thread on which the blocking driver's calls run.
-        """
-        self._database = database
-        self._session = session
-        self._thread = thread
-        # Within a transaction, the concerns of a collection are ignored. They must be set here.
-        self._session.start_transaction(
-            read_concern=ReadConcern("snapshot"),
-            write_concern=WriteConcern("majority"),
-            read_preference=ReadPreference.PRIMARY,
-        )
-        self._changes: list[Changes] = []
+    database: Database[dict[str, Any]]
+    session: ClientSession
+    thread: Executor
+    _changes: list[Changes] = field(default_factory=list, init=False)
 
     async def accounts(self, user_ids: Collection[int]) -> dict[int, Account]:
         """Return the accounts of those users that have one."""
         query = {"user_id": {"$in": list(user_ids)}}
-        collection = self._database[schema.USER_CREDITS].with_options(codec_options=RAW)
+        collection = self.database[schema.USER_CREDITS].with_options(codec_options=RAW)
         accounts = await self._find(collection, query, read_account)
         return {account.user_id: account for account in accounts}
 
@@ -155,13 +150,13 @@ class MongoTransaction:
             wanted.append({"_id": {"$in": [ObjectId(id_) for id_ in ids]}})
         if not wanted:
             return []
-        collection = self._database[schema.CREDIT_TRANSACTIONS]
+        collection = self.database[schema.CREDIT_TRANSACTIONS]
         return await self._find(collection, {"$or": wanted}, _transaction)
 
     async def policies(self, app_ids: Collection[int]) -> dict[int, Policy]:
         """Return the policies of those apps that have one."""
         query = {"app_id": {"$in": list(app_ids)}}
-        found = await self._find(self._database[schema.APP_POLICIES], query, _policy)
+        found = await self._find(self.database[schema.APP_POLICIES], query, _policy)
         return {stored.app_id: stored.policy for stored in found}
 
     async def references(
@@ -173,7 +168,7 @@ class MongoTransaction:
             with translated():
                 return self._known(references, reports)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, find)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, find)
 
     def _known(
         self, references: Collection[Reference], reports: Collection[ReportKey]
@@ -201,7 +196,7 @@ class MongoTransaction:
             "user_id": {"$in": list({user_id for user_id, _ in references})},
             "_id": {"$in": [ObjectId(id_) for _, id_ in references]},
         }
-        cursor = self._database[schema.CREDIT_TRANSACTIONS].find(wanted, session=self._session)
+        cursor = self.database[schema.CREDIT_TRANSACTIONS].find(wanted, session=self.session)
         entries = _read(cursor, _transaction)
         found = {(entry.user_id, entry.id): entry for entry in entries}
         return {reference: found[reference] for reference in references if reference in found}
@@ -212,11 +207,11 @@ class MongoTransaction:
         Each reference is a command of its own. One aggregation for all of them would read every
         entry that refers to them, and a hold can have thousands of captures.
         """
-        found = self._database[schema.CREDIT_TRANSACTIONS].find_one(
+        found = self.database[schema.CREDIT_TRANSACTIONS].find_one(
             {"user_id": user_id, "related_id": ObjectId(id_)},
             sort=[("sequence", DESCENDING)],
             hint=schema.BY_RELATED_ID,
-            session=self._session,
+            session=self.session,
         )
         return None if found is None else _read([found], _transaction)[0]
 
@@ -229,7 +224,7 @@ class MongoTransaction:
                 grants.setdefault(entry.user_id, set()).update(paid)
         voided: dict[Reference, Void] = {}
         for user_id, ids in grants.items():
-            cursor = self._database[schema.CREDIT_TRANSACTIONS].find(
+            cursor = self.database[schema.CREDIT_TRANSACTIONS].find(
                 {
                     "user_id": user_id,
                     "related_id": {"$in": [ObjectId(id_) for id_ in ids]},
@@ -238,7 +233,7 @@ class MongoTransaction:
                 {"related_id": 1, "sequence": 1, "created_at": 1},
                 sort=[("sequence", ASCENDING)],
                 hint=schema.BY_RELATED_ID,
-                session=self._session,
+                session=self.session,
             )
             voided.update(
                 (
@@ -252,12 +247,12 @@ class MongoTransaction:
     def _purchases(self, report: ReportKey, *, limit: int) -> list[Purchase]:
         user_id, app_id, report_id = report
         owned = {"$lt": [{"$ifNull": ["$refunded_credits", 0]}, "$credits"]}
-        cursor = self._database[schema.PURCHASES].find(
+        cursor = self.database[schema.PURCHASES].find(
             {"user_id": user_id, "app_id": app_id, "report_id": report_id, "$expr": owned},
             sort=[("sequence", DESCENDING)],
             hint=schema.BY_REPORT,
             limit=limit,
-            session=self._session,
+            session=self.session,
         )
         return _read(cursor, _purchase)
 
@@ -268,16 +263,16 @@ class MongoTransaction:
     async def commit(self, check: Callable[[], None] | None = None) -> None:
         """Write and commit: see the port."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._write_and_commit, check)
+        await loop.run_in_executor(self.thread, self._write_and_commit, check)
 
     async def abort(self) -> None:
         """Abort what has not been committed."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._abort)
+        await asyncio.get_running_loop().run_in_executor(self.thread, self._abort)
 
     def _abort(self) -> None:
         # Checked again: if the caller was cancelled, its commit ran before this on the thread.
-        if self._session.in_transaction:
-            self._session.abort_transaction()
+        if self.session.in_transaction:
+            self.session.abort_transaction()
 
     async def _find(
         self,
@@ -288,36 +283,51 @@ class MongoTransaction:
         # Converted on the thread: 64 accounts with 512 new grants and holds each take 0.5 s.
         def find() -> list[_ValueT]:
             with translated():
-                return _read(collection.find(query, session=self._session), convert)
+                return _read(collection.find(query, session=self.session), convert)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, find)
+        return await asyncio.get_running_loop().run_in_executor(self.thread, find)
 
     def _write_and_commit(self, check: Callable[[], None] | None) -> None:
+        """Write, check and commit.
+
+        Only the server's answer proves that the commit did not happen. The driver sends the commit
+        twice, and labels some of its own errors as transient although the first may have arrived.
+        """
         try:
-            with translated():
-                for changes in self._changes:
-                    self._write(changes)
+            for changes in self._changes:
+                self._write(changes)
             if check is not None:
                 check()
-        except (Conflict, Interrupted, StoreUnavailable, Unreadable):
-            raise
-        except Exception as error:
-            # Nothing has been or will be committed: the commit was not sent.
-            raise Rejected(f"the write failed ({type(error).__name__}: {error})") from error
-        self._commit()
+        except Exception as error:  # noqa: BLE001 - it is raised again
+            _raise_not_written(error)
+        else:
+            try:
+                self.session.commit_transaction()  # the driver retries it once
+            except WriteConcernError as error:  # committed on the primary, not yet on a majority
+                raise CommitUnknown(str(error)) from error
+            except OperationFailure as error:
+                known = translate(error)
+                if isinstance(known, Conflict | Interrupted):
+                    raise known from error
+                raise CommitUnknown(str(error)) from error
+            except Exception as error:
+                raise CommitUnknown(f"{type(error).__name__}: {error}") from error
 
     def _write(self, changes: Changes) -> None:
         commands = [
             *_account_updates(changes),
-            *_inserts(
+            *_commands(
+                "insert",
                 schema.CREDIT_TRANSACTIONS,
                 [transaction_bson(entry) for entry in changes.transactions],
             ),
-            *_inserts(
+            *_commands(
+                "insert",
                 schema.PURCHASES,
                 [purchase_bson(purchase) for purchase in changes.purchases],
             ),
-            *_updates(
+            *_commands(
+                "update",
                 schema.PURCHASES,
                 [
                     {
@@ -327,7 +337,8 @@ class MongoTransaction:
                     for user_id, each in changes.refunded
                 ],
             ),
-            *_updates(
+            *_commands(
+                "update",
                 schema.APP_TOTALS,
                 [
                     {
@@ -338,30 +349,30 @@ class MongoTransaction:
                     for app_id, delta in changes.totals.items()
                 ],
             ),
-            *_inserts(schema.ALERT_EVENTS, [event_bson(event) for event in changes.events]),
+            *_commands(
+                "insert", schema.ALERT_EVENTS, [event_bson(event) for event in changes.events]
+            ),
         ]
-        replies = run_pipelined(self._session, self._database.name, commands)
+        replies = run_pipelined(self.session, self.database.name, commands)
         for command, reply in zip(commands, replies, strict=True):
             if "updates" in command and reply["n"] != len(command["updates"]):
                 raise Conflict(f"a document of {command['update']} has changed since it was read")
 
-    def _commit(self) -> None:
-        """Commit.
 
-        Only the server's answer proves that the commit did not happen. The driver sends the commit
-        twice, and labels some of its own errors as transient although the first may have arrived.
-        """
-        try:
-            self._session.commit_transaction()  # the driver retries it once
-        except WriteConcernError as error:  # committed on the primary, but not yet on a majority
-            raise CommitUnknown(str(error)) from error
-        except OperationFailure as error:
-            known = translate(error)
-            if isinstance(known, Conflict | Interrupted):
-                raise known from error
-            raise CommitUnknown(str(error)) from error
-        except Exception as error:
-            raise CommitUnknown(f"{type(error).__name__}: {error}") from error
+def _raise_not_written(error: Exception) -> NoReturn:
+    """Raise the port's error for a write that failed before its commit was sent.
+
+    Nothing has been or will be committed.
+    """
+    try:
+        with translated():
+            raise error
+    except (Conflict, Interrupted, StoreUnavailable, Unreadable):
+        raise
+    except Exception as unexpected:
+        raise Rejected(
+            f"the write failed ({type(unexpected).__name__}: {unexpected})"
+        ) from unexpected
 
 
 def _transaction(document: dict[str, Any]) -> Transaction:
@@ -408,7 +419,7 @@ def _account_updates(changes: Changes) -> Iterator[dict[str, Any]]:
     updates: list[dict[str, Any]] = []
     items = 0
     for before, account in changes.accounts:
-        own = account.items
+        own = account.items if account.apps else 0
         if len(updates) == _UPDATES_MAX or (updates and items + own > _ITEMS_MAX):
             yield {"update": schema.USER_CREDITS, "updates": updates}
             updates, items = [], 0
@@ -418,13 +429,10 @@ def _account_updates(changes: Changes) -> Iterator[dict[str, Any]]:
         yield {"update": schema.USER_CREDITS, "updates": updates}
 
 
-def _updates(collection: str, updates: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the commands of some updates."""
-    for start in range(0, len(updates), _UPDATES_MAX):
-        yield {"update": collection, "updates": updates[start : start + _UPDATES_MAX]}
-
-
-def _inserts(collection: str, documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the commands that insert some documents."""
-    for start in range(0, len(documents), _INSERTS_MAX):
-        yield {"insert": collection, "documents": documents[start : start + _INSERTS_MAX]}
+def _commands(
+    name: Literal["insert", "update"], collection: str, parts: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the commands that insert some documents, or that run some updates."""
+    key, most = ("documents", _INSERTS_MAX) if name == "insert" else ("updates", _UPDATES_MAX)
+    for start in range(0, len(parts), most):
+        yield {name: collection, key: parts[start : start + most]}

@@ -61,24 +61,21 @@ def account_bson(account: Account) -> Bson:
 
 
 def _plain_account(account: Account) -> Bson:
+    balances: list[Bson] = []
+    for app_id, balance in sorted(account.balances.items()):
+        of_app: Bson = {"app_id": Int64(app_id), "balance": Int64(balance)}
+        if app_id in account.heads:
+            of_app["head"] = account.heads[app_id]
+        balances.append(of_app)
     return {
         "user_id": Int64(account.user_id),
-        "balances": [
-            _balance_bson(app_id, balance, account.heads.get(app_id))
-            for app_id, balance in sorted(account.balances.items())
-        ],
+        "balances": balances,
         "created_at": account.created_at,
         "updated_at": account.updated_at,
         "created_by": Int64(account.created_by),
         "updated_by": Int64(account.updated_by),
         "revision": Int64(account.revision),
     }
-
-
-def _balance_bson(app_id: int, balance: int, head: bytes | None) -> Bson:
-    if head is None:
-        return {"app_id": Int64(app_id), "balance": Int64(balance)}
-    return {"app_id": Int64(app_id), "balance": Int64(balance), "head": head}
 
 
 def _apps_bson(account: Account) -> list[Bson]:
