@@ -103,7 +103,7 @@ class ServerProtocol(DrainableProtocol):
 
     def _read(self, data: bytes) -> None:
         """Read one slice of the data; the rest is read after the other connections' turns."""
-        self._frames.budgets.refill(self._clock())
+        self._frames.budgets.now = self._clock()
         try:
             events = self._frames.receive_data(data)
             self.connection.flush()

@@ -41,30 +41,31 @@ class FloodError(DenialOfServiceError):
 
 
 class FloodBudgets:
-    """What a client may still send, and may still be reset for."""
+    """What a client may still send, and may still be reset for.
+
+    Most calls cost nothing of it, so a charge first adds what has come back since the one before.
+
+    Attributes:
+        now: The time of the latest read in seconds.
+        data_frames_sent: The number of sent DATA frames since a control frame was last charged. The
+            client may answer each of them with control frames.
+    """
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
         """Start with full budgets.
 
         Args:
             limits: Their sizes.
-            now: The time of a clock in seconds; `refill` takes the same clock's.
+            now: The time in seconds, of the same clock as the attribute.
         """
+        self.now = now
+        self.data_frames_sent = 0
         self._resets = TokenBucket(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
         )
         self._control = TokenBucket(
             per_second=limits.control_frames_per_second, burst=limits.control_frames_burst, now=now
         )
-
-    def refill(self, now: float) -> None:
-        """Add what has come back with time."""
-        self._resets.refill(now)
-        self._control.refill(now)
-
-    def data_sent(self) -> None:
-        """Add what the client may send in answer to one DATA frame."""
-        self._control.earn(_EARNED_BY_DATA)
 
     def charge_frame(self, frame: Frame) -> None:
         """Charge a frame that has come; requests and their data are free.
@@ -86,7 +87,12 @@ class FloodBudgets:
         Raises:
             FloodError: The budget is spent.
         """
-        if not self._control.spend():
+        control = self._control
+        control.refill(self.now)
+        if self.data_frames_sent:
+            control.earn(_EARNED_BY_DATA * self.data_frames_sent)
+            self.data_frames_sent = 0
+        if not control.spend():
             raise FloodError(f"too many {what}")
 
     def charge_resets(self, what: str, count: int = 1) -> None:
@@ -95,6 +101,7 @@ class FloodBudgets:
         Raises:
             FloodError: The budget is spent.
         """
+        self._resets.refill(self.now)
         if not self._resets.spend(count):
             raise FloodError(f"too many {what}")
 

@@ -60,7 +60,7 @@ class Nghttp2Frames(Nghttp2Streams):
 
         Args:
             limits: What the client may do.
-            now: The time in seconds, of the clock of `FloodBudgets.refill`.
+            now: The time in seconds, of the same clock as `FloodBudgets.now`.
         """
         super().__init__(limits, now)
         self.preface_received = False

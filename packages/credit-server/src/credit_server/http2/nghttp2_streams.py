@@ -6,6 +6,7 @@ nghttp2 would end the connection for a stream beyond the limit, and ignore strea
 """
 
 from enum import Enum
+from math import ceil
 from typing import Final
 
 import ngh2
@@ -59,7 +60,7 @@ class Nghttp2Streams(EngineConnection):
 
         Args:
             limits: What the client may do.
-            now: The time in seconds, of the clock of `FloodBudgets.refill`.
+            now: The time in seconds, of the same clock as `FloodBudgets.now`.
         """
         super().__init__(
             ngh2.Role.SERVER,
@@ -170,7 +171,7 @@ class Nghttp2Streams(EngineConnection):
 
     def refund_frame(self) -> None:
         """Refund what a small DATA frame has taken from the budget."""
-        self.budgets.data_sent()
+        self.budgets.data_frames_sent += 1
 
     def _note_closed(self, stream_id: int, how: ClosedBy) -> None:
         closed = self._closed
@@ -222,8 +223,7 @@ class Nghttp2Streams(EngineConnection):
     ) -> None:
         """Send a part of an answer. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
-        for _ in range(0, len(data), FRAME_BYTES_MAX):
-            self.budgets.data_sent()
+        self.budgets.data_frames_sent += ceil(len(data) / FRAME_BYTES_MAX)
 
     def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
         """End a stream at once.
