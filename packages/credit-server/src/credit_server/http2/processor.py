@@ -1,6 +1,6 @@
 """Handles the HTTP/2 events of one connection: starts streams, and bounds what they hold."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from grpclib.protocol import EventsProcessor, Stream
@@ -33,7 +33,7 @@ class ServerProcessor(EventsProcessor):
             request_bytes_max: The bytes of requests that all of its open streams may hold.
         """
         super().__init__(protocol.handler, protocol.connection)
-        self.processors[OversizedRequest] = self.process_oversized_request
+        self.processors[OversizedRequest] = self.process_request_received
         self.processors[RequestReset] = self.process_request_reset
         self._protocol = protocol
         self._frames = frames
@@ -67,24 +67,23 @@ class ServerProcessor(EventsProcessor):
         self._protocol.note("request reset", event.reason)
         self.process_stream_reset(event)
 
-    def process_oversized_request(self, event: OversizedRequest) -> None:
-        """Begin a stream that is rejected for its long headers."""
-        stream = cast(ServerStream, self.connection.create_stream(stream_id=event.stream_id))
-        stream.too_long = event.reason
-        release_stream = self.register(stream)
-        self.handler.accept(stream, event.headers, release_stream)  # type: ignore[arg-type] # as grpclib's own
+    def process_request_received(self, event: RequestReceived) -> None:
+        """Begin a stream, also one that is rejected for its long headers."""
+        stream = self._protocol.connection.begin_stream(event.stream_id)
+        if isinstance(event, OversizedRequest):
+            stream.too_long = event.reason
+        self.streams[event.stream_id] = stream
+        self.handler.accept(stream, event.headers, partial(self._release, stream))  # type: ignore[arg-type] # as grpclib's own
 
-    def register(self, stream: Stream) -> Callable[[], None]:
-        """Count a stream as open; return a function that counts it as closed."""
-        release = super().register(stream)
-
-        def release_and_count() -> None:
-            release()
-            self._request_bytes -= stream.data_received
-            if not self._closed:
-                self._protocol.stream_closed()
-
-        return release_and_count
+    def _release(self, stream: ServerStream) -> None:
+        """Count a stream as closed, and return to the client's window what was not read of it."""
+        assert stream.id is not None  # noqa: S101 - for the type checker
+        del self.streams[stream.id]
+        if stream.buffer.untaken and not self.connection.is_closing():
+            self.connection.ack(stream.id, stream.buffer.unacked_size())
+        self._request_bytes -= stream.data_received
+        if not self._closed:
+            self._protocol.stream_closed()
 
     def process_data_received(self, event: DataReceived) -> None:
         """Buffer a part of a request.
