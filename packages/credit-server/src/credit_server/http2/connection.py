@@ -103,9 +103,10 @@ class ServerProtocol(DrainableProtocol):
 
     def _read(self, data: bytes) -> None:
         """Read one slice of the data; the rest is read after the other connections' turns."""
-        self._frames.budgets.now = self._clock()
+        frames, times = self._frames, self._times
+        frames.budgets.now = self._clock()
         try:
-            events = self._frames.receive_data(data)
+            events = frames.receive_data(data)
             self.connection.flush()
             # If an exception below closes the connection, the end of its drain must not close it
             # too.
@@ -113,25 +114,24 @@ class ServerProtocol(DrainableProtocol):
             for event in without_reset_in_batch(events):
                 self.processor.process(event)
             self._processing = False
-            self._end_if_drained()
+            if self._drain is not None:
+                self._end_if_drained()
             self.connection.flush()
         except H2ProtocolError as error:
             flood = isinstance(error, FloodError)
             # h2 has written a GOAWAY with the error's code.
             self._close(Closing.FLOOD if flood else Closing.PROTOCOL, None, without_bytes(error))
+            return
         except Exception as error:  # noqa: BLE001 - nothing that a client sends may go beyond this
             self._close(Closing.INTERNAL, ErrorCodes.INTERNAL_ERROR, type(error).__name__)
-        else:
-            self._read_on()
-
-    def _read_on(self) -> None:
-        if not self._frames.in_header_block:
-            self._times.header_block_since = None
-        elif self._times.header_block_since is None:
-            self._times.header_block_since = self._times.received_at
+            return
+        if not frames.in_header_block:
+            times.header_block_since = None
+        elif times.header_block_since is None:
+            times.header_block_since = times.received_at
         if self._reads_on or self._closing is not None or self._transport.is_closing():
             return
-        if self._frames.has_more:
+        if frames.has_more:
             self._reads_on = True
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._read_rest)

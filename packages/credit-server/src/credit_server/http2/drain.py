@@ -122,7 +122,8 @@ class DrainableProtocol(H2Protocol):
         """Note that a stream is not open any more."""
         if not self.processor.streams:
             self._times.idle_since = self._clock()
-        self._end_if_drained()
+        if self._drain is not None:
+            self._end_if_drained()
 
     def cut_off(self) -> None:
         """Answer the open streams as UNAVAILABLE, and then close the connection."""

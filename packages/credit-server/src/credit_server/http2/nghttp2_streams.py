@@ -81,8 +81,9 @@ class Nghttp2Streams(EngineConnection):
         self._limits = limits
         self.budgets = FloodBudgets(limits, now)
         self.settings_acknowledged = False
-        self.streams_wanted = self._streams_sent = self._streams_max = limits.streams_max
-        self._limit_in_force = False
+        self.streams_wanted = self._streams_sent = limits.streams_max
+        # How many streams may be open now; beyond this stream id, the first limit is in force.
+        self._open_max = EARLY_STREAMS * limits.streams_max
         self._early_stream_id_max = 2 * EARLY_STREAMS * limits.streams_max
         self._uncharged_resets = 0
         self._acknowledgements_due = 0
@@ -123,16 +124,13 @@ class Nghttp2Streams(EngineConnection):
         self._out += with_setting(frame, SettingCodes.MAX_CONCURRENT_STREAMS, count)
 
     def _acknowledged(self) -> None:
-        self._limit_in_force = True
-        self._streams_max = self._streams_sent
+        self._enforce_limit(self._streams_sent)
         self.settings_acknowledged = True
         self.limit_streams(self.streams_wanted)
 
-    def _may_open(self, stream_id: int) -> bool:
-        if stream_id > self._early_stream_id_max:
-            self._limit_in_force = True
-        factor = 1 if self._limit_in_force else EARLY_STREAMS
-        return len(self.streams) < factor * self._streams_max
+    def _enforce_limit(self, count: int) -> None:
+        self._open_max = count
+        self._early_stream_id_max = STREAM_ID_MAX
 
     # ---- GOAWAY
 
