@@ -1,9 +1,9 @@
 """HTTP/2 frames of a client by nghttp2."""
 
 import ngh2
-from credit_models.nghttp2 import EngineConnection, EngineStream, Headers, RawHeaders, texts
+from credit_models.nghttp2 import EngineConnection, EngineStream, Headers
 from grpclib.config import Configuration
-from h2.events import Event, ResponseReceived
+from h2.events import Event
 from h2.exceptions import TooManyStreamsError
 from h2.settings import SettingCodes
 
@@ -64,9 +64,6 @@ class Nghttp2Frames(EngineConnection):
         self._engine.send_request(self._encode(headers), end_stream=end_stream)
         stream = self.streams[stream_id] = EngineStream(0)
         stream.headers_sent, stream.local_ended = True, end_stream
-
-    def _take_headers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
-        events.append(ResponseReceived(stream_id=stream_id, headers=texts(headers)))
 
     def _take_other(self, event: ngh2.Event, events: list[Event]) -> None:
         if isinstance(event, ngh2.SettingsReceived):

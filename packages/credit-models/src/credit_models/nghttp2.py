@@ -24,6 +24,7 @@ from h2.events import (
     Event,
     PingAckReceived,
     RemoteSettingsChanged,
+    ResponseReceived,
     SettingsAcknowledged,
     StreamEnded,
     StreamReset,
@@ -151,11 +152,10 @@ class EngineConnection:
                             stream_id=stream_id, data=data, flow_controlled_length=len(data)
                         )
                         events.append(part)
-                case (
-                    ngh2.RequestReceived(stream_id=stream_id, headers=headers, end_stream=ended)
-                    | ngh2.ResponseReceived(stream_id=stream_id, headers=headers, end_stream=ended)
-                ):
-                    self._take_headers(stream_id, headers, events)
+                case ngh2.RequestReceived(stream_id=stream_id, headers=headers, end_stream=ended):
+                    self._take_request(stream_id, headers, events)
+                case ngh2.ResponseReceived(stream_id=stream_id, headers=headers, end_stream=ended):
+                    events.append(ResponseReceived(stream_id=stream_id, headers=texts(headers)))
                 case ngh2.TrailersReceived(stream_id=stream_id, headers=headers):
                     self._take_trailers(stream_id, headers, events)
                     ended = True
@@ -191,8 +191,8 @@ class EngineConnection:
         self.close_connection(code)
         raise ConnectionFault(code, reason)
 
-    def _take_headers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
-        """Report the first headers of the other side."""
+    def _take_request(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
+        """Report the headers of a request; only the server receives them."""
         raise NotImplementedError
 
     def _take_trailers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:

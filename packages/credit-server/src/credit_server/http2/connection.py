@@ -22,7 +22,7 @@ from credit_server.http2.header_block import without_bytes
 from credit_server.http2.incoming import FloodError
 from credit_server.http2.limits import ConnectionLimits, TimeLimits
 from credit_server.http2.peer import ServerPeer
-from credit_server.http2.processor import ServerProcessor, without_reset_in_batch
+from credit_server.http2.processor import ServerProcessor
 from credit_server.http2.stream import ServerConnection, ServerStream, StreamHandler
 
 _KEEPALIVE_DATA = bytes(8)
@@ -111,8 +111,7 @@ class ServerProtocol(DrainableProtocol):
             # If an exception below closes the connection, the end of its drain must not close it
             # too.
             self._processing = True
-            for event in without_reset_in_batch(events):
-                self.processor.process(event)
+            self.processor.process_slice(events)
             self._processing = False
             if self._drain is not None:
                 self._end_if_drained()

@@ -237,7 +237,7 @@ class Nghttp2Frames(Nghttp2Streams):
             code = ErrorCodes.PROTOCOL_ERROR if how is None else ErrorCodes.STREAM_CLOSED
             self._fail(code, "HEADERS reuse the number of a stream")
 
-    def _take_headers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
+    def _take_request(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
         doomed = self._doomed.get(stream_id)
         if doomed is not None:
             code, reason = doomed

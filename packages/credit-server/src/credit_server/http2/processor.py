@@ -42,15 +42,17 @@ class ServerProcessor(EventsProcessor):
         self._request_bytes_max = request_bytes_max
         self._request_bytes = 0
 
-    def process(self, event: H2Event) -> None:
-        """Handle one event.
+    def process_slice(self, events: list[H2Event]) -> None:
+        """Handle the events of one slice; requests that are begun and reset in it are not started.
 
         An event without a handler is ignored: RFC 9113, section 4.1, requires it for frames of
         unknown types, and grpclib deletes `processors` when the connection is closed.
         """
-        process = getattr(self, "processors", {}).get(type(event))
-        if process is not None:
-            process(event)
+        reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
+        for event in _without_begun(events, reset) if reset else events:
+            process = getattr(self, "processors", {}).get(type(event))
+            if process is not None:
+                process(event)
 
     def close(self, reason: str = "Connection closed") -> None:
         """End all streams, and remove the cyclic references, as grpclib removes its own.
@@ -133,22 +135,23 @@ class ServerProcessor(EventsProcessor):
                 stream.note_progress(now)
 
 
-def without_reset_in_batch(events: list[H2Event]) -> list[H2Event]:
-    """Remove the requests that were begun and reset in one batch of events: none is started.
+def _without_begun(events: list[H2Event], reset: set[int]) -> list[H2Event]:
+    """Remove the requests that were begun and reset in one slice: none is started.
 
     Their data stays in: grpclib returns the flow-control window for it.
+
+    Args:
+        events: The events of the slice.
+        reset: The streams that are reset in it.
     """
-    reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
-    if not reset:
-        return events
     begun = {event.stream_id for event in events if isinstance(event, RequestReceived)}
-    reset_in_batch = reset & begun
+    begun_and_reset = reset & begun
     return [
         event
         for event in events
         if not (
             isinstance(event, RequestReceived | StreamReset)
             and not isinstance(event, RequestReset)
-            and event.stream_id in reset_in_batch
+            and event.stream_id in begun_and_reset
         )
     ]
