@@ -43,11 +43,13 @@ class FloodError(DenialOfServiceError):
 class FloodBudgets:
     """What a client may still send, and may still be reset for.
 
-    Most calls cost nothing of it, so a charge first adds what has come back since the one before.
+    Most calls cost nothing of it. So only a charge refills the budgets: it first adds all that has
+    come back or was earned since the one before. Each addition stops at the burst, so their order
+    does not matter.
 
     Attributes:
         now: The time of the latest read in seconds.
-        data_frames_sent: The number of sent DATA frames since a control frame was last charged. The
+        data_frames_sent: The number of DATA frames that were sent since the latest refill. The
             client may answer each of them with control frames.
     """
 
@@ -58,7 +60,7 @@ class FloodBudgets:
             limits: Their sizes.
             now: The time in seconds, of the same clock as the attribute.
         """
-        self.now = now
+        self.now = self._refilled_at = now
         self.data_frames_sent = 0
         self._resets = TokenBucket(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
@@ -87,12 +89,9 @@ class FloodBudgets:
         Raises:
             FloodError: The budget is spent.
         """
-        control = self._control
-        control.refill(self.now)
-        if self.data_frames_sent:
-            control.earn(_EARNED_BY_DATA * self.data_frames_sent)
-            self.data_frames_sent = 0
-        if not control.spend():
+        if self.data_frames_sent or self._refilled_at != self.now:
+            self._refill()
+        if not self._control.spend():
             raise FloodError(f"too many {what}")
 
     def charge_resets(self, what: str, count: int = 1) -> None:
@@ -101,9 +100,18 @@ class FloodBudgets:
         Raises:
             FloodError: The budget is spent.
         """
-        self._resets.refill(self.now)
+        if self._refilled_at != self.now:
+            self._refill()
         if not self._resets.spend(count):
             raise FloodError(f"too many {what}")
+
+    def _refill(self) -> None:
+        """Add what has come back with time, and what the sent DATA frames have earned."""
+        self._refilled_at = self.now
+        self._resets.refill(self.now)
+        self._control.refill(self.now)
+        self._control.earn(_EARNED_BY_DATA * self.data_frames_sent)
+        self.data_frames_sent = 0
 
 
 class SlicedBuffer(FrameBuffer):
