@@ -53,8 +53,6 @@ class Nghttp2Frames(Nghttp2Streams):
 
     Attributes:
         preface_received: See `ServerFrames`, for this and the other attributes.
-        has_more: See `ServerFrames`.
-        in_header_block: See `ServerFrames`.
     """
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:

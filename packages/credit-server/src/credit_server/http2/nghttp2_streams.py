@@ -82,7 +82,8 @@ class Nghttp2Streams(EngineConnection):
         self.budgets = FloodBudgets(limits, now)
         self.settings_acknowledged = False
         self.streams_wanted = self._streams_sent = limits.streams_max
-        # How many streams may be open now; beyond this stream id, the first limit is in force.
+        # How many streams may be open now. Beyond the stream id, the first limit is in force even
+        # if it was not acknowledged.
         self._open_max = EARLY_STREAMS * limits.streams_max
         self._early_stream_id_max = 2 * EARLY_STREAMS * limits.streams_max
         self._uncharged_resets = 0
@@ -129,6 +130,7 @@ class Nghttp2Streams(EngineConnection):
         self.limit_streams(self.streams_wanted)
 
     def _enforce_limit(self, count: int) -> None:
+        """Enforce a limit on streams; from now on only acknowledgements change it."""
         self._open_max = count
         self._early_stream_id_max = STREAM_ID_MAX
 
