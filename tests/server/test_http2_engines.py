@@ -4,7 +4,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from credit_server.http2.frames import RequestReset, ServerFrames
+import pytest
+from credit_server.http2.frames import EARLY_STREAMS, RequestReset, ServerFrames
 from credit_server.http2.limits import ConnectionLimits
 from credit_server.http2.nghttp2_frames import Nghttp2Frames
 from credit_testing.frames import (
@@ -22,7 +23,9 @@ from credit_testing.frames import (
     SETTINGS,
     SETTINGS_FRAME,
     WINDOW_UPDATE,
+    ErrorCode,
     frame,
+    header_block,
 )
 from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset
 from h2.exceptions import ProtocolError, StreamClosedError
@@ -234,3 +237,25 @@ def test_both_see_and_answer_the_same(sent: list[list[Request | bytes]], size: i
     assert (by_nghttp2.goaway is None) == (by_h2.goaway is None)
     if by_h2.goaway is None:
         assert by_nghttp2 == by_h2
+
+
+@pytest.mark.parametrize("engine", [ServerFrames, Nghttp2Frames])
+def test_a_limit_that_was_lowered_holds_for_all_later_streams(
+    engine: type[ServerFrames | Nghttp2Frames],
+) -> None:
+    server = engine(LIMITS, 0.0)
+    server.initiate_connection()
+    acknowledged = frame(SETTINGS, flags=ACK)
+    server.receive_data(PREFACE + SETTINGS_FRAME + acknowledged)
+    server.limit_streams(1)
+    server.receive_data(acknowledged)
+    server.data_to_send()
+    first = 2 * EARLY_STREAMS * LIMITS.streams_max + 1  # the first limit counts from here
+    begun = [
+        server.receive_data(frame(HEADERS, header_block(CALL), flags=END_HEADERS, stream=stream))
+        for stream in (first, first + 2)
+    ]
+    assert [[type(each) for each in events] for events in begun] == [[RequestReceived], []]
+    seen = Seen()
+    read(server.data_to_send(), seen)
+    assert seen.resets == {first + 2: ErrorCode.REFUSED_STREAM}

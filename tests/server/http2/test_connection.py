@@ -255,6 +255,19 @@ async def test_a_health_watch_on_an_old_connection_is_ended_so_that_its_client_r
         assert closed(served) == {Closing.AGE: 1}
 
 
+@pytest.mark.usefixtures("engine")
+async def test_data_that_no_call_has_read_returns_to_the_window_of_the_connection() -> None:
+    window_bytes = 65_535
+    async with (
+        serving(connections=ConnectionLimits(connection_window_bytes=window_bytes)) as served,
+        Connection.connect(served.port) as wire,
+    ):
+        data = framed(bytes(10_000))
+        for _ in range(3 * window_bytes // len(data)):
+            _, answer = wire.begin(call_headers(SERVICE + "NoSuchMethod"), data)
+            await wire.ended(answer)
+
+
 async def test_an_answer_that_its_client_does_not_take_is_dropped(
     served: Serving, bystander: Connection
 ) -> None:

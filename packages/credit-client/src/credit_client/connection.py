@@ -131,14 +131,15 @@ class _Processor(EventsProcessor):
 
     def process(self, event: Event) -> None:
         # RFC 9113 section 5.5: what is unknown is ignored. grpclib deletes `processors` on closing.
-        if type(event) not in getattr(self, "processors", ()):
+        process = getattr(self, "processors", {}).get(type(event))
+        if process is None:
             return
         if isinstance(event, DataReceived) and not event.flow_controlled_length:
             return
         if isinstance(event, ResponseReceived) and not self.answered:
             self.answered = True
             self._watcher.answered()
-        super().process(event)
+        process(event)
 
     def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
         super().process_remote_settings_changed(event)
@@ -261,7 +262,8 @@ class ClientProtocol(H2Protocol):
         """Called by the event loop: the server has sent something."""
         if self.connection.is_closing():
             return
-        self._keepalive.heard()
+        if self._keepalive.overdue is not None:
+            self._keepalive.heard()
         if len(self._beginning) <= _FRAME_TYPE_AT:
             self._beginning = (self._beginning + data)[: _FRAME_TYPE_AT + 1]
             if self._beginning.startswith(_TLS_ALERT):

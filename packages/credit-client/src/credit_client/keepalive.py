@@ -49,7 +49,11 @@ CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
 
 
 class Keepalive:
-    """The two timers of one connection: until the next PING, and until its answer is overdue."""
+    """The two timers of one connection: until the next PING, and until its answer is overdue.
+
+    Attributes:
+        overdue: Runs out if a PING is not answered in time; None: each is answered.
+    """
 
     def __init__(self, times: KeepaliveTimes, peer: Peer, *, call_later: CallLater) -> None:
         """Start the first period.
@@ -63,13 +67,13 @@ class Keepalive:
         self._peer = peer
         self._call_later = call_later
         self._next = call_later(times.period_seconds, self._ping)
-        self._overdue: asyncio.TimerHandle | None = None
+        self.overdue: asyncio.TimerHandle | None = None
 
     def heard(self) -> None:
         """Accept any bytes as an answer: the PING's own may be queued behind a long list."""
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
+        if self.overdue is not None:
+            self.overdue.cancel()
+            self.overdue = None
 
     def stop(self) -> None:
         """Stop both timers. May be called again."""
@@ -78,6 +82,6 @@ class Keepalive:
 
     def _ping(self) -> None:
         self._next = self._call_later(self._times.period_seconds, self._ping)
-        if self._peer.was_awaited() and self._overdue is None:
-            self._overdue = self._call_later(self._times.timeout_seconds, self._peer.give_up)
+        if self._peer.was_awaited() and self.overdue is None:
+            self.overdue = self._call_later(self._times.timeout_seconds, self._peer.give_up)
             self._peer.ping()

@@ -1,9 +1,9 @@
 """HTTP/2 frames of a client by nghttp2."""
 
 import ngh2
-from credit_models.nghttp2 import EngineConnection, EngineStream, Headers, texts
+from credit_models.nghttp2 import EngineConnection, EngineStream, Headers
 from grpclib.config import Configuration
-from h2.events import Event, ResponseReceived
+from h2.events import Event
 from h2.exceptions import TooManyStreamsError
 from h2.settings import SettingCodes
 
@@ -65,16 +65,9 @@ class Nghttp2Frames(EngineConnection):
         stream = self.streams[stream_id] = EngineStream(0)
         stream.headers_sent, stream.local_ended = True, end_stream
 
-    def _take(self, event: ngh2.Event, events: list[Event]) -> None:
-        match event:
-            case ngh2.ResponseReceived(stream_id=stream_id, headers=headers, end_stream=ended):
-                events.append(ResponseReceived(stream_id=stream_id, headers=texts(headers)))
-                if ended:
-                    self._end(stream_id, events)
-            case ngh2.SettingsReceived(settings=settings):
-                limit = settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)
-                if limit is not None:
-                    self._streams_max = limit
-                super()._take(event, events)
-            case _:
-                super()._take(event, events)
+    def _take_other(self, event: ngh2.Event, events: list[Event]) -> None:
+        if isinstance(event, ngh2.SettingsReceived):
+            limit = event.settings.get(SettingCodes.MAX_CONCURRENT_STREAMS)
+            if limit is not None:
+                self._streams_max = limit
+        super()._take_other(event, events)

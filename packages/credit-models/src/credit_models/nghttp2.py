@@ -12,6 +12,7 @@ The server's and the SDK's connections are subclasses. They differ from h2 as fo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import ngh2
@@ -23,6 +24,7 @@ from h2.events import (
     Event,
     PingAckReceived,
     RemoteSettingsChanged,
+    ResponseReceived,
     SettingsAcknowledged,
     StreamEnded,
     StreamReset,
@@ -67,20 +69,21 @@ class _Open:
     state = ConnectionState.CLIENT_OPEN
 
 
+@dataclass(slots=True, eq=False)
 class EngineStream:
     """One stream that is not closed.
 
     Attributes:
+        window_left: How many bytes the other side may still send; only the server counts them.
         headers_sent: Whether the first headers were sent; the next ones are trailers.
         local_ended: Whether this side has ended its half.
         remote_ended: Whether the other side has ended its half.
     """
 
-    __slots__ = ("headers_sent", "local_ended", "remote_ended", "window_left")
-
-    def __init__(self, window_bytes: int) -> None:
-        self.headers_sent = self.local_ended = self.remote_ended = False
-        self.window_left = window_bytes
+    window_left: int
+    headers_sent: bool = False
+    local_ended: bool = False
+    remote_ended: bool = False
 
     @property
     def closed(self) -> bool:
@@ -140,7 +143,30 @@ class EngineConnection:
             del happened[-1]
             self._take_end(end, before)
         for event in happened:
-            self._take(event, events)
+            ended = False
+            match event:
+                case ngh2.DataReceived(stream_id=stream_id, data=data, end_stream=ended):
+                    if data:
+                        # nghttp2 returns the window of padding itself.
+                        part = DataReceived(
+                            stream_id=stream_id, data=data, flow_controlled_length=len(data)
+                        )
+                        events.append(part)
+                case ngh2.RequestReceived(stream_id=stream_id, headers=headers, end_stream=ended):
+                    self._take_request(stream_id, headers, events)
+                case ngh2.ResponseReceived(stream_id=stream_id, headers=headers, end_stream=ended):
+                    events.append(ResponseReceived(stream_id=stream_id, headers=texts(headers)))
+                case ngh2.TrailersReceived(stream_id=stream_id, headers=headers):
+                    self._take_trailers(stream_id, headers, events)
+                    ended = True
+                case ngh2.StreamClosed():
+                    self._take_closed(event, events)
+                case _:
+                    self._take_other(event, events)
+            # A stream that was reset for its headers is not among the streams any more.
+            if ended and (stream := self.streams.get(stream_id)) is not None:
+                stream.remote_ended = True
+                events.append(StreamEnded(stream_id=stream_id))
 
     def _take_end(self, end: ngh2.ConnectionClosed, before: int) -> None:
         """Handle the end of the connection: nothing can be sent any more.
@@ -165,13 +191,17 @@ class EngineConnection:
         self.close_connection(code)
         raise ConnectionFault(code, reason)
 
-    def _take(self, event: ngh2.Event, events: list[Event]) -> None:
-        """Translate an event into those of h2."""
+    def _take_request(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
+        """Report the headers of a request; only the server receives them."""
+        raise NotImplementedError
+
+    def _take_trailers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
+        """Report the trailers of the other side."""
+        events.append(TrailersReceived(stream_id=stream_id, headers=texts(headers)))
+
+    def _take_other(self, event: ngh2.Event, events: list[Event]) -> None:
+        """Report what is no part of a message."""
         match event:
-            case ngh2.DataReceived():
-                self._take_data(event, events)
-            case ngh2.TrailersReceived(stream_id=stream_id, headers=headers):
-                self._take_trailers(stream_id, headers, events)
             case ngh2.WindowUpdated(stream_id=stream_id, increment=increment):
                 events.append(WindowUpdated(stream_id=stream_id, delta=increment))
             case ngh2.StreamReset(stream_id=stream_id, error_code=code):
@@ -181,8 +211,6 @@ class EngineConnection:
                             stream_id=stream_id, error_code=error_code(code), remote_reset=True
                         )
                     )
-            case ngh2.StreamClosed():
-                self._take_closed(event, events)
             case ngh2.SettingsReceived(settings=settings):
                 events.append(_settings_changed(settings))
             case ngh2.SettingsAcknowledged():
@@ -194,26 +222,6 @@ class EngineConnection:
                 terminated.error_code = error_code(code)
                 terminated.last_stream_id = last
                 events.append(terminated)
-
-    def _take_data(self, event: ngh2.DataReceived, events: list[Event]) -> None:
-        stream_id, data = event.stream_id, event.data
-        if data:
-            # nghttp2 returns the window of padding itself.
-            events.append(
-                DataReceived(stream_id=stream_id, data=data, flow_controlled_length=len(data))
-            )
-        if event.end_stream:
-            self._end(stream_id, events)
-
-    def _take_trailers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
-        events.append(TrailersReceived(stream_id=stream_id, headers=texts(headers)))
-        self._end(stream_id, events)
-
-    def _end(self, stream_id: int, events: list[Event]) -> None:
-        stream = self.streams.get(stream_id)
-        if stream is not None:
-            stream.remote_ended = True
-            events.append(StreamEnded(stream_id=stream_id))
 
     def _take_closed(self, event: ngh2.StreamClosed, events: list[Event]) -> None:
         """Remove a closed stream; if nghttp2 has reset it for a fault, report that."""

@@ -1,29 +1,46 @@
 """One connection: opens it, reads it in turns with the others, and checks its time limits.
 
-The server calls `check` about once a second: one timer for all connections, and tests pass the
-time. How a connection ends is in `drain`.
+What was read are events. `ServerProcessor` handles them: it starts streams, and bounds what they
+hold. The server calls `check` about once a second: one timer for all connections, and tests pass
+the time. How a connection ends is in `drain`.
 """
 
 import asyncio
 import contextlib
 import socket
+from functools import partial
 from typing import cast
 
 from credit_models.transports import abort
 from grpclib.config import Configuration
+from grpclib.protocol import EventsProcessor, Stream
 from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PingAckReceived,
+    RequestReceived,
+    StreamReset,
+    WindowUpdated,
+)
 from h2.exceptions import ProtocolError as H2ProtocolError
 
 from credit_server.http2.connections import Closing, Connections
 from credit_server.http2.drain import DrainableProtocol
 from credit_server.http2.engine import OpenFrames
-from credit_server.http2.frames import ServerFrames
+from credit_server.http2.frames import OversizedRequest, RequestReset, ServerFrames
 from credit_server.http2.header_block import without_bytes
 from credit_server.http2.incoming import FloodError
 from credit_server.http2.limits import ConnectionLimits, TimeLimits
 from credit_server.http2.peer import ServerPeer
-from credit_server.http2.processor import ServerProcessor, without_reset_in_batch
-from credit_server.http2.stream import ServerConnection, ServerStream, StreamHandler
+from credit_server.http2.stream import (
+    MESSAGE_PREFIX_BYTES,
+    ServerConnection,
+    ServerStream,
+    StreamHandler,
+    ignore_read,
+)
 
 _KEEPALIVE_DATA = bytes(8)
 
@@ -31,7 +48,7 @@ _KEEPALIVE_DATA = bytes(8)
 class ServerProtocol(DrainableProtocol):
     """One connection."""
 
-    processor: ServerProcessor
+    processor: "ServerProcessor"
 
     def __init__(
         self,
@@ -103,35 +120,34 @@ class ServerProtocol(DrainableProtocol):
 
     def _read(self, data: bytes) -> None:
         """Read one slice of the data; the rest is read after the other connections' turns."""
-        self._frames.budgets.refill(self._clock())
+        frames, times = self._frames, self._times
+        frames.budgets.now = self._clock()
         try:
-            events = self._frames.receive_data(data)
+            events = frames.receive_data(data)
             self.connection.flush()
             # If an exception below closes the connection, the end of its drain must not close it
             # too.
             self._processing = True
-            for event in without_reset_in_batch(events):
-                self.processor.process(event)
+            self.processor.process_slice(events)
             self._processing = False
-            self._end_if_drained()
+            if self._drain is not None:
+                self._end_if_drained()
             self.connection.flush()
         except H2ProtocolError as error:
             flood = isinstance(error, FloodError)
             # h2 has written a GOAWAY with the error's code.
             self._close(Closing.FLOOD if flood else Closing.PROTOCOL, None, without_bytes(error))
+            return
         except Exception as error:  # noqa: BLE001 - nothing that a client sends may go beyond this
             self._close(Closing.INTERNAL, ErrorCodes.INTERNAL_ERROR, type(error).__name__)
-        else:
-            self._read_on()
-
-    def _read_on(self) -> None:
-        if not self._frames.in_header_block:
-            self._times.header_block_since = None
-        elif self._times.header_block_since is None:
-            self._times.header_block_since = self._times.received_at
+            return
+        if not frames.in_header_block:
+            times.header_block_since = None
+        elif times.header_block_since is None:
+            times.header_block_since = times.received_at
         if self._reads_on or self._closing is not None or self._transport.is_closing():
             return
-        if self._frames.has_more:
+        if frames.has_more:
             self._reads_on = True
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._read_rest)
@@ -142,6 +158,13 @@ class ServerProtocol(DrainableProtocol):
         self._reads_on = False
         if self._closing is None and not self._transport.is_closing():
             self._read(b"")
+
+    def stream_closed(self) -> None:
+        """Note that a stream is not open any more."""
+        if not self.processor.streams:
+            self._times.idle_since = self._clock()
+        if self._drain is not None:
+            self._end_if_drained()
 
     # ---- writing
 
@@ -235,6 +258,144 @@ class ServerProtocol(DrainableProtocol):
             self._closing = Closing.CLIENT if self._drain is None else self._drain.reason
             self._connections.count(self.peer, self._closing)
         super().connection_lost(exc)
+
+
+class ServerProcessor(EventsProcessor):
+    """Handles events as grpclib does, except for those that would break a connection."""
+
+    def __init__(
+        self, protocol: ServerProtocol, frames: ServerFrames, *, request_bytes_max: int
+    ) -> None:
+        """Create the processor of a connection.
+
+        Args:
+            protocol: The connection.
+            frames: Its frames.
+            request_bytes_max: The bytes of requests that all of its open streams may hold.
+        """
+        super().__init__(protocol.handler, protocol.connection)
+        self.processors[OversizedRequest] = self.process_request_received
+        self.processors[RequestReset] = self.process_request_reset
+        self._protocol = protocol
+        self._frames = frames
+        self._closed = False
+        protocol.connection.note_read = self._note_read
+        self._request_bytes_max = request_bytes_max
+        self._request_bytes = 0
+
+    def process_slice(self, events: list[Event]) -> None:
+        """Handle the events of one slice; requests that are begun and reset in it are not started.
+
+        An event without a handler is ignored: RFC 9113, section 4.1, requires it for frames of
+        unknown types, and grpclib deletes `processors` when the connection is closed.
+        """
+        reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
+        for event in _without_begun(events, reset) if reset else events:
+            process = getattr(self, "processors", {}).get(type(event))
+            if process is not None:
+                process(event)
+
+    def close(self, reason: str = "Connection closed") -> None:
+        """End all streams, and remove the cyclic references, as grpclib removes its own.
+
+        A closed connection is then freed without the garbage collector, which runs seldom.
+        """
+        super().close(reason)
+        self._closed = True
+        self._protocol.connection.note_read = ignore_read
+        del self._protocol
+
+    def process_request_reset(self, event: RequestReset) -> None:
+        """Note why a request was reset, and end its stream if it has begun."""
+        self._protocol.note("request reset", event.reason)
+        self.process_stream_reset(event)
+
+    def process_request_received(self, event: RequestReceived) -> None:
+        """Begin a stream, also one that is rejected for its long headers."""
+        stream = self._protocol.connection.begin_stream(event.stream_id)
+        if isinstance(event, OversizedRequest):
+            stream.too_long = event.reason
+        self.streams[event.stream_id] = stream
+        self.handler.accept(stream, event.headers, partial(self._release, stream))  # type: ignore[arg-type] # as grpclib's own
+
+    def _release(self, stream: ServerStream) -> None:
+        """Count a stream as closed, and return to the client's window what was not read of it."""
+        assert stream.id is not None  # noqa: S101 - for the type checker
+        del self.streams[stream.id]
+        if stream.buffer.untaken and not self.connection.is_closing():
+            self.connection.ack(stream.id, stream.buffer.unacked_size())
+        self._request_bytes -= stream.data_received
+        if not self._closed:
+            self._protocol.stream_closed()
+
+    def process_data_received(self, event: DataReceived) -> None:
+        """Buffer a part of a request.
+
+        Flow control bounds the data that is unread. Data that is read and waits for the rest of its
+        message is bounded here.
+        """
+        if not event.flow_controlled_length:
+            return  # an empty frame
+        super().process_data_received(event)
+        stream = cast(ServerStream | None, self.streams.get(event.stream_id))
+        if stream is None:
+            return
+        # gRPC's clients send each message of a stream in a frame of its own, and small frames count
+        # as a flood. Flow control bounds how many messages are unread. A frame that carries less
+        # than the prefix of a message is not given back.
+        if stream.takes_messages and len(event.data) >= MESSAGE_PREFIX_BYTES:
+            self._frames.refund_frame()
+        self._request_bytes += len(event.data)
+        if self._request_bytes > self._request_bytes_max:
+            self._protocol.reset_stream(stream, "the connection's requests are too long")
+
+    def _note_read(self, stream: Stream, size: int) -> None:
+        """Release the bytes of a message that a call has read of a stream of messages."""
+        stream.data_received -= size
+        self._request_bytes -= size
+
+    def process_ping_ack_received(self, event: PingAckReceived) -> None:
+        """Note that the client has read all frames that were sent before the PING."""
+        super().process_ping_ack_received(event)
+        self._protocol.ping_acknowledged(event.ping_data)
+
+    def process_connection_terminated(self, event: ConnectionTerminated) -> None:
+        """Drain the connection after the client's GOAWAY; grpclib would end its streams."""
+        self._protocol.goaway_received()
+
+    def process_window_updated(self, event: WindowUpdated) -> None:
+        """Let streams continue to send.
+
+        A client sends a WINDOW_UPDATE for nearly every call, and may have hundreds of calls open:
+        only the streams that are sending are checked, not all of them as in grpclib.
+        """
+        connection = self._protocol.connection
+        connection.progressed_at = now = connection.clock()
+        for stream in list(connection.sending):
+            if event.stream_id in (0, stream.id):
+                stream.note_progress(now)
+
+
+def _without_begun(events: list[Event], reset: set[int]) -> list[Event]:
+    """Remove the requests that were begun and reset in one slice: none is started.
+
+    Their data stays in: grpclib returns the flow-control window for it.
+
+    Args:
+        events: The events of the slice.
+        reset: The streams that are reset in it.
+    """
+    begun = {event.stream_id for event in events if isinstance(event, RequestReceived)}
+    begun_and_reset = reset & begun
+    return [
+        event
+        for event in events
+        if not (
+            isinstance(event, RequestReceived | StreamReset)
+            and not isinstance(event, RequestReset)
+            and event.stream_id in begun_and_reset
+        )
+    ]
 
 
 def _limit_unsent(transport: asyncio.Transport, size: int) -> None:

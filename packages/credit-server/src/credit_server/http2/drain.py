@@ -118,12 +118,6 @@ class DrainableProtocol(H2Protocol):
         """Drain the connection: the client closes it once its streams are answered."""
         self.drain(Closing.CLIENT)
 
-    def stream_closed(self) -> None:
-        """Note that a stream is not open any more."""
-        if not self.processor.streams:
-            self._times.idle_since = self._clock()
-        self._end_if_drained()
-
     def cut_off(self) -> None:
         """Answer the open streams as UNAVAILABLE, and then close the connection."""
         if self._closing is None:

@@ -118,7 +118,7 @@ class ServerFrames(H2Connection):
 
         Args:
             limits: What the client may do.
-            now: The time of a clock in seconds; `refill` takes the same clock's.
+            now: The time in seconds, of the same clock as `FloodBudgets.now`.
         """
         super().__init__(H2_CONFIG)
         # Not an update: h2 would enforce that once the client has acknowledged it, if it ever does.
@@ -240,7 +240,7 @@ class ServerFrames(H2Connection):
 
     def refund_frame(self) -> None:
         """Refund what a small DATA frame has taken from the budget."""
-        self.budgets.data_sent()
+        self.budgets.data_frames_sent += 1
 
     def send_data(
         self,
@@ -251,7 +251,7 @@ class ServerFrames(H2Connection):
     ) -> None:
         """Send a DATA frame. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
-        self.budgets.data_sent()
+        self.budgets.data_frames_sent += 1
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
         for frame in frames:

@@ -41,30 +41,33 @@ class FloodError(DenialOfServiceError):
 
 
 class FloodBudgets:
-    """What a client may still send, and may still be reset for."""
+    """What a client may still send, and may still be reset for.
+
+    Most calls cost nothing of it. So only a charge refills the budgets: it first adds all that has
+    come back or was earned since the one before. Each addition stops at the burst, so their order
+    does not matter.
+
+    Attributes:
+        now: The time of the latest read in seconds.
+        data_frames_sent: The number of DATA frames that were sent since the latest refill. The
+            client may answer each of them with control frames.
+    """
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
         """Start with full budgets.
 
         Args:
             limits: Their sizes.
-            now: The time of a clock in seconds; `refill` takes the same clock's.
+            now: The time in seconds, of the same clock as the attribute.
         """
+        self.now = self._refilled_at = now
+        self.data_frames_sent = 0
         self._resets = TokenBucket(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
         )
         self._control = TokenBucket(
             per_second=limits.control_frames_per_second, burst=limits.control_frames_burst, now=now
         )
-
-    def refill(self, now: float) -> None:
-        """Add what has come back with time."""
-        self._resets.refill(now)
-        self._control.refill(now)
-
-    def data_sent(self) -> None:
-        """Add what the client may send in answer to one DATA frame."""
-        self._control.earn(_EARNED_BY_DATA)
 
     def charge_frame(self, frame: Frame) -> None:
         """Charge a frame that has come; requests and their data are free.
@@ -86,6 +89,8 @@ class FloodBudgets:
         Raises:
             FloodError: The budget is spent.
         """
+        if self.data_frames_sent or self._refilled_at != self.now:
+            self._refill()
         if not self._control.spend():
             raise FloodError(f"too many {what}")
 
@@ -95,8 +100,18 @@ class FloodBudgets:
         Raises:
             FloodError: The budget is spent.
         """
+        if self._refilled_at != self.now:
+            self._refill()
         if not self._resets.spend(count):
             raise FloodError(f"too many {what}")
+
+    def _refill(self) -> None:
+        """Add what has come back with time, and what the sent DATA frames have earned."""
+        self._refilled_at = self.now
+        self._resets.refill(self.now)
+        self._control.refill(self.now)
+        self._control.earn(_EARNED_BY_DATA * self.data_frames_sent)
+        self.data_frames_sent = 0
 
 
 class SlicedBuffer(FrameBuffer):

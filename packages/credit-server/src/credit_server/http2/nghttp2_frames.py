@@ -22,7 +22,7 @@ from typing import Final
 import ngh2
 from credit_models.nghttp2 import EngineStream, RawHeaders, texts
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, Event, RequestReceived, StreamEnded
+from h2.events import ConnectionTerminated, Event, RequestReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError
 
 from credit_server.http2.frames import OversizedRequest
@@ -60,11 +60,10 @@ class Nghttp2Frames(Nghttp2Streams):
 
         Args:
             limits: What the client may do.
-            now: The time in seconds, of the clock of `FloodBudgets.refill`.
+            now: The time in seconds, of the same clock as `FloodBudgets.now`.
         """
         super().__init__(limits, now)
-        self.preface_received = False
-        self._sliced = False
+        self.preface_received = self.has_more = self.in_header_block = False
         self._unread = b""
         self._preface_left = _PREFACE
         # The stream whose header block is incomplete, and the size of the block so far.
@@ -78,16 +77,6 @@ class Nghttp2Frames(Nghttp2Streams):
     def inbound_flow_control_window(self) -> int:
         """How many bytes the client may send on the connection."""
         return self._engine.local_window_size
-
-    @property
-    def has_more(self) -> bool:
-        """Whether `receive_data` has stopped after a slice, with frames unread."""
-        return self._sliced and len(self._unread) >= _HEAD_BYTES
-
-    @property
-    def in_header_block(self) -> bool:
-        """Whether a header block has begun and not ended."""
-        return self._block_stream != 0
 
     def receive_data(self, data: bytes) -> list[Event]:
         """Handle a slice of what the client has sent.
@@ -185,7 +174,8 @@ class Nghttp2Frames(Nghttp2Streams):
                 self._take_frame(kind, stream_id, view[at + _HEAD_BYTES : end], events)
             at = end
         self._feed(view[fed:at], events)
-        self._sliced = not left
+        self.has_more = not left and size - at >= _HEAD_BYTES
+        self.in_header_block = self._block_stream != 0
         return at
 
     def _check_block(self, kind: int, flags: int, stream_id: int, length: int) -> None:
@@ -212,7 +202,9 @@ class Nghttp2Frames(Nghttp2Streams):
         if stream_id <= self._highest or not stream_id & 1:
             return False
         self._highest = stream_id
-        if stream_id > self._served_max or not self._may_open(stream_id):
+        if stream_id > self._early_stream_id_max:
+            self._enforce_limit(self._limits.streams_max)
+        if stream_id > self._served_max or len(self.streams) >= self._open_max:
             self._doomed[stream_id] = (ErrorCodes.REFUSED_STREAM, "")
             return True
         stream = self.streams[stream_id] = EngineStream(self._limits.stream_window_bytes)
@@ -243,14 +235,7 @@ class Nghttp2Frames(Nghttp2Streams):
             code = ErrorCodes.PROTOCOL_ERROR if how is None else ErrorCodes.STREAM_CLOSED
             self._fail(code, "HEADERS reuse the number of a stream")
 
-    def _take(self, event: ngh2.Event, events: list[Event]) -> None:
-        if type(event) is ngh2.RequestReceived:
-            self._take_request(event, events)
-        else:
-            super()._take(event, events)
-
-    def _take_request(self, event: ngh2.RequestReceived, events: list[Event]) -> None:
-        stream_id, headers = event.stream_id, event.headers
+    def _take_request(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
         doomed = self._doomed.get(stream_id)
         if doomed is not None:
             code, reason = doomed
@@ -258,7 +243,10 @@ class Nghttp2Frames(Nghttp2Streams):
             self._reset_by_server(stream_id, code, reason, events)
             self._pump(events)
             return
-        if _has_other_host(headers):
+        fields = dict(headers)
+        host = fields.get(b"host")
+        if host is not None and host != fields.get(b":authority", host):
+            # RFC 9113, section 8.3.1.
             reason = "host and :authority differ"
             self._fault(stream_id, ErrorCodes.PROTOCOL_ERROR, reason, events)
             return
@@ -271,8 +259,6 @@ class Nghttp2Frames(Nghttp2Streams):
         else:
             request = RequestReceived(stream_id=stream_id, headers=texts(headers))
         events.append(request)
-        if event.end_stream:
-            events.append(StreamEnded(stream_id=stream_id))
 
     def _take_trailers(self, stream_id: int, headers: RawHeaders, events: list[Event]) -> None:
         size, limit = list_bytes(headers), self._limits.header_bytes_max
@@ -289,7 +275,7 @@ class Nghttp2Frames(Nghttp2Streams):
             # The stream was reset by its client, or by this side, which has noted that already.
             if stream_id not in self._closed:
                 self._note_closed(stream_id, ClosedBy.CLIENT)
-        elif stream.closed and not event.error_code:
+        elif stream.local_ended and stream.remote_ended and not event.error_code:
             self._note_closed(stream_id, ClosedBy.BOTH)
         else:  # nghttp2 has found a fault
             code = ErrorCodes(event.error_code)
@@ -406,12 +392,6 @@ class Nghttp2Frames(Nghttp2Streams):
         else:
             head = _WINDOW_UPDATE_HEAD + stream_id.to_bytes(4)
             self._feed(head + increment.to_bytes(4), events)
-
-
-def _has_other_host(headers: RawHeaders) -> bool:
-    """Return whether a host differs from :authority (RFC 9113, section 8.3.1)."""
-    found = dict(headers)
-    return b"host" in found and found.get(b":authority", found[b"host"]) != found[b"host"]
 
 
 def _depends_on_itself(frame: memoryview, stream_id: int) -> bool:

@@ -6,6 +6,7 @@ nghttp2 would end the connection for a stream beyond the limit, and ignore strea
 """
 
 from enum import Enum
+from math import ceil
 from typing import Final
 
 import ngh2
@@ -59,7 +60,7 @@ class Nghttp2Streams(EngineConnection):
 
         Args:
             limits: What the client may do.
-            now: The time in seconds, of the clock of `FloodBudgets.refill`.
+            now: The time in seconds, of the same clock as `FloodBudgets.now`.
         """
         super().__init__(
             ngh2.Role.SERVER,
@@ -80,8 +81,10 @@ class Nghttp2Streams(EngineConnection):
         self._limits = limits
         self.budgets = FloodBudgets(limits, now)
         self.settings_acknowledged = False
-        self.streams_wanted = self._streams_sent = self._streams_max = limits.streams_max
-        self._limit_in_force = False
+        self.streams_wanted = self._streams_sent = limits.streams_max
+        # How many streams may be open now. Beyond the stream id, the first limit is in force even
+        # if it was not acknowledged.
+        self._open_max = EARLY_STREAMS * limits.streams_max
         self._early_stream_id_max = 2 * EARLY_STREAMS * limits.streams_max
         self._uncharged_resets = 0
         self._acknowledgements_due = 0
@@ -122,16 +125,14 @@ class Nghttp2Streams(EngineConnection):
         self._out += with_setting(frame, SettingCodes.MAX_CONCURRENT_STREAMS, count)
 
     def _acknowledged(self) -> None:
-        self._limit_in_force = True
-        self._streams_max = self._streams_sent
+        self._enforce_limit(self._streams_sent)
         self.settings_acknowledged = True
         self.limit_streams(self.streams_wanted)
 
-    def _may_open(self, stream_id: int) -> bool:
-        if stream_id > self._early_stream_id_max:
-            self._limit_in_force = True
-        factor = 1 if self._limit_in_force else EARLY_STREAMS
-        return len(self.streams) < factor * self._streams_max
+    def _enforce_limit(self, count: int) -> None:
+        """Enforce a limit on streams; from now on only acknowledgements change it."""
+        self._open_max = count
+        self._early_stream_id_max = STREAM_ID_MAX
 
     # ---- GOAWAY
 
@@ -170,7 +171,7 @@ class Nghttp2Streams(EngineConnection):
 
     def refund_frame(self) -> None:
         """Refund what a small DATA frame has taken from the budget."""
-        self.budgets.data_sent()
+        self.budgets.data_frames_sent += 1
 
     def _note_closed(self, stream_id: int, how: ClosedBy) -> None:
         closed = self._closed
@@ -222,8 +223,7 @@ class Nghttp2Streams(EngineConnection):
     ) -> None:
         """Send a part of an answer. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
-        for _ in range(0, len(data), FRAME_BYTES_MAX):
-            self.budgets.data_sent()
+        self.budgets.data_frames_sent += ceil(len(data) / FRAME_BYTES_MAX)
 
     def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
         """End a stream at once.
