@@ -1,10 +1,11 @@
 """Print the path of one `UseCredits` through the code: the modules and functions that it enters.
 
 Run it as `.venv/bin/python tools/call_path.py`; `--functions` lists the functions in the order of
-entry. Constructors, properties and the methods of observers that are off are counted; code that
-`dataclasses` generates is not. The SDK and the server are real and run in this process, on a real
-embedded mongod. The call is made several times after a warm-up. Only the shortest path counts, so
-that timers of the server are not in it.
+entry. Constructors and properties are counted; code that `dataclasses` generates is not. The
+summary also shows the path without the modules of HTTP/2, and the part of it in server and SDK.
+The SDK and the server are real and run in this process, on a real embedded mongod. The call is
+made several times after a warm-up. Only the shortest path counts, so that timers of the server are
+not in it.
 """
 
 import argparse
@@ -44,7 +45,7 @@ HTTP2 = (
     "credit_client.keepalive",
     "credit_client.nghttp2_frames",
 )
-"""The modules that do the work of an HTTP/2 library, which the script would not count."""
+"""The modules that do the work of an HTTP/2 library. Functions of a library are not counted."""
 CALLS = 7
 
 Function = tuple[str, str]
@@ -170,6 +171,8 @@ def main() -> None:
     print(_summary("one UseCredits", path))  # noqa: T201
     without = [entry for entry in path if not entry[0].startswith(HTTP2)]
     print(_summary("without HTTP/2", without))  # noqa: T201
+    own = [entry for entry in without if not entry[0].startswith("credit_models.")]
+    print(_summary("  server and SDK", own))  # noqa: T201
     for package in PACKAGES:
         part = [entry for entry in path if entry[0].partition(".")[0] == package]
         print(_summary(package, part))  # noqa: T201

@@ -334,7 +334,7 @@ async def test_a_cancelled_batch_can_be_sent_again(scripted: Scripted) -> None:
     assert first.request == second.request
 
 
-async def test_a_batch_that_is_sent_again_remembers_an_attempt_with_an_unknown_outcome(
+async def test_a_batch_that_is_sent_again_keeps_the_unknown_outcome_of_an_earlier_attempt(
     scripted: Scripted,
 ) -> None:
     once = ClientSettings(retry_attempts_max=1)

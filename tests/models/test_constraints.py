@@ -211,7 +211,7 @@ def test_an_optional_field_and_a_member_of_a_oneof_are_checked_if_they_are_set()
     }
 
 
-def test_a_time_that_must_be_set_is_named() -> None:
+def test_a_required_time_that_is_not_set_is_reported() -> None:
     request = SummarizeRequest(user_id=1)
     assert broken(request) == {"created_from": "must be set", "created_until": "must be set"}
 
@@ -221,7 +221,7 @@ TEXTS = ["", "a", "a b", " a", "a ", "a\n", "é", "e\u0301", "\u200b", "a" * 128
 
 
 @pytest.mark.parametrize("request_type", WRITE_TYPES)
-def test_a_request_is_checked_alone_as_it_is_in_an_operation(
+def test_a_request_breaks_the_same_constraints_alone_and_in_an_operation(
     request_type: type[AnyWrite],
 ) -> None:
     request = request_type()

@@ -23,7 +23,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.models.plain_wire import VARINTS, misfits, read_varint, tag, varint
-from tests.models.test_converters import DEPTH_MAX, truncate_nanoseconds
+from tests.models.test_codec_converters import DEPTH_MAX, truncate_nanoseconds
 
 INT32, INT64 = (-(2**31), 2**31 - 1), (-(2**63), 2**63 - 1)
 UINT32, UINT64, BOOL = (0, 2**32 - 1), (0, 2**64 - 1), (0, 1)

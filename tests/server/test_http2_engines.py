@@ -250,7 +250,9 @@ def test_a_limit_that_was_lowered_holds_for_all_later_streams(
     server.limit_streams(1)
     server.receive_data(acknowledged)
     server.data_to_send()
-    first = 2 * EARLY_STREAMS * LIMITS.streams_max + 1  # the first limit counts from here
+    first = (
+        2 * EARLY_STREAMS * LIMITS.streams_max + 1
+    )  # the first limit applies from this stream on
     begun = [
         server.receive_data(frame(HEADERS, header_block(CALL), flags=END_HEADERS, stream=stream))
         for stream in (first, first + 2)

@@ -12,7 +12,7 @@ class Away(Exception):
     pass
 
 
-async def test_pauses_double_after_failures_and_the_first_of_a_row_is_logged(
+async def test_pauses_double_after_failures_and_the_first_expected_error_in_a_row_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The sleep that may be shortened is used only before the first run and after a success."""

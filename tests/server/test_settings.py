@@ -299,7 +299,7 @@ def test_the_data_directory_may_be_in_a_home_directory(monkeypatch: pytest.Monke
     monkeypatch.setenv("CREDIT_DATA_DIR", "~/credit")
     assert parse().data_dir == Path("/home/someone/credit")
     monkeypatch.setenv("CREDIT_DATA_DIR", "~no-such-user/credit")
-    with pytest.raises(ValidationError, match="no home directory ~no-such-user"):
+    with pytest.raises(ValidationError, match="the home directory ~no-such-user does not exist"):
         parse()
 
 

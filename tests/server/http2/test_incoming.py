@@ -1,4 +1,4 @@
-"""The budgets of a client are as strict as buckets that are brought up to date at every event."""
+"""The budgets of a client are as strict as buckets that are refilled at every event."""
 
 from credit_server.admission.token_bucket import TokenBucket
 from credit_server.http2.incoming import FloodBudgets, FloodError
@@ -24,7 +24,9 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=60))
-def test_a_client_may_send_what_comes_back_and_what_it_earns(taken: list[tuple[str, int]]) -> None:
+def test_budgets_allow_the_same_as_buckets_that_are_refilled_at_every_event(
+    taken: list[tuple[str, int]],
+) -> None:
     budgets, now = FloodBudgets(LIMITS, 0.0), 0.0
     control = TokenBucket(per_second=2, burst=9, now=0.0)
     resets = TokenBucket(per_second=1, burst=3, now=0.0)
@@ -36,7 +38,7 @@ def test_a_client_may_send_what_comes_back_and_what_it_earns(taken: list[tuple[s
                 control.refill(now)
                 resets.refill(now)
             case "sent":
-                budgets.data_frames_sent += count
+                budgets.frames_earning += count
                 control.earn(4 * count)
             case "control":
                 assert _is_free(budgets) == control.spend()

@@ -246,7 +246,8 @@ class Caller:
             ValueError: The timeout is not above 0 and at most a day.
         """
         request, names = build_named(method.request_type, values, self._users_app_id)
-        # This takes the request id, and the generator runs in the context of its reader.
+        # `_Call` takes the request id from the current context, so it is created here: the
+        # generator runs in the context of its reader.
         call = _Call(
             path=method.path,
             timeout_seconds=self._seconds(timeout_seconds),

@@ -459,14 +459,14 @@ class CreditClient(
     async def _write(
         self, method: Method[WriteT, WriteReplyT], values: Values, options: NotedOptions
     ) -> Receipt:
-        caller = self._caller or self._open_caller  # the property raises the error
+        caller = self._caller or self._open_caller  # the property raises if not open
         key = options.pop("idempotency_key", None)
         key = new_key() if key is None else checked_key(key)
         timeout_seconds = options.pop("timeout_seconds", None)
         fields: Values = {**values, **options, "idempotency_key": key}
         try:
-            # Only the replies of `add` and `use` are empty. A server up to 0.2.0 would ignore these
-            # fields of theirs.
+            # Only the replies of `add` and `use` are empty. Servers up to 0.2.0 ignore these fields
+            # in their requests.
             if method.reply_type is Empty and (
                 values.get("once")
                 or values["expected_revision"] is not None

@@ -18,7 +18,7 @@ class Effect(Protocol):
     """Follows the attempts of a call."""
 
     def begin_attempt(self) -> None:
-        """Record that another attempt begins after a failed one. Nothing of it is sent yet."""
+        """Record that an attempt begins, possibly after a failed one. Nothing was sent yet."""
 
     def sending(self) -> None:
         """Record that from now on the server may execute the latest attempt."""

@@ -35,7 +35,8 @@ __all__ = [
 
 RECEIPT = "credit-receipt-bin"
 
-# The attempts under way on a connection from which on writes share its stream.
+# Writes share a stream only if at least this many attempts are under way on the connection. A lone
+# write is faster as a call of its own.
 CONCURRENT_MIN = 2
 
 

@@ -52,7 +52,8 @@ class Keepalive:
     """The two timers of one connection: until the next PING, and until its answer is overdue.
 
     Attributes:
-        overdue: Runs out if a PING is not answered in time; None: each is answered.
+        overdue: The timer that ends the connection if a PING gets no answer in time; None: no PING
+            is unanswered.
     """
 
     def __init__(self, times: KeepaliveTimes, peer: Peer, *, call_later: CallLater) -> None:

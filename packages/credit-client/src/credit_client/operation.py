@@ -47,7 +47,7 @@ def checked_key(given: str) -> str:
     """Return the key that the app has given to a write.
 
     Raises:
-        InvalidField: It is empty.
+        InvalidField: The key is empty.
     """
     if given == "":
         # The contract allows an empty key, for a write that cannot be retried; here all can.
@@ -221,9 +221,10 @@ class Messages:
         self._atomic = atomic
 
     def next_message(self) -> BatchWriteRequest:
-        """Begin an attempt of all operations without a final outcome, and return its message.
+        """Begin an attempt for all operations without a final outcome, and return its message.
 
-        The call's first attempt may not be theirs: `Batch.send` may be called again.
+        This records the first attempt of a call too, because an earlier `Batch.send` may have sent
+        the same operations.
         """
         self.begin_attempt()
         return BatchWriteRequest(

@@ -49,9 +49,9 @@ class CallSpan:
     Attributes:
         metadata: Names the trace to the server, in the form of the global propagator.
         span: The span, or the current one where there is no SDK.
-        context: What the duration belongs to; None: the current context.
-        begun: When the call has begun, in seconds of the clock.
-        attributes: Those of the duration, without the call's outcome.
+        context: The context in which the duration is recorded; None: the current context.
+        begun: When the call began, in seconds of the clock.
+        attributes: The attributes of the duration, without the call's outcome.
         histogram: Receives the duration.
         clock: Counts seconds.
     """
@@ -147,8 +147,9 @@ class Tracing:
         name = str(attributes["rpc.method"])
         span = self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
         begun = self._clock()
-        # Without an SDK there is no span of ours: the current one is sent to the server. A span
-        # that is not sampled is sent too, or the server would begin a trace.
+        # Without an OpenTelemetry SDK, `start_span` creates no span, so the current span is sent to
+        # the server. A span that is not sampled is sent too; otherwise the server would begin a
+        # trace.
         valid = span.get_span_context().is_valid
         context = trace.set_span_in_context(span) if valid else None
         metadata: dict[str, str] = {}

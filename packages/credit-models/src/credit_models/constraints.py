@@ -66,7 +66,7 @@ def violations(message: betterproto2.Message) -> tuple[Violation, ...]:
         KeyError: The message does not belong to the contract.
     """
     rules = _RULES[_FULL_NAMES[type(message)]]
-    # Nearly all messages are valid, and the generators take longer than the checks.
+    # Nearly all messages are valid, and `_is_valid` is faster than the generators.
     if not rules.nested and _is_valid(rules, message):
         return ()
     return tuple(_violations(rules, message, ""))
@@ -111,15 +111,16 @@ def constraints_of(message_type: type[betterproto2.Message]) -> Mapping[str, Con
 def _is_valid(rules: _Rules, message: betterproto2.Message) -> bool:
     """Return whether all fields of a message are valid, apart from nested messages.
 
-    Usual values are compared here, and their checks are not called: 1.0 µs instead of 1.7 µs for a
-    `PurchaseRequest` (2-core machine).
+    This compares usual values without calling their checks, which takes 1.0 µs instead of 1.7 µs
+    for a `PurchaseRequest` (2-core machine).
     """
     for name, least, greatest in rules.integers:
         if not least <= getattr(message, name) <= greatest:
             return False
     for name, least, greatest, check in rules.texts:
         value = getattr(message, name)
-        # Most are printable ASCII without spaces at their ends, which every rule for texts allows.
+        # Most values are printable ASCII without spaces at their ends. Every rule for texts allows
+        # these.
         is_usual = (
             least <= len(value) <= greatest
             and value.isascii()
@@ -247,14 +248,15 @@ def _rules(descriptor: Descriptor) -> _Rules:
 
 
 def _is_bounded(field: FieldDescriptor, constraint: Constraint) -> bool:
-    """Return whether a usual value within the bounds is valid: an integer, or a string."""
+    """Return whether every usual value within the bounds is valid; for integers and strings."""
     least, _ = bounds_of(constraint)
     return (
         (is_integer(constraint) or field.type == FieldDescriptor.TYPE_STRING)
         and not field.has_presence
         and not field.is_repeated
         and constraint.pattern is None
-        # Where the zero value is within the bounds, its check decides whether the field is set.
+        # If the bounds of a required field allow the zero value, only its check rejects an unset
+        # field.
         and (least > 0 or not constraint.required)
     )
 

@@ -51,11 +51,11 @@ class FieldConverter:
     write: Write
     unset: Callable[[], Any]  # makes the value of a field that is not set
     has_presence: bool
-    # Whether a direction copies one value under the same name. A caller may then copy many fields
-    # at once. A copy that is read may need a conversion.
+    # Whether `state_reader` or `state_writer` copies the field by an assignment, without a call of
+    # `read` or `write`.
     is_read_copy: bool
     is_write_copy: bool
-    convert: Convert | None
+    convert: Convert | None  # what `state_reader` applies to a copied value
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
@@ -86,7 +86,7 @@ def scalar(field: FieldDescriptor, enum_type: type[betterproto2.Enum] | None) ->
 class _Members(dict[int, betterproto2.Enum]):
     """The members of an enum by number, which is faster than calling the enum.
 
-    Unknown numbers are not kept: a peer may send any number of different ones.
+    Unknown numbers are not kept, because a peer can send arbitrarily many different ones.
     """
 
     def __init__(self, enum_type: type[betterproto2.Enum]) -> None:
@@ -284,7 +284,8 @@ def state_writer(fields: tuple[FieldConverter, ...]) -> Write:
     """Return a function that sets the fields of Google's empty message from a dataclass.
 
     It is compiled as in `state_reader`. A value that is not set is skipped. Single values are
-    compared by identity: -0.0 is written, and an equal value of another type is rejected.
+    compared with the unset value by identity, so that -0.0 is written, and an equal value of
+    another type is rejected.
     """
     names: dict[str, Any] = {}
     lines = ["def convert(message, target):", "    pass"]
@@ -300,7 +301,7 @@ def state_writer(fields: tuple[FieldConverter, ...]) -> Write:
     return convert
 
 
-# Any: a function of the source.
+# Any: the source decides the type of the function.
 def _compiled(source: str, names: dict[str, Any]) -> Any:
     # The source consists of the names of fields, which are identifiers.
     exec(source, names)  # noqa: S102

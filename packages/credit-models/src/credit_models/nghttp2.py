@@ -200,7 +200,7 @@ class EngineConnection:
         events.append(TrailersReceived(stream_id=stream_id, headers=texts(headers)))
 
     def _take_other(self, event: ngh2.Event, events: list[Event]) -> None:
-        """Report what is no part of a message."""
+        """Report an event that is not part of a message."""
         match event:
             case ngh2.WindowUpdated(stream_id=stream_id, increment=increment):
                 events.append(WindowUpdated(stream_id=stream_id, delta=increment))

@@ -10,12 +10,12 @@ from structlog.typing import FilteringBoundLogger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pauses:
-    """The pauses between two runs. Each is shortened at random, so that servers do not run at once.
+    """The pauses between two runs, shortened at random so that servers run at different times.
 
     Attributes:
         interval_seconds: The pause after a run that succeeded, and before the first one.
-        backoff_seconds_max: The longest pause after failures. It doubles with each failure.
-        shortest: The shortest part of a pause that is left, from 0 to 1.
+        backoff_seconds_max: The limit of the pause, which doubles with each failure.
+        shortest: The smallest fraction of a pause that remains, from 0 to 1.
     """
 
     interval_seconds: float
@@ -35,8 +35,8 @@ async def repeat(
 ) -> None:
     """Pause and run, until cancelled.
 
-    An error is logged and does not end the loop: use it where balances do not depend on the work.
-    Of expected errors in a row only the first is logged.
+    Log errors and continue: use this only for work that balances do not depend on. Of several
+    expected errors in a row, log only the first, if the pause grows after failures.
 
     Args:
         run: Does the work.
@@ -45,8 +45,8 @@ async def repeat(
         log: Receives the errors.
         warning: The message about an error.
         expected: The errors that are logged without a traceback.
-        sleep: Waits for a number of seconds, or less if there is work earlier; None: waits for all
-            of them. After a failure the whole pause is waited for.
+        sleep: Sleeps for a number of seconds, or until there is work; None: always sleeps for the
+            whole time. It is not used while the pause is longer than the interval.
     """
     pause = pauses.interval_seconds
     while True:

@@ -49,7 +49,7 @@ class ServedCall:
         incoming: The messages of a stream of requests; the last item is None.
         answers: The messages of the answer; the last item is None, or the error of the call.
         caller: The identity, which is the same for all callers.
-        observation, batch_context: None: no call is observed.
+        observation, batch_context: Always None, because no call is observed.
     """
 
     caller: ClassVar[Caller] = _CALLER

@@ -60,7 +60,8 @@ KINDS: Mapping[TransactionType, ledger.Kind] = MappingProxyType(
 )
 
 
-# The requests without a note and metadata. A union in `isinstance` would be built on each call.
+# The requests without a note, metadata and `validate_only`. It is a tuple, because `isinstance`
+# with a union would build the union on each call.
 _WITHOUT_NOTE = (CreditRequest, PurchaseRequest)
 
 # Any: the fields of commands have many types.

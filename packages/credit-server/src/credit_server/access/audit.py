@@ -111,8 +111,8 @@ class AuditLog:
     """Writes what was done, and what was denied.
 
     Attributes:
-        enabled: Whether lines are written anywhere. If not, a caller may leave out `write`, whose
-            preparations would be for nothing.
+        enabled: Whether lines are written anywhere. If not, a caller can skip `write`, which then
+            has no effect.
         changing: The changes under way: the event loop does not keep its tasks.
     """
 

@@ -153,9 +153,9 @@ class Access:
     def admit(self, call: Call[Any, Any]) -> Caller:
         """Authenticate, authorize and admit a call, and return its caller.
 
-        `leave` must follow when a call has ended whose caller is `counted`. A path that is not
-        served is admitted too, to be answered as such: its caller has then proved an identity, so
-        that a caller without one cannot find out what is served.
+        If the caller is `counted`, `leave` must follow when the call has ended. A call to a path
+        that is not served is admitted too, so that only a caller with a proved identity learns
+        which paths are served.
 
         Args:
             call: The call; its message has not been read. Any: a call of any messages.
@@ -270,7 +270,7 @@ class Access:
         return denial
 
     def leave(self, caller: ports.Caller) -> None:
-        """Note that a call has ended whose caller is `counted`, and its answer has been sent."""
+        """Record that a call of a `counted` caller has ended and its answer has been sent."""
         self._running.leave(caller.name)
 
     def _authenticate(
@@ -362,10 +362,10 @@ class Write(NamesApp, NamesActor, Protocol):
 
 
 def check_write(identity: Identity | None, request: Write) -> None:
-    """Check that an identity may make a write: in its apps, and in the name that it gives.
+    """Check that an identity may write in the apps of a request, and as its actor.
 
     Raises:
-        AccessDenied: It may not.
+        AccessDenied: The identity may not make the write.
     """
     check_app(identity, request)
     check_actor(identity, request)

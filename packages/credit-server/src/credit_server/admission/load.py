@@ -1,4 +1,4 @@
-"""Measures the load, and decides by it from the headers of a call whether the call is served now.
+"""Measures the load, and decides from the headers of a call whether the call is served now.
 
 The measures are the event loop's lag, the share of shed calls, and the time of batches.
 """
@@ -16,7 +16,7 @@ from credit_server.supervision import Timers
 
 log = structlog.get_logger("credit_server.calls")
 
-# When a shed call would find room if no other call arrived.
+# The time until a shed call would find room if no other call arrived.
 _ROOM_SECONDS = 0.25
 _LOG_SECONDS = 1.0
 
@@ -158,9 +158,8 @@ class WriteQueue(Protocol):
 class AdmissionController:
     """Admits calls while the server can serve them in time. Shared by all connections.
 
-    To shed a call costs the server a fraction of an answer, so it happens before anything of the
-    call has been read but its headers: when too many calls run, the event loop is late, or writes
-    wait too long.
+    The server sheds calls when too many calls run, the event loop is late, or writes wait too long.
+    It reads only the headers of such a call, so that shedding costs a fraction of an answer.
 
     Attributes:
         shed_total: The number of shed calls by cause.
@@ -181,7 +180,8 @@ class AdmissionController:
             calls_max: The most calls that may run.
             loop_lag_seconds_max: How late the event loop may be before calls are shed.
             write_queue: Estimates how long writes wait; None: writes are admitted as reads are.
-            on_shed: Is called for each shed call, with whether its client knew its latest limits.
+            on_shed: Called for each shed call. The argument is whether the client knew its latest
+                limits.
             timers: Starts the timer that measures the event loop; None: its bugs are only logged.
         """
         self._write_queue = write_queue
@@ -223,7 +223,7 @@ class AdmissionController:
         return Decision.ADMIT
 
     def leave(self, *, write: bool) -> None:
-        """Count an admitted call out."""
+        """Count the end of an admitted call."""
         self._running -= 1
         self._writing -= write
 
@@ -237,7 +237,9 @@ class AdmissionController:
         self.shed_total[cause] += 1
         self._unlogged += 1
         now = time.monotonic()
-        if now - self._logged_at >= _LOG_SECONDS:  # a line for each would cost more than the call
+        if (
+            now - self._logged_at >= _LOG_SECONDS
+        ):  # a line for each would cost more than shedding it
             log.warning("calls are rejected", cause=cause.value, calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0
         self._on_shed(informed)

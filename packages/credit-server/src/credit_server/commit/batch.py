@@ -105,7 +105,7 @@ class _History:
 
     Attributes:
         index: The known transactions: earlier ones, and those of the batch.
-        read: What was read.
+        read: What was read of earlier entries, grants and purchases.
     """
 
     index: DedupIndex

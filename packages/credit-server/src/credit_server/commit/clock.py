@@ -105,13 +105,13 @@ class Clock:
     def check_age(self, moment: Moment) -> None:
         """Check that a transaction with the time of a moment may still be committed.
 
-        It is called after the writes of the transaction: once a command of it was answered. So the
-        time is at most `store_seconds_max` before the transaction began in the store, even if this
-        process was suspended in between. If all accounts were cached, it is the writes that begin
-        the transaction.
+        Call this after the writes of the transaction, when the store has answered at least one of
+        its commands: if all accounts were cached, the writes begin the transaction. The check
+        proves that the time is at most `store_seconds_max` before the transaction began in the
+        store, even if this process was suspended in between.
 
         Raises:
-            Interrupted: It may not; nothing was committed.
+            Interrupted: The moment is too old; nothing was committed.
         """
         if self.monotonic() - moment.read_at > self._store_seconds_max:
             raise Interrupted("the attempt took too long; nothing was committed")

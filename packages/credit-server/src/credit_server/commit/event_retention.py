@@ -41,7 +41,7 @@ class EventRetention:
     async def run(self) -> None:
         """Remove old events and dead letters until cancelled.
 
-        The pauses differ much, so that servers that start together do not search together.
+        The pauses vary widely, so that servers that start together do not search at the same time.
         """
         await repeat(
             self.remove,

@@ -69,8 +69,8 @@ class RetryPolicy:
 
     Attributes:
         limits: The limits on attempts.
-        random: For jitter.
-        deadline: The loop's time after which no attempt begins, except the first.
+        random: The source of jitter.
+        deadline: The loop's time after which only the first attempt may begin.
     """
 
     limits: RetryLimits
@@ -154,8 +154,8 @@ class _Part:
         writes: Its writes.
         reason: Why its latest attempt failed; None before the first.
         uncertain: Whether an earlier attempt may have committed it.
-        retries: How often it was tried again, with the same writes or fewer.
-        conflicts: How many of its attempts met another writer.
+        retries: How often the part was retried, with the same writes or fewer.
+        conflicts: How many of its attempts ended in a conflict.
     """
 
     writes: Sequence[PendingWrite]
@@ -192,7 +192,7 @@ class BatchRun:
     Attributes:
         attempt: Tries to commit commands.
         policy: Decides whether another attempt is made.
-        observer: Receives what happens; None: no observer.
+        observer: Receives retries, conflicts and unknown commits; None: no observer.
         divisible: Whether the batch may be split; not if it is atomic.
         attempts: How many attempts have begun.
     """
@@ -220,7 +220,7 @@ class BatchRun:
             except Exception as error:  # noqa: BLE001 - `_retried` distinguishes the errors
                 parts.extend(reversed(await self._retried(part, error)))
                 continue
-            if self.attempts > 1:  # an earlier one may have failed
+            if self.attempts > 1:  # an earlier attempt may have failed
                 self.policy.succeeded()
             for write, outcome in zip(part.writes[: len(outcomes)], outcomes, strict=True):
                 write.resolve(outcome)
@@ -239,7 +239,7 @@ class BatchRun:
         return [write for write in writes if write.is_wanted()]
 
     async def _retried(self, part: _Part, error: Exception) -> Sequence[_Part]:
-        """Return the parts to try next after a failure, in their order; answer the other writes."""
+        """Return the parts to attempt after a failure, in order. Answer all other writes."""
         part.reason = error
         self.policy.failed(error)
         if isinstance(error, Conflict):

@@ -119,7 +119,8 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep until cancelled.
 
-        An error does not end the server: the next one to get the lease would end too.
+        An error does not end the server. Otherwise each server that gets the lease next would end
+        too.
         """
         await repeat(
             self._observed_sweep,

@@ -181,7 +181,7 @@ def _append_fault(path: Path) -> str:
         # Not blocking: it may be a pipe without a reader.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK))
     except FileNotFoundError:
-        # A link leads to the folder in which the file is created.
+        # If the path is a symbolic link, the file is created in the folder of its target.
         folder = Path(os.path.realpath(path)).parent
         if not folder.is_dir():
             return f"there is no folder {folder}"

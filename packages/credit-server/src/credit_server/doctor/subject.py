@@ -100,12 +100,12 @@ class DataDirectory:
         """Read the state of a directory that need not exist."""
         absolute = Path(os.path.realpath(path))
         existing = absolute
-        while not os.path.exists(existing):  # noqa: PTH110 - `Path.exists` needs permission
+        while not os.path.exists(existing):  # noqa: PTH110 - `Path.exists` raises without permission
             existing = existing.parent
         return cls(
             path=absolute,
             mode=stat.S_IMODE(absolute.stat().st_mode) if existing == absolute else None,
-            # A real path is a symbolic link only if that leads to itself.
+            # `realpath` returns a symbolic link only if that leads to itself.
             writable=os.access(existing, os.W_OK | os.X_OK) and not absolute.is_symlink(),
             free_bytes=shutil.disk_usage(existing).free,
         )

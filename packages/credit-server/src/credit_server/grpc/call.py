@@ -53,7 +53,7 @@ class Call(Stream[Received, Sent]):
         outcome: The status that the call was answered with; None before that.
         http_status: The HTTP status of a request that is not gRPC; empty otherwise.
         caller: The caller; None until the call is admitted.
-        observation: Is notified of its messages; None: the call is not observed.
+        observation: Receives the call's messages and its end; None: the call is not observed.
         batch_context: `CallObservation.context`; None if the call is not observed.
     """
 
@@ -187,7 +187,7 @@ class Call(Stream[Received, Sent]):
             stream.message_read(_FRAME.size + length)
         return message
 
-    # The same method: for a call that takes one message, it returns that message or raises.
+    # This is `recv_message` with a narrower type: of a call with one message it never returns None.
     recv_request = cast(
         Callable[["Call[Received, Sent]"], Coroutine[Any, Any, Received]], recv_message
     )
@@ -207,7 +207,7 @@ class Call(Stream[Received, Sent]):
         await self.send_encoded_answer(self._codec.encode(message, self._send_type))
 
     async def send_encoded_answer(self, message: bytes) -> None:
-        """Send a serialized message like `send_answer`.
+        """Send a serialized message as `send_answer` does.
 
         Raises:
             StreamClosedError: The stream is gone.
@@ -215,7 +215,7 @@ class Call(Stream[Received, Sent]):
         data = _FRAME.pack(0, len(message)) + message
         stream = self._stream
         await stream.connection.write_ready.wait()
-        # Not grpclib's methods, which write to the socket after each frame.
+        # This does not use grpclib's methods, because they write to the socket after each frame.
         http, stream_id = stream._h2_connection, cast(int, stream.id)  # noqa: SLF001
         if len(data) > min(http.local_flow_control_window(stream_id), http.max_outbound_frame_size):
             await self.send_framed(data, count=1)

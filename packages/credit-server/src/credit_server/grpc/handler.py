@@ -327,7 +327,7 @@ class CallHandler(Handler, StreamHandler):
         except Exception as bug:  # noqa: BLE001 - it is logged, with its traceback
             failure = bug
         finally:
-            # Not before the answer: a client that does not read waits.
+            # A call counts until its answer is sent: its client may not read it.
             if call.caller is not None and call.caller.counted:
                 serving.access.leave(call.caller)
             _observe_end(call, time.perf_counter() - started, failure)
@@ -439,5 +439,5 @@ def _observe_end(
     else:
         log.info("call", **fields)
     if call.observation is not None:
-        # A call that was not answered had no client left to answer.
+        # A call without an outcome had no client left to answer.
         call.observation.finished(call.outcome or Status.CANCELLED, seconds)

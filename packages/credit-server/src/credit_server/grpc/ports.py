@@ -89,7 +89,7 @@ class Access(Protocol):
         """
 
     def leave(self, caller: Caller) -> None:
-        """Note that a call has ended whose caller is `counted`, and its answer has been sent."""
+        """Record that a call of a `counted` caller has ended and its answer has been sent."""
 
 
 class CallObservation(Protocol):

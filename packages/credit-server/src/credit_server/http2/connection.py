@@ -1,8 +1,8 @@
 """One connection: opens it, reads it in turns with the others, and checks its time limits.
 
-What was read are events. `ServerProcessor` handles them: it starts streams, and bounds what they
-hold. The server calls `check` about once a second: one timer for all connections, and tests pass
-the time. How a connection ends is in `drain`.
+Reading produces events. `ServerProcessor` handles them: it starts streams, and limits the data
+that they hold. The server calls `check` about once a second: one timer for all connections, and
+tests pass the time. How a connection ends is in `drain`.
 """
 
 import asyncio
@@ -160,7 +160,7 @@ class ServerProtocol(DrainableProtocol):
             self._read(b"")
 
     def stream_closed(self) -> None:
-        """Note that a stream is not open any more."""
+        """Record that a stream has closed."""
         if not self.processor.streams:
             self._times.idle_since = self._clock()
         if self._drain is not None:
@@ -311,15 +311,16 @@ class ServerProcessor(EventsProcessor):
         self.process_stream_reset(event)
 
     def process_request_received(self, event: RequestReceived) -> None:
-        """Begin a stream, also one that is rejected for its long headers."""
+        """Begin a stream, even if its headers are too long and it will be rejected."""
         stream = self._protocol.connection.begin_stream(event.stream_id)
         if isinstance(event, OversizedRequest):
             stream.too_long = event.reason
         self.streams[event.stream_id] = stream
-        self.handler.accept(stream, event.headers, partial(self._release, stream))  # type: ignore[arg-type] # as grpclib's own
+        release = partial(self._release, stream)
+        self.handler.accept(stream, event.headers, release)  # type: ignore[arg-type] # as in grpclib
 
     def _release(self, stream: ServerStream) -> None:
-        """Count a stream as closed, and return to the client's window what was not read of it."""
+        """Count a stream as closed, and return its unread bytes to the client's window."""
         assert stream.id is not None  # noqa: S101 - for the type checker
         del self.streams[stream.id]
         if stream.buffer.untaken and not self.connection.is_closing():
@@ -342,7 +343,7 @@ class ServerProcessor(EventsProcessor):
             return
         # gRPC's clients send each message of a stream in a frame of its own, and small frames count
         # as a flood. Flow control bounds how many messages are unread. A frame that carries less
-        # than the prefix of a message is not given back.
+        # than the prefix of a message is not refunded.
         if stream.takes_messages and len(event.data) >= MESSAGE_PREFIX_BYTES:
             self._frames.refund_frame()
         self._request_bytes += len(event.data)
@@ -350,7 +351,7 @@ class ServerProcessor(EventsProcessor):
             self._protocol.reset_stream(stream, "the connection's requests are too long")
 
     def _note_read(self, stream: Stream, size: int) -> None:
-        """Release the bytes of a message that a call has read of a stream of messages."""
+        """Release the bytes of a message that a call has read from a stream of messages."""
         stream.data_received -= size
         self._request_bytes -= size
 

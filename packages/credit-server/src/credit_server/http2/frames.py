@@ -239,8 +239,8 @@ class ServerFrames(H2Connection):
         return self.incoming_buffer.in_header_block
 
     def refund_frame(self) -> None:
-        """Refund what a small DATA frame has taken from the budget."""
-        self.budgets.data_frames_sent += 1
+        """Credit the budget for a small DATA frame as for a sent one: more than it was charged."""
+        self.budgets.frames_earning += 1
 
     def send_data(
         self,
@@ -251,7 +251,7 @@ class ServerFrames(H2Connection):
     ) -> None:
         """Send a DATA frame. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
-        self.budgets.data_frames_sent += 1
+        self.budgets.frames_earning += 1
 
     def _prepare_for_sending(self, frames: list[Frame]) -> None:
         for frame in frames:

@@ -41,16 +41,16 @@ class FloodError(DenialOfServiceError):
 
 
 class FloodBudgets:
-    """What a client may still send, and may still be reset for.
+    """The control frames and the resets that a client has left.
 
-    Most calls cost nothing of it. So only a charge refills the budgets: it first adds all that has
-    come back or was earned since the one before. Each addition stops at the burst, so their order
-    does not matter.
+    Most calls charge nothing, so the budgets are refilled only before a charge: with what the time
+    and the frames have added since the last refill. Each addition stops at the burst, so their
+    order does not matter.
 
     Attributes:
-        now: The time of the latest read in seconds.
-        data_frames_sent: The number of DATA frames that were sent since the latest refill. The
-            client may answer each of them with control frames.
+        now: The time of the latest read, in seconds.
+        frames_earning: The number of DATA frames sent since the last refill, each of which the
+            client may answer with control frames, and of small DATA frames that are refunded.
     """
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
@@ -58,10 +58,10 @@ class FloodBudgets:
 
         Args:
             limits: Their sizes.
-            now: The time in seconds, of the same clock as the attribute.
+            now: The time in seconds, by the same clock as the attribute.
         """
         self.now = self._refilled_at = now
-        self.data_frames_sent = 0
+        self.frames_earning = 0
         self._resets = TokenBucket(
             per_second=limits.resets_per_second, burst=limits.resets_burst, now=now
         )
@@ -89,7 +89,7 @@ class FloodBudgets:
         Raises:
             FloodError: The budget is spent.
         """
-        if self.data_frames_sent or self._refilled_at != self.now:
+        if self.frames_earning or self._refilled_at != self.now:
             self._refill()
         if not self._control.spend():
             raise FloodError(f"too many {what}")
@@ -110,8 +110,8 @@ class FloodBudgets:
         self._refilled_at = self.now
         self._resets.refill(self.now)
         self._control.refill(self.now)
-        self._control.earn(_EARNED_BY_DATA * self.data_frames_sent)
-        self.data_frames_sent = 0
+        self._control.earn(_EARNED_BY_DATA * self.frames_earning)
+        self.frames_earning = 0
 
 
 class SlicedBuffer(FrameBuffer):

@@ -170,8 +170,8 @@ class Nghttp2Streams(EngineConnection):
         self.budgets.charge_resets("faults")
 
     def refund_frame(self) -> None:
-        """Refund what a small DATA frame has taken from the budget."""
-        self.budgets.data_frames_sent += 1
+        """Credit the budget for a small DATA frame as for a sent one: more than it was charged."""
+        self.budgets.frames_earning += 1
 
     def _note_closed(self, stream_id: int, how: ClosedBy) -> None:
         closed = self._closed
@@ -223,7 +223,7 @@ class Nghttp2Streams(EngineConnection):
     ) -> None:
         """Send a part of an answer. The client will answer it with control frames."""
         super().send_data(stream_id, data, end_stream, pad_length)
-        self.budgets.data_frames_sent += ceil(len(data) / FRAME_BYTES_MAX)
+        self.budgets.frames_earning += ceil(len(data) / FRAME_BYTES_MAX)
 
     def reset_stream(self, stream_id: int, error_code: ErrorCodes | int = 0) -> None:
         """End a stream at once.

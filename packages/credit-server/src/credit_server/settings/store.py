@@ -39,7 +39,7 @@ class StoreSettings(Settings):
             return path.expanduser()
         except RuntimeError:
             raise ValueError(
-                f"there is no home directory {path.parts[0]}: write the whole path"
+                f"the home directory {path.parts[0]} does not exist: write the full path"
             ) from None
 
     @model_validator(mode="after")

@@ -290,8 +290,9 @@ class MongoTransaction:
     def _write_and_commit(self, check: Callable[[], None] | None) -> None:
         """Write, check and commit.
 
-        Only the server's answer proves that the commit did not happen. The driver sends the commit
-        twice, and labels some of its own errors as transient although the first may have arrived.
+        Only the server's answer proves that the commit did not happen. The driver may send the
+        commit twice, and labels some of its own errors as transient although the first commit may
+        have arrived.
         """
         try:
             for changes in self._changes:
@@ -432,7 +433,7 @@ def _account_updates(changes: Changes) -> Iterator[dict[str, Any]]:
 def _commands(
     name: Literal["insert", "update"], collection: str, parts: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the commands that insert some documents, or that run some updates."""
+    """Yield the commands that insert documents or run updates, each within its limit."""
     key, most = ("documents", _INSERTS_MAX) if name == "insert" else ("updates", _UPDATES_MAX)
     for start in range(0, len(parts), most):
         yield {name: collection, key: parts[start : start + most]}

@@ -40,7 +40,7 @@ class ProgressFile:
         self.done: dict[Span, Found] = {}
         try:
             if path.exists() and not path.is_file():
-                # The file is removed at the end: a device such as /dev/null must not be.
+                # The file is removed at the end, and a device such as /dev/null must stay.
                 raise ProgressUnusable(f"{path} is not a regular file: name another file")
             lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
             if lines:

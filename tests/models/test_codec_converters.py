@@ -1,4 +1,4 @@
-"""The converters agree with Google's and betterproto2's codecs, in both directions."""
+"""The converters of the codec agree with those of Google and betterproto2, in both directions."""
 
 import copy
 import math
