@@ -186,9 +186,12 @@ async def test_a_key_of_another_kind_or_an_existing_file_cannot_be_used(
 ) -> None:
     file = tmp_path / "file"
     file.write_text("yesterday's")
+    other = tmp_path / "file.part"  # for example of another run
+    other.write_text("another run's")
     with pytest.raises(FileUnusable, match="exists"):
         await write_checkpoint(MemoryStore(), 3, key=operator.private_key, file=file)
     assert file.read_text() == "yesterday's"
+    assert other.read_text() == "another run's"
     for path, why in (
         (tmp_path / "no" / "folder", "No such file"),
         (file / "below", "Not a directory"),

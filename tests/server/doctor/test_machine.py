@@ -99,7 +99,8 @@ def test_what_is_no_directory_is_not_writable(kind: str, tmp_path: Path) -> None
         path.touch()
     else:
         path.symlink_to(path)
-    assert not DataDirectory.of(path).writable
+    for each in (path, path / "below"):
+        assert not DataDirectory.of(each).writable
 
 
 def test_a_directory_is_read_with_its_permissions(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ class Effect(Protocol):
     """Follows the attempts of a call."""
 
     def begin_attempt(self) -> None:
-        """Record that an attempt begins, possibly after a failed one. Nothing was sent yet."""
+        """Record that an attempt begins, possibly after a failed one. Nothing was sent yet.
+
+        A second call before `sending` changes nothing.
+        """
 
     def sending(self) -> None:
         """Record that from now on the server may execute the latest attempt."""

@@ -11,7 +11,7 @@ import math
 import os
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
@@ -94,15 +94,15 @@ def _new_file(path: Path) -> Iterator[TextIO]:
         if path.exists():
             raise FileUnusable(f"the checkpoint {path} exists: name a file that does not exist")
         with partial.open("w", encoding="utf-8") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+            try:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         raise FileUnusable(f"the checkpoint {path} cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 async def _write_heads(store: Store, app_id: int, stream: TextIO, page_size: int) -> Checkpoint:

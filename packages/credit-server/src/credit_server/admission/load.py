@@ -237,9 +237,8 @@ class AdmissionController:
         self.shed_total[cause] += 1
         self._unlogged += 1
         now = time.monotonic()
-        if (
-            now - self._logged_at >= _LOG_SECONDS
-        ):  # a line for each would cost more than shedding it
+        # A line for each shed call would cost more than shedding it.
+        if now - self._logged_at >= _LOG_SECONDS:
             log.warning("calls are rejected", cause=cause.value, calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0
         self._on_shed(informed)

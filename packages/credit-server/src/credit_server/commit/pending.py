@@ -82,13 +82,9 @@ class PendingWrite:
     def is_wanted(self) -> bool:
         """Return whether the caller is still waiting; otherwise report the write as dropped."""
         if self.answer.done():
-            self.drop()
+            self._call_after(None)
             return False
         return True
-
-    def drop(self) -> None:
-        """Report the write as dropped: its caller no longer waits."""
-        self._call_after(None)
 
     def _call_after(self, result: WriteResult) -> None:
         if self.after is not None:

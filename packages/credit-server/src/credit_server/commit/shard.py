@@ -263,8 +263,7 @@ class Shard:
             if isinstance(write, AtomicBatch) or len(batch) == self._limits.batch_max:
                 break
             taken += 1
-            if write.answer.done():
-                write.drop()
+            if not write.is_wanted():
                 continue
             if batch and write.deadline is not None:
                 answered_at = now + self._latency.seconds_until_settled(len(batch), now)

@@ -99,14 +99,20 @@ class DataDirectory:
     def of(cls, path: Path) -> Self:
         """Read the state of a directory that need not exist."""
         absolute = Path(os.path.realpath(path))
+        mode, is_possible = None, True
+        try:
+            mode = stat.S_IMODE(absolute.stat().st_mode)
+        except FileNotFoundError:
+            pass
+        except OSError:  # such as a symbolic link to itself, or a file in place of a folder
+            is_possible = False
         existing = absolute
         while not os.path.exists(existing):  # noqa: PTH110 - `Path.exists` raises without permission
             existing = existing.parent
         return cls(
             path=absolute,
-            mode=stat.S_IMODE(absolute.stat().st_mode) if existing == absolute else None,
-            # `realpath` returns a symbolic link only if that leads to itself.
-            writable=os.access(existing, os.W_OK | os.X_OK) and not absolute.is_symlink(),
+            mode=mode,
+            writable=is_possible and os.access(existing, os.W_OK | os.X_OK),
             free_bytes=shutil.disk_usage(existing).free,
         )
 

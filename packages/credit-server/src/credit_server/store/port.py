@@ -391,8 +391,8 @@ class StoreTransaction(Protocol):
         After one of the first four errors the transaction can no longer take effect.
 
         Args:
-            check: Is called after the writes and before the commit, maybe on another thread. If it
-                raises one of the first four errors, the transaction is not committed.
+            check: Is called after the writes and before the commit, maybe on another thread. It may
+                raise one of the first four errors; then the transaction is not committed.
 
         Raises:
             Interrupted: Nothing was written.
