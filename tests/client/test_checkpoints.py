@@ -433,6 +433,9 @@ async def test_the_commands_save_a_checkpoint_and_check_a_history_with_it(
         assert "exists; the checkpoint was not saved" in again.output
         late = await _credit(*of_app, "--not-before", "2999-01-01")
         assert (late.exit_code, "too old" in late.output) == (18, True)
+        (tmp_path / "no-key").write_text("no key")
+        misused = await _credit(*of_app, "--key", str(tmp_path / "no-key"))
+        assert (misused.exit_code, "not a public key" in misused.output) == (2, True)
         absent = await _credit(*of_app, "--user", "8")
         assert json.loads(absent.stdout)["hash"] is None
         shown = await _credit(*of_app[:-1], "table", "--user", "8")

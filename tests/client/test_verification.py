@@ -367,6 +367,10 @@ def test_the_command_checks_an_export(history: Path, operator: Operator, tmp_pat
     expected = f"{len(ROWS)} transactions, compared with {len(RECEIPTS)} receipts"
     assert result.stdout.startswith(f"not changed: {expected} and the checkpoint of ")
 
+    result = _verify(history, "--checkpoint", checkpoint, "--key", operator.private_key)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{operator.private_key}: the key is not a public key in PEM" in result.stderr
+
     altered = _lines(tmp_path / "altered.json", [transaction_record(row) for row in ROWS[:-1]])
     result = _verify(altered, *signed)
     assert (result.exit_code, result.stdout) == (18, "")

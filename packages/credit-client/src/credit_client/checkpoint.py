@@ -109,9 +109,9 @@ def load_checkpoint(
         ImportError: The extra is not installed.
         OSError: A file cannot be read.
     """
+    public_key = load_key(key)
     tree, heads = MerkleTree(), dict[int, bytes]()
     try:
-        public_key = _public_key(Path(key).read_bytes())
         last: dict[str, Any] = {}
         with Path(file).open(encoding="utf-8") as lines:
             for line in lines:
@@ -204,6 +204,7 @@ def _leaves_of(record: Mapping[str, Any]) -> list[Leaf]:
 
 def _public_key(pem: bytes) -> "Ed25519PublicKey":
     try:
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
         from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
             Ed25519PublicKey,
         )
@@ -215,7 +216,7 @@ def _public_key(pem: bytes) -> "Ed25519PublicKey":
         ) from None
     try:
         key = load_pem_public_key(pem)
-    except ValueError:
+    except (UnsupportedAlgorithm, ValueError):
         raise CheckpointInvalid("the key is not a public key in PEM") from None
     if not isinstance(key, Ed25519PublicKey):
         raise CheckpointInvalid("the key is not an Ed25519 key")

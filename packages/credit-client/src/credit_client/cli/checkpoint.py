@@ -11,7 +11,7 @@ from credit_client.cli.calls import make_reads
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit
 from credit_client.cli.groups import with_groups
-from credit_client.cli.options import App, Display, UserId, fail, user_option
+from credit_client.cli.options import App, Display, UserId, check_key, fail, user_option
 from credit_client.cli.output import Format, plain, show
 from credit_client.cli.times import past, read_option
 from credit_client.client import CreditClient
@@ -88,6 +88,7 @@ def checkpoint(
         show(record, display.form, utc=display.utc)
 
     try:
+        check_key(key)
         make_reads(lambda client, _: shown(client), connection)
     except ImportError as error:
         fail(str(error), Exit.OTHER)

@@ -4,16 +4,19 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeAlias
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from credit_client.checkpoint import load_key
 from credit_client.cli.connection import Connection
 from credit_client.cli.exits import Exit, complain
 from credit_client.cli.flags import settings_sentence
 from credit_client.cli.output import Format
 from credit_client.client import CreditClient
+from credit_client.errors import CheckpointRejected
 from credit_client.writes import NotedOptions, WriteOptions
 
 if TYPE_CHECKING:
@@ -255,6 +258,18 @@ def client_of(connection: Connection) -> CreditClient:
         return connection.client()
     except ValueError as error:
         fail(settings_sentence(error, connection), Exit.MISUSE)
+
+
+def check_key(key: Path) -> None:
+    """End the command if a file has no public key for checkpoints.
+
+    Raises:
+        ImportError: The extra that reads keys is not installed.
+    """
+    try:
+        load_key(key)
+    except CheckpointRejected as error:
+        fail(str(error), Exit.MISUSE)
 
 
 def fail(sentence: str, code: Exit) -> NoReturn:

@@ -12,7 +12,7 @@ from credit_models import Allocation, CreditTransaction, Receipt, TransactionTyp
 
 from credit_client.checkpoint import load_checkpoint
 from credit_client.cli.exits import Exit, complain
-from credit_client.cli.options import fail, number
+from credit_client.cli.options import check_key, fail, number
 from credit_client.errors import CheckpointRejected, HistoryAltered
 from credit_client.verification import HistoryVerifier
 
@@ -67,6 +67,7 @@ def verify_history(
     try:
         covered = None
         if checkpoint is not None and key is not None:
+            check_key(key)
             users = {transaction.user_id for transaction in _read(file, _transaction)}
             users |= set() if user is None else {user}
             if not users:
