@@ -73,6 +73,12 @@ def test_the_commands_of_getting_started_and_its_apps_print_what_it_shows(
             402,
             '{"detail":"10 credits are missing"}',
         )
+        # An order that has paid for one report does not unlock another one.
+        add = "credit add --user 406 --app 1 --credits 20 --by 1"
+        run_commands([add], ROOT, {"CREDIT_TARGET": server.address})
+        for report, balance in (("r-82", 15), ("r-83", 10), ("r-83", 10)):
+            bought = _post(f"{address}/users/406/reports/{report}?order_id=4714")
+            assert bought == (200, f'{{"balance":{balance}}}')
         # What is left after the payment is too little for a second hold.
         add = "credit add --user 405 --app 1 --credits 10 --by 1"
         run_commands([add], ROOT, {"CREDIT_TARGET": server.address})

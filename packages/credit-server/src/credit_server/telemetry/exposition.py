@@ -133,7 +133,7 @@ def _listening(host: str, port: int, *, any_port_if_in_use: bool) -> _HttpServer
             ) from error
     server = _HttpServer(host, 0)
     log.warning(
-        "the port for metrics is in use: metrics are served on another",
+        "the port for metrics is in use: metrics are served on another; --metrics-port sets it",
         port=port,
         instead=server.server_port,
     )
