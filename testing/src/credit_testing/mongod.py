@@ -72,7 +72,10 @@ class MongodProcess:
     async def start(self) -> None:
         """Start it and wait until it accepts writes."""
         self.launch()
-        if not self._standalone:
+        if self._standalone:
+            async with _direct(self) as client:
+                await client.admin.command("ping")  # the driver waits until it listens
+        else:
             await ensure_primary(
                 HOST,
                 self.port,

@@ -20,8 +20,8 @@ from pymongo.topology_description import TOPOLOGY_TYPE, TopologyDescription
 from tests.server.cancelled_connects import sockets_are_collected
 
 
-async def _start(uri: str) -> None:
-    settings = StoreSettings(mongodb_uri=SecretStr(uri), store_timeout_seconds=2)
+async def _start(uri: str, *, timeout_seconds: float = 2) -> None:
+    settings = StoreSettings(mongodb_uri=SecretStr(uri), store_timeout_seconds=timeout_seconds)
     async with app.open_store(settings):
         pass
 
@@ -64,7 +64,7 @@ async def test_a_wrong_password_is_reported_as_such(tmp_path: Path) -> None:
     async with running_mongod(tmp_path, "--auth", standalone=True) as mongod:
         uri = mongod.uri.replace("//", "//me:hidden@")
         with pytest.raises(StartError) as refused:
-            await _start(uri)
+            await _start(uri, timeout_seconds=30)
     assert str(refused.value) == (
         "MongoDB rejects the user that CREDIT_MONGODB_URI names: Authentication failed."
     )
