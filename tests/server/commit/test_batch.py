@@ -384,6 +384,48 @@ async def test_an_attempt_whose_time_is_too_old_is_not_committed() -> None:
     assert account.updated_at == NOON + timedelta(seconds=10.1)
 
 
+class ElectingStore(MemoryStore):
+    """Lets time pass, and another server write, before an attempt reads."""
+
+    def __init__(self, clocks: Clocks, seconds: float) -> None:
+        super().__init__()
+        self.clocks = clocks
+        self.seconds = seconds
+        self.waits = False
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[StoreTransaction]:
+        if self.waits:
+            self.waits = False
+            self.clocks.advance(self.seconds)
+            await commit(_writer(self, self.clocks), add(1, id_="b"))
+        async with super().begin() as transaction:
+            yield transaction
+
+
+def _writer(store: MemoryStore, clocks: Clocks) -> BatchWriter:
+    """Return the writer of a server without a cache, which has compared its clock."""
+    clock = clocks.clock()
+    clock.compare(clocks.reading())
+    return BatchWriter(store, PolicyCache(), clock=clock, random=Random(7), cache_max=0)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.5, 9.0])
+async def test_an_entry_is_not_older_than_one_that_was_written_while_its_attempt_waited(
+    seconds: float,
+) -> None:
+    """Found by the torture test: two servers, and a write that waited for an election."""
+    clocks = Clocks()
+    store = ElectingStore(clocks, seconds)
+    await commit(_writer(store, clocks), add(1, id_="a"))
+    store.waits = True
+    await commit(_writer(store, clocks), add(1, id_="c"))
+    account = await store.account(1)
+    assert account is not None
+    assert account.revision == 3
+    assert account.updated_at == NOON + timedelta(seconds=seconds)
+
+
 class SuspendedStore(MemoryStore):
     """Lets time pass before it sends the commands of a commit."""
 

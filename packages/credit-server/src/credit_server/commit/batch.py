@@ -385,18 +385,17 @@ class BatchWriter:
                     commands,
                     known=known,
                     now=moment.now,
-                    latest=moment.latest,
                     references=references,
                     atomic=atomic,
                     genesis=self._genesis,
                 )
                 load = partial(self._load, transaction, commands, known, referring)
                 accounts = await load(verify=verify_first)
-                batch = await decided(accounts)
+                batch = await decided(accounts, latest=self._clock.latest(moment))
                 verified = verify_first
                 if batch.depends_on_reads and not verified:
                     accounts = await load(verify=True)
-                    batch = await decided(accounts)
+                    batch = await decided(accounts, latest=self._clock.latest(moment))
                     verified = True
                 if batch.transactions:
                     await transaction.write(self._changes(batch, accounts))

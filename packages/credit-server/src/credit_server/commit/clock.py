@@ -29,8 +29,8 @@ class Moment:
 
     Attributes:
         now: The time.
-        latest: The latest time that an entry may have, at least `now`. No correct server's clock is
-            ahead of it.
+        latest: The latest time that an entry may have by then, at least `now`. No correct server's
+            clock is ahead of it.
         read_at: The monotonic clock at the time.
     """
 
@@ -101,6 +101,15 @@ class Clock:
             latest=_EPOCH + timedelta(milliseconds=int(latest * 1000)),
             read_at=before,
         )
+
+    def latest(self, moment: Moment) -> datetime:
+        """Return the latest time that an entry may have now.
+
+        An attempt can wait seconds for the store after its moment, for example while a primary is
+        elected. Another server may have written the account in this time.
+        """
+        passed = self.monotonic() - moment.read_at
+        return moment.latest + timedelta(milliseconds=int(passed * 1000))
 
     def check_age(self, moment: Moment) -> None:
         """Check that a transaction with the time of a moment may still be committed.
