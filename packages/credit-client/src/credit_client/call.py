@@ -361,8 +361,7 @@ class Caller:
             except AttemptFailed as failure:
                 await self._failed(call, failure)
             else:
-                if not self._budget.is_full:
-                    self._budget.succeeded()
+                self._budget.succeeded()
                 return answer
 
     def close(self) -> None:

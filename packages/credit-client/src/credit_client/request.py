@@ -164,7 +164,7 @@ def _assign(message: betterproto2.Message, values: Values, path: str = "") -> li
         elif (isinstance(value, str) and value.isascii()) or (
             isinstance(value, int) and (bounds is None or bounds[0] <= value <= bounds[1])
         ):
-            taken = value
+            taken = value  # the usual case of `_encodable`, whose call takes longer than the test
         else:
             taken, problem = _encodable(name, value, bounds)
             if problem is not None:

@@ -101,21 +101,16 @@ class RetryBudget:
 
     The token bucket of gRPC's retry throttling:
     https://github.com/grpc/proposal/blob/master/A6-client-retries.md#throttling-retry-attempts-and-hedged-rpcs
-
-    Attributes:
-        is_full: Whether `succeeded` would change nothing.
     """
 
     def __init__(self, *, tokens_max: float, ratio: float) -> None:
         self._tokens_max = tokens_max
         self._ratio = ratio
         self._tokens = tokens_max
-        self.is_full = True
 
     def succeeded(self) -> None:
         """Return a part of a token to the budget."""
         self._tokens = min(self._tokens_max, self._tokens + self._ratio)
-        self.is_full = self._tokens == self._tokens_max
 
     def failed(self, tokens: float = 1.0) -> bool:
         """Take tokens for a failure that could be retried.
@@ -127,5 +122,4 @@ class RetryBudget:
             Whether it may be retried: more than half of the tokens are left.
         """
         self._tokens = max(0.0, self._tokens - tokens)
-        self.is_full = self._tokens == self._tokens_max
         return self._tokens > self._tokens_max / 2.0

@@ -185,9 +185,7 @@ def _decide_plain(
             return BalanceOverflow(balance=balance, credits=command.credits)
         if command.app_id not in account.balances and len(account.balances) >= APPS_MAX:
             return TooManyApps(limit=APPS_MAX)
-    at = now
-    if account.updated_at is not None and account.updated_at > now:
-        at = created_at(account, now, latest)
+    at = created_at(account, now, latest)
     return _plain_effects(account, command, balance_after, at, genesis)
 
 

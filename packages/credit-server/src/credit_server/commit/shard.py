@@ -91,7 +91,7 @@ class Shard:
             seconds_left: How long their caller waits; None: forever.
             count: The number of writes.
         """
-        if self.unanswered + count > self._limits.waiting_max:
+        if not self.has_room(count):
             return Decision.QUEUE
         fits = self.unanswered - self._latency.size + count <= self._limits.batch_max
         limit = seconds_left if self._latency.size else None
@@ -102,9 +102,9 @@ class Shard:
             return Decision.LATENCY
         return Decision.DEADLINE if limit is not None and expected > limit else Decision.ADMIT
 
-    def has_room(self) -> bool:
-        """Return whether the queue has room for one more write."""
-        return self.unanswered < self._limits.waiting_max
+    def has_room(self, count: int = 1) -> bool:
+        """Return whether the queue has room for some writes."""
+        return self.unanswered + count <= self._limits.waiting_max
 
     def expected_seconds(self, queued: int | None = None) -> float:
         """Estimate how long a write that arrives now waits for its answer.
