@@ -28,7 +28,6 @@ from credit_client.operation import (
     PendingWrite,
     checked_key,
     name_key,
-    new_key,
 )
 from credit_client.request import Values
 from credit_client.transport import Method
@@ -262,7 +261,7 @@ def pending_write(
         InvalidField: A value breaks the contract's constraints.
         TypeError: A value has the wrong type.
     """
-    key = new_key() if given_key is None else checked_key(given_key)
+    key = checked_key(given_key)
     try:
         fields = {**values, "idempotency_key": key}
         return PendingWrite(*build_named(message_type, fields, users_app_id))

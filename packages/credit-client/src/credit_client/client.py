@@ -460,8 +460,7 @@ class CreditClient(
         self, method: Method[WriteT, WriteReplyT], values: Values, options: NotedOptions
     ) -> Receipt:
         caller = self._caller or self._open_caller  # the property raises if not open
-        key = options.pop("idempotency_key", None)
-        key = new_key() if key is None else checked_key(key)
+        key = checked_key(options.pop("idempotency_key", None))
         timeout_seconds = options.pop("timeout_seconds", None)
         fields: Values = {**values, **options, "idempotency_key": key}
         try:

@@ -43,12 +43,14 @@ def new_key() -> str:
     return uuid.uuid4().hex
 
 
-def checked_key(given: str) -> str:
-    """Return the key that the app has given to a write.
+def checked_key(given: str | None) -> str:
+    """Return the key of a write: the given one, or a new one for None.
 
     Raises:
-        InvalidField: The key is empty.
+        InvalidField: The given key is empty.
     """
+    if given is None:
+        return new_key()
     if given == "":
         # The contract allows an empty key, for a write that cannot be retried; here all can.
         violation = Violation(field="idempotency_key", description="must be 1 to 128 characters")
